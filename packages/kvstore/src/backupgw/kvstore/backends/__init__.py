@@ -1,0 +1,1 @@
+"""The places: one module each, all of them `base.Backend`s."""

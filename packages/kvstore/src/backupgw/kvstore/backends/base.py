@@ -1,0 +1,404 @@
+"""What a place implements: `Backend`, and the readers and writers it hands out.
+
+Promises of every backend, checked by `backupgw.kvstore.conformance`:
+
+- A value is visible whole or not at all, after a crash too; until a writer's `commit` returns,
+  nothing of it can be listed or read.
+- When `commit`, `delete` or `move` returns, the place has acknowledged it durably.
+- Readers and writers move bounded buffers. Nothing needs the whole value in memory.
+- Every method may be called from many threads and processes at once. One reader or writer belongs
+  to one thread at a time.
+- Only `errors.BackendError`s leave a backend (and `names.InvalidName` for a bad name, which is a
+  ValueError).
+
+A layer is a Backend around a Backend. The optional operations below have defaults that stand on
+the small core, so a layer that does not override one never lets a native one slip past it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from .errors import ObjectNotFound, ReadRangeError, UnsupportedOperation
+
+CHUNK = 1 << 20
+"""Bytes moved at a time by the operations that copy, hash or concatenate."""
+
+
+class ItemInfo(NamedTuple):
+    """What is known of an item or folder; the first six fields are borgstore's.
+
+    `name` is the last segment in a listing and the full name in answers about one item. `size` is
+    in bytes, `atime` and `mtime` are seconds since the epoch, 0 where the place does not tell.
+    """
+
+    name: str
+    exists: bool
+    size: int
+    directory: bool
+    atime: float = 0
+    mtime: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a place does natively. Whatever is False is done without, or refused with a reason."""
+
+    concurrent: bool = True
+    """Operations overlap; nothing serialises unrelated ones."""
+    atomic_create: bool = False
+    """Of several writers with if_absent for one name, exactly one commits."""
+    ranges: bool = False
+    """A reader with an offset fetches no more than it was asked for."""
+    resumable_write: bool = False
+    """Writers have checkpoints that another process can resume."""
+    move: bool = False
+    copy: bool = False
+    hash: bool = False
+    mtime: bool = False
+    local_path: bool = False
+    """Items are files of this machine."""
+    quota: bool = False
+    snapshots: bool = False
+    case_sensitive: bool = True
+    streaming: bool = True
+    """False for adapted providers that move whole values."""
+    shared: bool = True
+    """Another backend of the same URL, in any process, sees the same items. False for places that
+    live in one process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Bytes allowed and bytes used; -1 where the place does not say."""
+
+    limit: int = -1
+    usage: int = -1
+
+
+class Reader(ABC):
+    """The bytes of one item from an offset on. A context manager."""
+
+    item_size: int
+    """Size in bytes of the whole item, whatever part of it is read."""
+    remaining: int
+    """Bytes this reader has yet to deliver."""
+
+    @abstractmethod
+    def read(self, size: int) -> bytes:
+        """Return 1 to `size` bytes, or b"" at the end of what was asked for.
+
+        Raises:
+            BackendError: the place failed; ReadRangeError when it delivered fewer bytes than it
+                had announced.
+        """
+
+    def read_nowait(self, size: int) -> bytes | bytearray | None:
+        """Like read, if that needs no waiting (page cache); None where it would wait."""
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what the reader holds. Idempotent."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Writer(ABC):
+    """One value on its way in. Ends with exactly one of `commit` or `abort`.
+
+    As a context manager it commits when the block ends well and aborts when it does not. The hash
+    and the size a writer was opened with are checked by `commit`.
+    """
+
+    @abstractmethod
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take all of `data`. The caller may reuse the buffer afterwards.
+
+        Raises:
+            StorageFull, QuotaExceeded: no room; the writer must then be aborted.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make the value visible, durably. After an error nothing was stored.
+
+        Raises:
+            ObjectExists: opened with if_absent, and an item of that name exists. The writer is
+                still whole: once the item was moved out of the way, commit may be called again.
+            ContentMismatch: the bytes do not have the expected hash or size.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Forget what was written. Idempotent; a no-op after `commit`; never raises for a place
+        that is gone."""
+
+    def checkpoint(self) -> str:
+        """Make what was written so far durable, and return a token by which any process can carry
+        the write on (`Backend.resume_writer`) or give it up (`Backend.abort_writer`).
+
+        The writer is closed; what carries on is a new one.
+
+        Raises:
+            UnsupportedOperation: capabilities.resumable_write is False.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} has no checkpoints")
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far, those before a checkpoint included."""
+        raise UnsupportedOperation(f"{type(self).__name__} does not count")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abort()
+            return
+        try:
+            self.commit()
+        except BaseException:
+            self.abort()
+            raise
+
+
+class Backend(ABC):
+    """A place for items, each a name and a value.
+
+    Names are paths as `names.check_path` has them; a folder exists once it was made or holds an
+    item. The empty name is the root.
+    """
+
+    capabilities: Capabilities
+
+    # -- the core, which every place implements
+
+    @abstractmethod
+    def create(self) -> None:
+        """Make the place. Raises BackendAlreadyExists where something is there already."""
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Remove the place with all it holds. Raises BackendDoesNotExist."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Get ready for operations. Raises BackendDoesNotExist, BackendMustNotBeOpen."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections and descriptors. Raises BackendMustBeOpen."""
+
+    @abstractmethod
+    def mkdir(self, name: str) -> None:
+        """Make a folder with its parents; one that exists is fine."""
+
+    @abstractmethod
+    def rmdir(self, name: str) -> None:
+        """Remove an empty folder. Raises ObjectNotFound; BackendError when it is not empty."""
+
+    @abstractmethod
+    def info(self, name: str) -> ItemInfo:
+        """Tell about an item or folder. Never raises for a missing one: `exists` is False."""
+
+    @abstractmethod
+    def list(self, name: str) -> Iterator[ItemInfo]:
+        """Yield the entries of a folder in any order, not recursively.
+
+        Lazy: memory does not grow with the number of entries. Entries that vanish meanwhile may be
+        left out. Kernel-internal names never appear.
+
+        Raises:
+            ObjectNotFound: no such folder; raised by the call or by the first `next`.
+        """
+
+    @abstractmethod
+    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
+        """Start reading an item.
+
+        Args:
+            offset: first byte; negative counts from the end and is clamped to the start.
+            size: how many bytes at most, None for all. An offset past the end reads nothing.
+
+        Raises:
+            ObjectNotFound: there is no such item, or it is a folder.
+        """
+
+    @abstractmethod
+    def open_writer(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> Writer:
+        """Start writing an item; missing folders are made.
+
+        Args:
+            size: bytes that will come, where known; a place may refuse early for lack of room, and
+                commit refuses any other number.
+            if_absent: commit refuses to replace an existing item. Whether that is atomic among
+                writers is `capabilities.atomic_create`. Only commit tells: opening never does.
+            expected_hash: SHA-256 in lower-case hex that the bytes must have.
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove an item. Raises ObjectNotFound; a folder is not an item."""
+
+    @abstractmethod
+    def move(self, name: str, new_name: str) -> None:
+        """Rename an item, replacing what is at `new_name`; missing folders are made.
+
+        Raises ObjectNotFound when there is no `name`.
+        """
+
+    # -- optional operations, each with a default on top of the core
+
+    def mkdirs(self, names: Iterable[str]) -> None:
+        """Make several folders; cheaper than one by one where each costs a sync."""
+        for name in names:
+            self.mkdir(name)
+
+    def open_reader_nowait(
+        self, name: str, *, offset: int = 0, size: int | None = None
+    ) -> Reader | None:
+        """Like open_reader where that needs no waiting, else None; for event loops.
+
+        The default never waits: it knows nothing. Raises what open_reader raises.
+        """
+        return None
+
+    def resume_writer(self, token: str) -> Writer:
+        """Carry on a checkpointed write. Raises ObjectNotFound when it is gone."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot resume writes")
+
+    def abort_writer(self, token: str) -> None:
+        """Give a checkpointed write up; one that is gone already is fine."""
+        raise UnsupportedOperation(f"{type(self).__name__} cannot resume writes")
+
+    def load(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
+        """Return an item's bytes, whole, from `offset`, at most `size`. A convenience."""
+        with self.open_reader(name, offset=offset, size=size) as reader:
+            chunks = []
+            while chunk := reader.read(CHUNK):
+                chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def store(self, name: str, value: bytes | bytearray | memoryview) -> None:
+        """Write an item from memory, replacing what is there. A convenience."""
+        with self.open_writer(name, size=memoryview(value).nbytes) as writer:
+            writer.write(value)
+
+    def hash(self, name: str, algorithm: str = "sha256") -> str:
+        """Return the lower-case hex digest of an item by one of hashlib's algorithms.
+
+        Raises:
+            ValueError: no such algorithm.
+        """
+        digest = hashlib.new(algorithm)
+        with self.open_reader(name) as reader:
+            while chunk := reader.read(CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def copy(self, name: str, new_name: str) -> None:
+        """Copy an item within the place, replacing what is at `new_name`."""
+        with (
+            self.open_reader(name) as reader,
+            self.open_writer(new_name, size=reader.item_size) as writer,
+        ):
+            while chunk := reader.read(CHUNK):
+                writer.write(chunk)
+
+    def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
+        """Return the concatenation of (name, offset, size) parts.
+
+        Raises:
+            ReadRangeError: an item ends before its part does.
+        """
+        parts = []
+        for name, offset, size in sources:
+            part = self.load(name, offset=offset, size=size)
+            if len(part) != size:
+                raise ReadRangeError(f"{name}: {len(part)} of {size} bytes at {offset}")
+            parts.append(part)
+        return b"".join(parts)
+
+    def defrag(self, sources: Sequence[tuple[str, int, int]], target: str) -> None:
+        """Write the concatenation of (name, offset, size) parts as the item `target`.
+
+        Raises:
+            ReadRangeError: an item ends before its part does; `target` is not written.
+        """
+        with self.open_writer(target, size=sum(size for _, _, size in sources)) as writer:
+            for name, offset, size in sources:
+                with self.open_reader(name, offset=offset, size=size) as reader:
+                    if reader.remaining != size:
+                        raise ReadRangeError(
+                            f"{name}: {reader.remaining} of {size} bytes at {offset}"
+                        )
+                    while chunk := reader.read(CHUNK):
+                        writer.write(chunk)
+
+    def quota(self) -> Quota:
+        """Bytes the place allows and holds, where it keeps count."""
+        return Quota()
+
+    def reap(self, older_than: float) -> int:
+        """Remove what dead writers left behind more than `older_than` seconds ago.
+
+        Returns how many were removed. Checkpointed writes have a longer age of their own.
+        """
+        return 0
+
+    def quarantine(self, name: str) -> str:
+        """Take an item that was found damaged out of every protocol's reach, losing nothing.
+
+        Returns where it is kept, for the log. The default moves it beneath the kernel's own name.
+
+        Raises:
+            ObjectNotFound: no such item.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot set items aside: {name}")
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def require_found(info: ItemInfo) -> ItemInfo:
+    """Return `info` if it tells of an existing item, else raise ObjectNotFound."""
+    if not info.exists or info.directory:
+        raise ObjectNotFound(info.name)
+    return info

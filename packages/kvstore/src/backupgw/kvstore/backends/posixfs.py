@@ -1,0 +1,547 @@
+"""A folder of a local (or locally mounted) file system as a place.
+
+Items are files under their own names, so what other programs wrote there can be read, and the
+other way round. Promises beyond `base`: nothing outside the root is ever opened (see `beneath`);
+with `durability="full"` a write is acknowledged after the file was synced, linked to its name and
+the folder synced, each new folder in its parent too. A value on its way in has no name at all
+where the file system has O_TMPFILE; elsewhere, and for checkpoints, its name is one that nothing
+lists and that `reap` clears away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from ..names import check_folder, check_path, is_reserved
+from . import posixfs_writer as writing
+from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
+from .beneath import Beneath
+from .errors import (
+    BackendAlreadyExists,
+    BackendDoesNotExist,
+    BackendError,
+    BackendMustBeOpen,
+    BackendMustNotBeOpen,
+    BackendURLInvalid,
+    ObjectNotFound,
+)
+from .posixfs_errors import translate
+
+Durability = Literal["full", "fast"]
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a planted FIFO or device must not stop us
+_NOWAIT = os.RWF_NOWAIT
+_QUARANTINE = ".backupgw-quarantine"
+
+
+def from_url(
+    url: str,
+    *,
+    durability: Durability = "full",
+    follow: Iterable[str] = (),
+    file_mode: int = 0o600,
+    folder_mode: int = 0o700,
+) -> PosixFS:
+    """Make the backend of a `file:///absolute/path` URL; the path is percent-decoded.
+
+    Raises:
+        BackendURLInvalid: it names a host or a relative path.
+    """
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+        raise BackendURLInvalid(f"{url!r}: want file:///absolute/path")
+    if parts.query or parts.fragment:
+        raise BackendURLInvalid(f"{url!r}: write ? and # in a path as %3F and %23")
+    return PosixFS(
+        path, durability=durability, follow=follow, file_mode=file_mode, folder_mode=folder_mode
+    )
+
+
+class PosixFS(Backend):
+    """Items as files beneath a folder.
+
+    Args:
+        path: the folder, absolute.
+        durability: "full" syncs files and folders before anything is acknowledged, "fast" leaves
+            that to the operating system: a power loss can then take acknowledged items.
+        follow: absolute paths of folders elsewhere to which symbolic links in the root may lead.
+        file_mode, folder_mode: permission bits of what is made. They are exact when they open
+            anything to the group; otherwise the umask may narrow them further.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        durability: Durability = "full",
+        follow: Iterable[str] = (),
+        file_mode: int = 0o600,
+        folder_mode: int = 0o700,
+    ) -> None:
+        if not os.path.isabs(path):
+            raise BackendURLInvalid(f"{path!r} is not an absolute path")
+        if durability not in ("full", "fast"):
+            raise ValueError(f"durability is 'full' or 'fast', not {durability!r}")
+        self.path = path
+        self._follow = [follow] if isinstance(follow, str) else list(follow)
+        self._modes = writing.Modes(file_mode, folder_mode)
+        self._sync = durability == "full"
+        self._beneath: Beneath | None = None
+        self._ignores_case = False
+        self.capabilities = self._capabilities()
+
+    def _capabilities(self) -> Capabilities:
+        return Capabilities(
+            atomic_create=True,
+            ranges=True,
+            resumable_write=True,
+            move=True,
+            mtime=True,
+            local_path=True,
+            case_sensitive=not self._ignores_case,
+        )
+
+    def __repr__(self) -> str:
+        return f"PosixFS({self.path!r})"
+
+    # -- the place itself
+
+    def create(self) -> None:
+        if self._beneath is not None:
+            raise BackendMustNotBeOpen(self.path)
+        try:
+            os.makedirs(self.path, mode=self._modes.folder, exist_ok=True)
+            with os.scandir(self.path) as entries:
+                if next(entries, None) is not None:
+                    raise BackendAlreadyExists(f"{self.path} is not empty")
+            if self._sync:
+                writing.sync_path(os.path.dirname(os.path.abspath(self.path)))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise BackendAlreadyExists(f"{self.path} is not a folder") from error
+        except OSError as error:
+            raise translate(error, self.path) from error
+
+    def destroy(self) -> None:
+        if self._beneath is not None:
+            raise BackendMustNotBeOpen(self.path)
+        try:
+            shutil.rmtree(self.path)
+        except FileNotFoundError as error:
+            raise BackendDoesNotExist(self.path) from error
+        except OSError as error:
+            raise translate(error, self.path) from error
+
+    def open(self) -> None:
+        if self._beneath is not None:
+            raise BackendMustNotBeOpen(self.path)
+        try:
+            self._beneath = Beneath(self.path, self._follow)
+        except FileNotFoundError as error:
+            raise BackendDoesNotExist(f"{self.path} does not exist") from error
+        except NotADirectoryError as error:
+            raise BackendDoesNotExist(f"{self.path} is not a folder") from error
+        except OSError as error:
+            raise translate(error, self.path) from error
+        self._ignores_case = _ignores_case(self.path)
+        self.capabilities = self._capabilities()
+
+    def close(self) -> None:
+        self._root.close()
+        self._beneath = None
+
+    @property
+    def _root(self) -> Beneath:
+        if self._beneath is None:
+            raise BackendMustBeOpen(self.path)
+        return self._beneath
+
+    def unlisted_links(self) -> Iterator[tuple[str, str]]:
+        """Yield (name, target) of symbolic links that clients cannot get through."""
+        return self._root.unlisted_links()
+
+    # -- folders
+
+    def mkdir(self, name: str) -> None:
+        check_path(name)
+        try:
+            os.close(self._make_folders(name))
+        except OSError as error:
+            raise translate(error, name) from error
+
+    def mkdirs(self, names: Iterable[str]) -> None:
+        parents: dict[str, int] = {}
+        try:
+            for name in map(check_path, names):
+                parent, _, segment = name.rpartition("/")
+                if parent not in parents:
+                    parents[parent] = self._make_folders(parent)
+                writing.make_folder(parents[parent], segment, self._modes, sync=False)
+            for folder in parents.values():
+                self._sync_folder(folder)
+        except OSError as error:
+            raise translate(error, self.path) from error
+        finally:
+            for folder in parents.values():
+                os.close(folder)
+
+    def _make_folders(self, name: str) -> int:
+        """Open the folder `name`, made with its parents where missing."""
+        try:
+            return self._root.open_folder(name)
+        except FileNotFoundError:
+            if name == "":
+                raise
+        parent_name, _, segment = name.rpartition("/")
+        parent = self._make_folders(parent_name)
+        try:
+            writing.make_folder(parent, segment, self._modes, sync=self._sync)
+        finally:
+            os.close(parent)
+        return self._root.open_folder(name)
+
+    def rmdir(self, name: str) -> None:
+        check_path(name)
+        with self._parent(name) as (folder, segment):
+            try:
+                os.rmdir(segment, dir_fd=folder)
+                self._sync_folder(folder)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise BackendError(f"{name}: the folder is not empty") from error
+                raise translate(error, name) from error
+
+    def list(self, name: str) -> Iterator[ItemInfo]:
+        check_folder(name)
+        return self._entries(self._root, name)
+
+    def _entries(self, root: Beneath, name: str) -> Iterator[ItemInfo]:
+        folder = -1
+        try:
+            folder = root.open_folder(name)
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    segment = entry.name
+                    if is_reserved(segment):
+                        writing.reap_entry(folder, segment, time.time(), writing.STALE_AGE)
+                        continue
+                    if not segment.isascii() and not _is_unicode(segment):
+                        continue  # no name could address it
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                        if stat.S_ISLNK(status.st_mode) and root.follows(folder, segment):
+                            status = entry.stat()
+                    except FileNotFoundError:
+                        continue
+                    info = _item_info(segment, status)
+                    if info is not None:
+                        yield info
+        except OSError as error:
+            raise translate(error, name) from error
+        finally:
+            _close(folder)
+
+    # -- items
+
+    def info(self, name: str) -> ItemInfo:
+        check_folder(name)
+        try:
+            fd = self._root.open(name, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return ItemInfo(name, exists=False, size=0, directory=False)
+        except OSError as error:
+            raise translate(error, name) from error
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return _item_info(name, status) or ItemInfo(name, exists=False, size=0, directory=False)
+
+    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
+        check_path(name)
+        try:
+            return _Reader(self._root.open(name, _READ), name, offset, size)
+        except OSError as error:
+            raise translate(error, name) from error
+
+    def open_reader_nowait(
+        self, name: str, *, offset: int = 0, size: int | None = None
+    ) -> Reader | None:
+        check_path(name)
+        try:
+            fd = self._root.open_nowait(name, _READ)
+            return None if fd is None else _Reader(fd, name, offset, size)
+        except OSError as error:
+            raise translate(error, name) from error
+
+    def open_writer(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> Writer:
+        check_path(name)
+        parent, _, segment = name.rpartition("/")
+        plan = writing.Plan(name, size, if_absent, expected_hash)
+        folder = -1
+        try:
+            folder = self._make_folders(parent)
+            if self._ignores_case:
+                writing.refuse_case_collision(folder, segment)
+            return writing.PosixWriter.start(folder, plan, self._modes, sync=self._sync)
+        except OSError as error:
+            _close(folder)
+            raise translate(error, name) from error
+        except BackendError:
+            _close(folder)
+            raise
+
+    def resume_writer(self, token: str) -> Writer:
+        plan, part = writing.read_token(token)
+        folder = -1
+        try:
+            folder = self._root.open_folder(plan.name.rpartition("/")[0])
+            return writing.PosixWriter.resume(folder, part, plan, sync=self._sync)
+        except OSError as error:
+            _close(folder)
+            raise translate(error, f"checkpoint of {plan.name}") from error
+        except BackendError:
+            _close(folder)
+            raise
+
+    def abort_writer(self, token: str) -> None:
+        plan, part = writing.read_token(token)
+        try:
+            folder = self._root.open_folder(plan.name.rpartition("/")[0])
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise translate(error, plan.name) from error
+        try:
+            os.unlink(part, dir_fd=folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise translate(error, plan.name) from error
+        finally:
+            os.close(folder)
+
+    def delete(self, name: str) -> None:
+        check_path(name)
+        with self._parent(name) as (folder, segment):
+            try:
+                os.unlink(segment, dir_fd=folder)
+                self._sync_folder(folder)
+            except (IsADirectoryError, PermissionError) as error:
+                if self.info(name).directory:
+                    raise ObjectNotFound(f"{name} is a folder, not an item") from error
+                raise translate(error, name) from error
+            except OSError as error:
+                raise translate(error, name) from error
+
+    def move(self, name: str, new_name: str) -> None:
+        check_path(name)
+        check_path(new_name)
+        if not _is_item(self.info(name)):
+            raise ObjectNotFound(name)
+        parent, _, segment = new_name.rpartition("/")
+        try:
+            target = self._make_folders(parent)
+        except OSError as error:
+            raise translate(error, new_name) from error
+        try:
+            if self._ignores_case:
+                writing.refuse_case_collision(target, segment)
+            with self._parent(name) as (source, old_segment):
+                self._rename(source, old_segment, target, segment, name)
+        finally:
+            os.close(target)
+
+    def _rename(self, source: int, old: str, target: int, new: str, name: str) -> None:
+        try:
+            os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
+            self._sync_folder(target)
+            self._sync_folder(source)
+        except IsADirectoryError as error:
+            raise BackendError(f"{new} is a folder") from error
+        except OSError as error:
+            raise translate(error, name) from error
+
+    def quarantine(self, name: str) -> str:
+        check_path(name)
+        parent, _, segment = name.rpartition("/")
+        stamp = f"{int(time.time())}-{secrets.token_hex(4)}"
+        kept = f"{_QUARANTINE}/{parent}" if parent else _QUARANTINE
+        try:
+            target = self._make_folders(kept)
+        except OSError as error:
+            raise translate(error, kept) from error
+        try:
+            with self._parent(name) as (source, old):
+                new = f"{segment[:200]}.{stamp}"
+                try:
+                    self._rename(source, old, target, new, name)
+                except BackendError as error:
+                    cause = error.__cause__
+                    if not (isinstance(cause, OSError) and cause.errno == errno.EXDEV):
+                        raise
+                    # A followed link leads to another file system: keep it beside its old place.
+                    new = f"{_QUARANTINE}-{new}"
+                    self._rename(source, old, source, new, name)
+                    kept = parent
+        finally:
+            os.close(target)
+        return f"{kept}/{new}" if kept else new
+
+    # -- optional operations
+
+    def quota(self) -> Quota:
+        try:
+            usage = os.statvfs(self._root.fd)
+        except OSError as error:
+            raise translate(error, self.path) from error
+        total = usage.f_blocks * usage.f_frsize
+        free = usage.f_bavail * usage.f_frsize
+        return Quota(limit=total, usage=total - free)
+
+    def reap(self, older_than: float) -> int:
+        try:
+            return sum(self._reap_below("", time.time(), older_than))
+        except OSError as error:
+            raise translate(error, self.path) from error
+
+    def _reap_below(self, name: str, now: float, older_than: float) -> Iterator[int]:
+        folder = self._root.open_folder(name)
+        deeper = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if is_reserved(entry.name):
+                        yield writing.reap_entry(folder, entry.name, now, older_than)
+                    elif entry.is_dir(follow_symlinks=False):
+                        deeper.append(f"{name}/{entry.name}" if name else entry.name)
+        finally:
+            os.close(folder)
+        for below in deeper:
+            yield from self._reap_below(below, now, older_than)
+
+    def _parent(self, name: str) -> _ParentFolder:
+        return _ParentFolder(self._root, name)
+
+    def _sync_folder(self, folder: int) -> None:
+        if self._sync:
+            os.fsync(folder)
+
+
+class _ParentFolder:
+    """Context manager: the folder of an item, open, and the item's segment in it."""
+
+    def __init__(self, root: Beneath, name: str) -> None:
+        parent, _, self._segment = name.rpartition("/")
+        try:
+            self._fd = root.open_folder(parent)
+        except OSError as error:
+            raise translate(error, name) from error
+
+    def __enter__(self) -> tuple[int, str]:
+        return self._fd, self._segment
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+class _Reader(Reader):
+    __slots__ = ("_fd", "_name", "_position", "item_size", "remaining")
+
+    def __init__(self, fd: int, name: str, offset: int, size: int | None) -> None:
+        """Take over `fd`. Raises ObjectNotFound, with `fd` closed, if it is no regular file."""
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise ObjectNotFound(f"{name} is not an item")
+        self._fd = fd
+        self._name = name
+        self.item_size = total = status.st_size
+        self._position = max(total + offset, 0) if offset < 0 else min(offset, total)
+        rest = total - self._position
+        self.remaining = rest if size is None else max(min(size, rest), 0)
+
+    def read(self, size: int) -> bytes:
+        want = min(size, self.remaining)
+        if want <= 0:
+            return b""
+        try:
+            data = os.pread(self._fd, want, self._position)
+        except OSError as error:
+            raise translate(error, self._name) from error
+        if not data:
+            raise BackendError(f"{self._name} was cut short while it was read")
+        self._position += len(data)
+        self.remaining -= len(data)
+        return data
+
+    def read_nowait(self, size: int) -> bytes | bytearray | None:
+        want = min(size, self.remaining)
+        if want <= 0:
+            return b""
+        buffer = bytearray(want)
+        try:
+            got = os.preadv(self._fd, (buffer,), self._position, _NOWAIT)
+        except OSError:
+            return None  # not cached, or the file system cannot tell: read() waits for it
+        if got <= 0:
+            return None
+        if got < want:
+            del buffer[got:]
+        self._position += got
+        self.remaining -= got
+        return buffer
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        _close(fd)
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
+
+
+def _item_info(name: str, status: os.stat_result) -> ItemInfo | None:
+    """Make the record of a file or folder; None for what is neither."""
+    if stat.S_ISREG(status.st_mode):
+        return ItemInfo(name, True, status.st_size, False, status.st_atime, status.st_mtime)
+    if stat.S_ISDIR(status.st_mode):
+        return ItemInfo(name, True, 0, True, status.st_atime, status.st_mtime)
+    return None
+
+
+def _is_item(info: ItemInfo) -> bool:
+    return info.exists and not info.directory
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _ignores_case(path: str) -> bool:
+    """Whether the folder is found under its name in the other case too."""
+    swapped = os.path.join(os.path.dirname(path), os.path.basename(path).swapcase())
+    try:
+        return swapped != path and os.path.samefile(path, swapped)
+    except OSError:
+        return False

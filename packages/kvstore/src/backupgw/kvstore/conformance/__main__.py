@@ -1,0 +1,89 @@
+"""`python -m backupgw.kvstore.conformance URL`: run the suite on a place and print a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from ..backends.errors import BackendError
+from ..registry import open_place, redact_url
+from . import checks
+from .subject import Subject
+from .suite import Result, Status, run_checks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 all kept, 1 a promise broken, 2 usage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m backupgw.kvstore.conformance",
+        description="Check a place against every promise of a backend. Where the URL names "
+        "nothing yet, a place is made and removed again; in an existing place the suite keeps to "
+        "a fresh folder of its own, and leaves out what needs a whole place.",
+    )
+    parser.add_argument("url")
+    parser.add_argument(
+        "--option", metavar="NAME=VALUE", action="append", default=[], help="for the backend"
+    )
+    parser.add_argument("--only", metavar="TEXT", help="run the checks whose name contains this")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--soak", action="store_true", help="full counts; takes long")
+    given = parser.parse_args(arguments)
+    options: dict[str, object] = {}
+    for option in given.option:
+        name, equals, value = option.partition("=")
+        if not equals:
+            parser.error(f"--option {option}: want NAME=VALUE")
+        options[name] = value
+    chosen = [check for check in checks if given.only is None or given.only in check.name]
+    if not chosen:
+        parser.error(f"--only {given.only}: no check has that in its name")
+    results: list[Result] = []
+    try:
+        subject = Subject(partial(open_place, given.url, **options), soak=given.soak)
+        for result in run_checks(subject, chosen):
+            results.append(result)
+            if not given.json:
+                sys.stdout.write(_line(result) + "\n")
+                sys.stdout.flush()
+    except (BackendError, ValueError, TypeError) as error:
+        sys.stderr.write(f"{redact_url(given.url)}: {error}\n")
+        return 2 if not results else 1
+    failed = [result for result in results if result.status is Status.FAILED]
+    sys.stdout.write((_as_json(given.url, results) if given.json else _summary(results)) + "\n")
+    return 1 if failed else 0
+
+
+def _line(result: Result) -> str:
+    note = result.note.encode(errors="backslashreplace").decode()
+    return f"{result.check:<48} {result.status:<11} {result.milliseconds:>9.1f} ms  {note}".rstrip()
+
+
+def _summary(results: Sequence[Result]) -> str:
+    counts = [f"{sum(r.status is status for r in results)} {status}" for status in Status]
+    return ", ".join(counts)
+
+
+def _as_json(url: str, results: Sequence[Result]) -> str:
+    return json.dumps(
+        {
+            "url": redact_url(url),
+            "ok": all(result.status is not Status.FAILED for result in results),
+            "results": [
+                {
+                    "check": result.check,
+                    "status": result.status,
+                    "milliseconds": round(result.milliseconds, 1),
+                    "note": result.note,
+                }
+                for result in results
+            ],
+        },
+        indent=2,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

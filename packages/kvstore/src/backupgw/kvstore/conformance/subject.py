@@ -1,0 +1,162 @@
+"""What the suite runs on: a place, opened, with a folder in it that is the suite's own."""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from ..backends.base import Backend
+from ..backends.errors import BackendDoesNotExist, ObjectNotFound
+
+Factory = Callable[[], Backend]
+
+
+class Subject:
+    """A place under test, open while its `with` block runs.
+
+    Where the place does not exist yet, it is created and destroyed again (`owned`), and every
+    check can run. In one that exists, the suite keeps to a fresh folder of its own, and the checks
+    that need the place for themselves are left out.
+
+    Args:
+        factory: returns a new backend of the place each time, not yet open. Where the backend's
+            capabilities say `shared` it goes to other processes, so it must be picklable:
+            `functools.partial(open_place, url)` and functions of modules are.
+        soak: run with the full counts instead of the short ones.
+        patience: seconds after which something that should not have to wait counts as stuck.
+
+    Raises:
+        ValueError: (on entering) the factory cannot be pickled, but the place is `shared`.
+    """
+
+    def __init__(self, factory: Factory, *, soak: bool = False, patience: float = 60) -> None:
+        self.factory = factory
+        self.soak = soak
+        self.patience = patience
+        self.owned = False
+        self.root = f"conformance-{secrets.token_hex(6)}"
+        self.backend = factory()
+        self._folders = 0
+
+    def __enter__(self) -> Self:
+        if self.backend.capabilities.shared:
+            try:
+                pickle.dumps(self.factory)
+            except Exception as error:  # pickle raises nearly anything
+                raise ValueError(
+                    f"the factory must be picklable to reach other processes: {error}"
+                ) from error
+        try:
+            self.backend.open()
+        except BackendDoesNotExist:
+            self.backend.create()
+            self.owned = True
+            self.backend.open()
+        self.backend.mkdir(self.root)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            remove_tree(self.backend, self.root)
+        finally:
+            self.backend.close()
+            if self.owned:
+                self.backend.destroy()
+
+    def ground(self) -> Ground:
+        """Return a fresh, empty folder for one check."""
+        self._folders += 1
+        folder = f"{self.root}/{self._folders:03}"
+        self.backend.mkdir(folder)
+        return Ground(self, folder)
+
+
+class Ground:
+    """A folder for one check, with the few operations that most checks need."""
+
+    def __init__(self, subject: Subject, folder: str) -> None:
+        self.subject = subject
+        self.folder = folder
+
+    @property
+    def backend(self) -> Backend:
+        return self.subject.backend
+
+    def name(self, name: str) -> str:
+        """Return the full name of something in this folder."""
+        return f"{self.folder}/{name}"
+
+    def put(self, name: str, value: bytes) -> str:
+        """Store a value by a writer; return its full name."""
+        full = self.name(name)
+        with self.backend.open_writer(full, size=len(value)) as writer:
+            writer.write(value)
+        return full
+
+    def get(self, name: str) -> bytes | None:
+        """Return a value read by a reader, None if there is no such item."""
+        try:
+            with self.backend.open_reader(self.name(name)) as reader:
+                return b"".join(iter(lambda: reader.read(1 << 16), b""))
+        except ObjectNotFound:
+            return None
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the names that are listed in this folder or one in it, sorted."""
+        full = self.name(folder) if folder else self.folder
+        return sorted(info.name for info in self.backend.list(full))
+
+    def tree(self) -> dict[str, bytes | None]:
+        """Return everything below this folder: values by name, None for folders."""
+        found: dict[str, bytes | None] = {}
+        for name, directory in walk(self.backend, self.folder):
+            relative = name.removeprefix(self.folder + "/")
+            found[relative] = None if directory else self.get(relative)
+        return found
+
+    @contextmanager
+    def second(self) -> Iterator[Backend]:
+        """Open the place a second time, as another gateway would.
+
+        Where the place is not `shared` it is the same backend object again.
+        """
+        if not self.backend.capabilities.shared:
+            yield self.backend
+            return
+        with self.subject.factory() as other:
+            yield other
+
+
+def walk(backend: Backend, folder: str) -> Iterator[tuple[str, bool]]:
+    """Yield (full name, is it a folder) of everything below, folders after their content."""
+    for info in [*backend.list(folder)]:
+        name = f"{folder}/{info.name}"
+        if info.directory:
+            yield from walk(backend, name)
+        yield name, info.directory
+
+
+def remove_tree(backend: Backend, folder: str) -> None:
+    """Remove a folder with all that is in it."""
+    for name, directory in walk(backend, folder):
+        if directory:
+            _remove_folder(backend, name)
+        else:
+            backend.delete(name)
+    _remove_folder(backend, folder)
+
+
+def _remove_folder(backend: Backend, folder: str) -> None:
+    try:
+        backend.rmdir(folder)
+    except ObjectNotFound:
+        return  # places without real folders lose them with their last item

@@ -1,0 +1,1 @@
+"""Layers: each a `Backend` around a `Backend`, usable alone or in a stack."""

@@ -1,0 +1,294 @@
+"""Limits on what scopes may hold, kept by a ledger, in front of any backend.
+
+A body is reserved in steps as it arrives, so a writer that lies or dawdles holds little more than
+what it has sent. Just before an item gets or loses its name, within a lock on that name, the layer
+looks at what the name holds, records the intent, changes the place and settles. What is counted is
+what names hold: replacing an item costs the difference, and deleting it, or setting it aside as
+damaged, frees what it held.
+
+Reading goes through untouched, native hash and concatenation included. Every way in which an item
+can appear, change its size or vanish is accounted: writers, resumed ones too, delete, move, copy,
+quarantine, and by way of the writers store and defrag. A limit set here holds only for who comes
+through here; `reconcile` corrects the accounts after somebody did not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from ..backends.base import Backend, Capabilities, Quota, Reader, Writer, require_found
+from ..backends.errors import ObjectNotFound
+from ..ledger import NOTHING, Amount, Change, Effect, Ledger, LedgerError, LimitExceeded, Report
+from ..names import check_path
+from .base import Layer
+from .quota_writer import ExemptRoom, Parked, QuotaWriter, Room, carry_out
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+EXEMPT_SIZE = 1 << 20
+"""Bytes of an exempt item at most: many times a lock, too little to keep data in."""
+
+
+class QuotaLayer(Layer):
+    """A backend whose scopes have limits.
+
+    Args:
+        inner: where the items lie.
+        ledger: opened and closed by whoever made it; it may serve several layers.
+        scopes: which scopes a name counts towards; the same for a name at all times. A name
+            without scopes is not counted.
+        place: what the ledger calls the inner backend, unique among those that it serves.
+        exempt: names that always get through, such as locks: not counted, and never refused up to
+            EXEMPT_SIZE bytes each.
+        total: the scope that `quota` reports.
+        parked: seconds that the room of a checkpointed write is kept; no shorter than the place
+            keeps the checkpoint.
+    """
+
+    def __init__(
+        self,
+        inner: Backend,
+        ledger: Ledger,
+        scopes: Callable[[str], Sequence[str]],
+        *,
+        place: str = "",
+        exempt: Callable[[str], bool] = lambda _name: False,
+        total: str | None = None,
+        parked: float = 14 * 24 * 3600.0,
+    ) -> None:
+        super().__init__(inner)
+        self.ledger = ledger
+        self.place = place
+        self.parked = parked
+        self._scopes = scopes
+        self._exempt = exempt
+        self._total = total
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
+        inner = self.inner.capabilities
+        return dataclasses.replace(
+            super().capabilities,
+            resumable_write=inner.resumable_write,
+            copy=inner.copy,
+            hash=inner.hash,
+            quota=self._total is not None or inner.quota,
+        )
+
+    def scopes_of(self, name: str) -> tuple[str, ...]:
+        """Return the scopes that a name counts towards; none where it is exempt."""
+        return () if self._exempt(name) else tuple(dict.fromkeys(self._scopes(name)))
+
+    # -- the place itself
+
+    def destroy(self) -> None:
+        self.inner.destroy()
+        self.ledger.forget(self.place)
+
+    def open(self) -> None:
+        """Open the place, settle what died, and count the place if the ledger does not know it.
+
+        The count lists everything once; other processes that open the place meanwhile wait for it.
+        """
+        self.inner.open()
+        try:
+            self.recover()
+            if self.ledger.needs_reconcile(self.place):
+                logger.info("counting what %r holds", self.inner)
+                self.reconcile(only_if_needed=True)
+        except BaseException:
+            self.inner.close()
+            raise
+
+    def recover(self) -> Report:
+        """Give back what dead writers hold, and settle the changes that they left open."""
+        report = self.ledger.recover(self.place, self.held_by)
+        for repair in report.repairs:
+            logger.warning("%s: settled after a crash at %d bytes", repair.name, repair.found.bytes)
+        return report
+
+    def reconcile(self, *, only_if_needed: bool = False) -> Report:
+        """Count the place anew while it is in use; return every correction.
+
+        Raises:
+            BackendError: the place could not be listed; nothing was corrected.
+        """
+        report = self.ledger.reconcile(
+            self.place, self.inner.list, self.scopes_of, only_if_needed=only_if_needed
+        )
+        for correction in report.corrections:
+            logger.warning(
+                "%s: corrected from %d bytes in %d objects to %d in %d",
+                correction.scope,
+                correction.recorded.bytes,
+                correction.recorded.objects,
+                correction.found.bytes,
+                correction.found.objects,
+            )
+        return report
+
+    def reap(self, older_than: float) -> int:
+        self.recover()
+        return self.inner.reap(older_than)
+
+    def quota(self) -> Quota:
+        if self._total is None:
+            return self.inner.quota()
+        usage = self.ledger.usage(self._total)
+        limit = usage.limit.hard_bytes
+        return Quota(-1 if limit is None else limit, max(0, usage.used.bytes))
+
+    # -- ways in
+
+    def open_writer(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> Writer:
+        check_path(name)
+        room = self._room(name, size=size, if_absent=if_absent)
+        if size is not None:
+            room.announce(size)
+        try:
+            writer = self.inner.open_writer(
+                name, size=size, if_absent=if_absent, expected_hash=expected_hash
+            )
+        except BaseException:
+            room.give_back()
+            raise
+        return QuotaWriter(writer, room)
+
+    def resume_writer(self, token: str) -> Writer:
+        parked = Parked.from_token(token)
+        room = self._room(parked.name, size=parked.size, if_absent=parked.if_absent)
+        room.take_over(parked)
+        try:
+            writer = self.inner.resume_writer(parked.token)
+        except ObjectNotFound:
+            room.give_back()
+            raise
+        except BaseException:
+            room.park(parked.offset)
+            raise
+        return QuotaWriter(writer, room, offset=parked.offset)
+
+    def abort_writer(self, token: str) -> None:
+        parked = Parked.from_token(token)
+        self.inner.abort_writer(parked.token)
+        if parked.number is not None:
+            self.ledger.release(parked.number)
+
+    def _room(self, name: str, *, size: int | None, if_absent: bool) -> Room | ExemptRoom:
+        scopes = self.scopes_of(name)
+        if not scopes:
+            return ExemptRoom(name, EXEMPT_SIZE if self._exempt(name) else None)
+        return Room(
+            self.ledger,
+            self.place,
+            name,
+            scopes,
+            size=size,
+            if_absent=if_absent,
+            lookup=self.held_by,
+            recover=self.recover,
+            parked=self.parked,
+        )
+
+    def copy(self, name: str, new_name: str) -> None:
+        if not self.inner.capabilities.copy or not self.scopes_of(new_name):
+            super().copy(name, new_name)  # by way of a writer, which is accounted or measured
+            return
+        check_path(name)
+        check_path(new_name)
+        with self.ledger.changing(self.place, {name, new_name}):
+            size = require_found(self.inner.info(name)).size
+            effect = self._effect(new_name, after=Amount(size, 1))
+            self._change([effect], lambda: self.inner.copy(name, new_name))
+
+    # -- ways out, and about
+
+    def delete(self, name: str) -> None:
+        self._remove(name, lambda: self.inner.delete(name))
+
+    def quarantine(self, name: str) -> str:
+        return self._remove(name, lambda: self.inner.quarantine(name))
+
+    def _remove(self, name: str, work: Callable[[], T]) -> T:
+        check_path(name)
+        if not self.scopes_of(name):
+            return work()
+        with self.ledger.changing(self.place, [name]):
+            effect = self._effect(name, after=NOTHING)
+            if not effect.before:
+                raise ObjectNotFound(name)
+            try:
+                change = self.ledger.intend(self.place, [effect])
+            except LedgerError as error:
+                # A full disk must not keep anybody from making room on it.
+                logger.warning("%s is removed, and the ledger told later: %s", name, error)
+                result = work()
+                self.ledger.amend(self.place, name, effect.scopes, NOTHING - effect.before)
+                return result
+            return self._carry_out(change, work)
+
+    def move(self, name: str, new_name: str) -> None:
+        check_path(name)
+        check_path(new_name)
+        if name == new_name or not (self.scopes_of(name) or self.scopes_of(new_name)):
+            self.inner.move(name, new_name)
+            return
+        with self.ledger.changing(self.place, {name, new_name}):
+            size = require_found(self.inner.info(name)).size
+            if self._exempt(new_name):
+                ExemptRoom(new_name, EXEMPT_SIZE).announce(size)
+            effects = [
+                self._effect(name, after=NOTHING),
+                self._effect(new_name, after=Amount(size, 1)),
+            ]
+            self._change(
+                [effect for effect in effects if effect.scopes],
+                lambda: self.inner.move(name, new_name),
+            )
+
+    # -- reading, which needs no account
+
+    def open_reader_nowait(
+        self, name: str, *, offset: int = 0, size: int | None = None
+    ) -> Reader | None:
+        return self.inner.open_reader_nowait(name, offset=offset, size=size)
+
+    def hash(self, name: str, algorithm: str = "sha256") -> str:
+        return self.inner.hash(name, algorithm)
+
+    def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
+        return self.inner.gather(sources)
+
+    # -- changes
+
+    def held_by(self, name: str) -> Amount:
+        """Return what a name holds in the place now."""
+        info = self.inner.info(name)
+        return Amount(info.size, 1) if info.exists and not info.directory else NOTHING
+
+    def _effect(self, name: str, *, after: Amount) -> Effect:
+        return Effect(name, self.scopes_of(name), self.held_by(name), after)
+
+    def _change(self, effects: Sequence[Effect], work: Callable[[], None]) -> None:
+        try:
+            change = self.ledger.intend(self.place, effects)
+        except LimitExceeded:
+            if not self.recover().repairs:
+                raise
+            change = self.ledger.intend(self.place, effects)
+        self._carry_out(change, work)
+
+    def _carry_out(self, change: Change, work: Callable[[], T]) -> T:
+        return carry_out(self.ledger, change, work, self.held_by)

@@ -1,0 +1,312 @@
+"""A body under quota: the room that its writer takes, and the writer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Protocol, TypeVar
+
+from ..backends.base import Writer
+from ..backends.errors import (
+    BackendError,
+    ContentMismatch,
+    ObjectExists,
+    QuotaExceeded,
+    UnsupportedOperation,
+)
+from ..ledger import (
+    NOTHING,
+    Amount,
+    Change,
+    Effect,
+    Ledger,
+    LimitExceeded,
+    Report,
+    Reservation,
+)
+from ..names import check_path
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+UNRESERVED = 256 << 10
+"""Bytes of a body that are reserved only with its intent: what is small costs the ledger two
+transactions, and a refusal comes before anything is visible all the same."""
+
+STEP = 4 << 20
+"""Bytes by which a reservation grows beyond what has come, far from any limit."""
+
+_HAPPENED_NOT = (ObjectExists, ContentMismatch, UnsupportedOperation)
+
+
+def carry_out(
+    ledger: Ledger, change: Change, work: Callable[[], T], lookup: Callable[[str], Amount]
+) -> T:
+    """Do what was intended and tell the ledger how it ended; within `changing`."""
+    try:
+        result = work()
+    except _HAPPENED_NOT:
+        ledger.release(change)
+        raise
+    except BaseException:
+        # A broken connection, say: it may have happened.
+        try:
+            found = [lookup(effect.name) for effect in change.effects]
+        except BackendError as error:
+            logger.warning("%s: left for recover to settle: %s", change.effects[0].name, error)
+        else:
+            ledger.resolve(change, found)
+        raise
+    ledger.settle(change)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A checkpointed write: the inner backend's token, and the room that is kept for it."""
+
+    token: str
+    name: str
+    size: int | None
+    if_absent: bool
+    offset: int
+    number: int | None
+
+    def to_token(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_token(cls, token: str) -> Parked:
+        """Raises ValueError unless `to_token` made it."""
+        try:
+            parked = cls(**json.loads(token))
+            check_path(parked.name)
+        except (ValueError, TypeError) as error:
+            raise ValueError("not a token of a checkpoint") from error
+        return parked
+
+
+class AnyRoom(Protocol):
+    """What a writer asks for room."""
+
+    name: str
+    size: int | None
+    if_absent: bool
+
+    def announce(self, size: int) -> None:
+        """Refuse a body early that has no room as it is announced."""
+
+    def cover(self, received: int) -> None:
+        """Have room for what has been received altogether, or raise QuotaExceeded."""
+
+    def park(self, received: int) -> int | None:
+        """Keep the room for a checkpoint; returns the number under which it is kept."""
+
+    def leave(self) -> None:
+        """The checkpoint is made: what was parked is no longer this writer's."""
+
+    def commit(self, received: int, work: Callable[[], None]) -> None:
+        """Give the item its name by `work`, accounted."""
+
+    def give_back(self) -> None:
+        """Nothing comes of it. Idempotent."""
+
+
+class ExemptRoom:
+    """Of a name that is not counted; `most` bytes, None without limit."""
+
+    def __init__(self, name: str, most: int | None) -> None:
+        self.name = name
+        self.size: int | None = None
+        self.if_absent = False
+        self._most = most
+
+    def announce(self, size: int) -> None:
+        self.cover(size)
+
+    def cover(self, received: int) -> None:
+        if self._most is not None and received > self._most:
+            raise QuotaExceeded(
+                f"{self.name}: exempt from the quota, and so at most {self._most} bytes long"
+            )
+
+    def take_over(self, parked: Parked) -> None:
+        self.cover(parked.offset)
+
+    def park(self, received: int) -> None:  # noqa: ARG002 - the signature is AnyRoom's
+        return None
+
+    def leave(self) -> None:
+        return None
+
+    def commit(self, received: int, work: Callable[[], None]) -> None:  # noqa: ARG002
+        work()
+
+    def give_back(self) -> None:
+        return None
+
+
+class Room:
+    """The room of one body, in all scopes of its name.
+
+    Args:
+        lookup: tells what a name holds now.
+        recover: settles what crashed writers left; asked before a refusal is final.
+        parked: seconds that the room of a checkpoint is kept.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        place: str,
+        name: str,
+        scopes: tuple[str, ...],
+        *,
+        size: int | None,
+        if_absent: bool,
+        lookup: Callable[[str], Amount],
+        recover: Callable[[], Report],
+        parked: float,
+    ) -> None:
+        self.name = name
+        self.size = size
+        self.if_absent = if_absent
+        self._ledger = ledger
+        self._place = place
+        self._scopes = scopes
+        self._lookup = lookup
+        self._recover = recover
+        self._parked = parked
+        self._reservation: Reservation | None = None
+        self._replaced = NOTHING
+        self._renew_at = 0.0
+
+    def announce(self, size: int) -> None:
+        if size > UNRESERVED:
+            self._reserve(min(size, STEP), fitting=size)
+
+    def cover(self, received: int) -> None:
+        if self._reservation is None:
+            if received > UNRESERVED:
+                self._reserve(received)
+        elif (
+            received - self._replaced.bytes > self._reservation.held.bytes
+            or time.monotonic() > self._renew_at
+        ):
+            self._reserve(received)
+
+    def _reserve(self, received: int, fitting: int | None = None) -> None:
+        try:
+            self._hold(received, fitting)
+        except LimitExceeded:
+            # What would be replaced makes room; it is looked up only now, since that may cost a
+            # round trip. It may be gone by the time of the intent, which decides.
+            replaced = NOTHING if self.if_absent else self._lookup(self.name)
+            if replaced == self._replaced and not self._recover().repairs:
+                raise
+            self._replaced = replaced
+            self._hold(received, fitting)
+
+    def _hold(self, received: int, fitting: int | None) -> None:
+        amount = self._due(received)
+        step = received + STEP
+        wanted = self._due(step if self.size is None else max(received, min(step, self.size)))
+        if self._reservation is not None:
+            self._ledger.grow(self._reservation, amount, wanted=wanted)
+        else:
+            self._reservation = self._ledger.reserve(
+                self._place,
+                self._scopes,
+                amount,
+                wanted=wanted,
+                fitting=None if fitting is None else self._due(fitting),
+            )
+        self._renew_at = time.monotonic() + self._ledger.lease / 3
+
+    def _due(self, received: int) -> Amount:
+        return (Amount(received, 1) - self._replaced).at_least_nothing()
+
+    def take_over(self, parked: Parked) -> None:
+        """Carry on with the room of a checkpoint."""
+        if parked.number is None:
+            self.cover(parked.offset)
+            return
+        self._reservation = self._ledger.adopt(
+            parked.number, self._place, self._scopes, Amount(parked.offset, 1)
+        )
+
+    def park(self, received: int) -> int | None:
+        if self._reservation is None:
+            self._reservation = self._ledger.reserve(self._place, self._scopes, self._due(received))
+        else:
+            self._ledger.grow(self._reservation, self._due(received))
+        self._ledger.park(self._reservation, self._parked)
+        return self._reservation.number
+
+    def leave(self) -> None:
+        self._reservation = None
+
+    def commit(self, received: int, work: Callable[[], None]) -> None:
+        with self._ledger.changing(self._place, [self.name]):
+            before = self._lookup(self.name)
+            if self.if_absent and before:
+                raise ObjectExists(f"{self.name} exists")
+            effect = Effect(self.name, self._scopes, before, Amount(received, 1))
+            try:
+                change = self._ledger.intend(self._place, [effect], self._reservation)
+            except LimitExceeded:
+                if not self._recover().repairs:
+                    raise
+                change = self._ledger.intend(self._place, [effect], self._reservation)
+            self._reservation = None  # the change's from now on
+            carry_out(self._ledger, change, work, self._lookup)
+
+    def give_back(self) -> None:
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            self._ledger.release(reservation)
+
+
+class QuotaWriter(Writer):
+    """Passes a body on to the inner writer, with room for it."""
+
+    def __init__(self, writer: Writer, room: AnyRoom, *, offset: int = 0) -> None:
+        self._writer = writer
+        self._room = room
+        self._received = offset
+
+    @property
+    def offset(self) -> int:
+        return self._received
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        received = self._received + memoryview(data).nbytes
+        self._room.cover(received)
+        self._writer.write(data)
+        self._received = received
+
+    def commit(self) -> None:
+        try:
+            self._room.commit(self._received, self._writer.commit)
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        try:
+            self._writer.abort()
+        finally:
+            self._room.give_back()
+
+    def checkpoint(self) -> str:
+        room = self._room
+        number = room.park(self._received)
+        token = self._writer.checkpoint()
+        room.leave()
+        return Parked(
+            token, room.name, room.size, room.if_absent, self._received, number
+        ).to_token()

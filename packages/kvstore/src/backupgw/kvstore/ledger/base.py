@@ -1,0 +1,169 @@
+"""The protocol that every ledger keeps, whatever holds its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from ..backends.base import ItemInfo
+from .records import Amount, Change, Effect, Limit, Report, Reservation, Usage
+
+Lookup = Callable[[str], Amount]
+"""Tells what a name holds in the place now; NOTHING where there is no item."""
+
+Listing = Callable[[str], Iterable[ItemInfo]]
+"""Lists a folder of the place, as `Backend.list`; a missing folder lists nothing."""
+
+Belongs = Callable[[str], Sequence[str]]
+"""The scopes that a name counts towards; none where it is not counted."""
+
+
+class Ledger(Protocol):
+    """Accounts of scopes over one or several places, shared by processes.
+
+    Every method may be called from many threads and processes at once. All of them raise
+    LedgerError when the ledger itself fails, LedgerFull when it is for lack of room.
+
+    A place is a string that tells apart the backends whose items one ledger counts.
+    """
+
+    lease: float
+    """Seconds that a reservation stays without being renewed."""
+
+    def open(self) -> None:
+        """Get ready. What processes that died had reserved is given back."""
+
+    def close(self) -> None:
+        """Write down what is pending and let go. What this process still holds is given back."""
+
+    # -- limits and accounts
+
+    def set_limit(self, scope: str, limit: Limit) -> None:
+        """Set what a scope may hold, for all processes and for good.
+
+        A hard limit below what is used already refuses everything that adds to it.
+        """
+
+    def usage(self, scope: str) -> Usage:
+        """Return the account of a scope; one that nobody mentioned yet is empty."""
+
+    def usages(self) -> Iterator[Usage]:
+        """Yield all accounts, in the order of their scopes."""
+
+    # -- bodies on their way in
+
+    def reserve(
+        self,
+        place: str,
+        scopes: Sequence[str],
+        amount: Amount,
+        *,
+        wanted: Amount | None = None,
+        fitting: Amount | None = None,
+    ) -> Reservation:
+        """Hold `amount` in all scopes, or in none.
+
+        Args:
+            wanted: hold so much instead where that leaves the limits far away.
+            fitting: refuse unless so much would have room now; it is not held.
+
+        Raises:
+            LimitExceeded: which scope refused, and by which limit.
+        """
+
+    def grow(
+        self, reservation: Reservation, amount: Amount, *, wanted: Amount | None = None
+    ) -> None:
+        """Hold `amount` altogether from now on, and renew the lease.
+
+        Works as well on a reservation that expired meanwhile: it is made anew.
+
+        Raises:
+            LimitExceeded: the reservation is as it was.
+        """
+
+    def park(self, reservation: Reservation, lease: float) -> None:
+        """Make the reservation outlive this process, for `lease` seconds."""
+
+    def adopt(self, number: int, place: str, scopes: Sequence[str], amount: Amount) -> Reservation:
+        """Carry a parked reservation on in this process, holding `amount` altogether.
+
+        One that expired is made anew.
+
+        Raises:
+            LimitExceeded: it expired, and there is no room for it any more.
+        """
+
+    # -- changes of the place
+
+    def changing(self, place: str, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Be the only one, of all threads and processes, who changes these names.
+
+        What `Effect.before` says must have been looked up inside, and the change of the place and
+        its `settle` happen inside. Changes of other names go on. Not reentrant.
+        """
+
+    def intend(
+        self, place: str, effects: Sequence[Effect], reservation: Reservation | None = None
+    ) -> Change:
+        """Record what is about to happen, and hold what it adds; only within `changing`.
+
+        `reservation` becomes part of the change: whatever ends the change ends it too.
+
+        Raises:
+            LimitExceeded: nothing was recorded, and the reservation is as it was.
+        """
+
+    def settle(self, change: Change) -> None:
+        """The change has happened. A no-op if that is known already.
+
+        Never raises for the ledger's own failure: the intent stays, and the next `recover` or
+        change of the name settles it.
+        """
+
+    def free(self, place: str, name: str, generation: int) -> None:
+        """The removal that was intended as (name, generation) has happened.
+
+        Idempotent by that pair: settles one effect, from any process, without the Change.
+        """
+
+    def release(self, held: Reservation | Change | int) -> None:
+        """It will not happen, or did not: give back what is held (by its number, if need be).
+
+        A no-op if that is known already. Never raises for the ledger's own failure.
+        """
+
+    def resolve(self, change: Change, found: Sequence[Amount]) -> None:
+        """Nobody knows whether it happened: settle it by what the names hold now."""
+
+    def amend(self, place: str, name: str, scopes: Sequence[str], amount: Amount) -> None:
+        """Add `amount`, mostly negative, to what is used, without an intent.
+
+        For a removal that must not wait for a ledger that cannot be written. Remembered in memory
+        until it can; lost with the process, and then too much counts as used until `reconcile`.
+        """
+
+    # -- after a crash
+
+    def recover(self, place: str, lookup: Lookup) -> Report:
+        """Give back what dead writers hold and settle the changes that they left open."""
+
+    def needs_reconcile(self, place: str) -> bool:
+        """Whether nobody counted the place yet, or power was lost while the ledger was open."""
+
+    def reconcile(
+        self, place: str, listing: Listing, belongs: Belongs, *, only_if_needed: bool = False
+    ) -> Report:
+        """Count the place anew and correct the accounts, while it may be in use.
+
+        Streams: memory grows with the number of scopes in a folder, not with the items. Changes of
+        names in a folder wait while that folder is listed. One at a time for a place; a second
+        waits, and with `only_if_needed` does nothing after a first that did it.
+
+        Raises:
+            BackendError: the place could not be listed; the accounts are as they were.
+        """
+
+    def forget(self, place: str) -> None:
+        """The place is gone with all it held: nothing of it counts any more."""

@@ -1,0 +1,180 @@
+"""The records of the ledger: amounts, limits, reservations, changes, reports."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """So many bytes in so many objects; differences may be negative."""
+
+    bytes: int = 0
+    objects: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.bytes + other.bytes, self.objects + other.objects)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.bytes - other.bytes, self.objects - other.objects)
+
+    def __bool__(self) -> bool:
+        return self.bytes != 0 or self.objects != 0
+
+    def at_least_nothing(self) -> Amount:
+        """Return this amount with what is negative replaced by 0."""
+        return Amount(max(0, self.bytes), max(0, self.objects))
+
+
+NOTHING = Amount()
+
+
+class Measure(enum.StrEnum):
+    """What a limit counts."""
+
+    BYTES = "bytes"
+    OBJECTS = "objects"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a scope may hold; None is without limit.
+
+    A hard limit refuses; a soft limit raises an alarm and refuses nothing.
+    """
+
+    hard_bytes: int | None = None
+    hard_objects: int | None = None
+    soft_bytes: int | None = None
+    soft_objects: int | None = None
+
+    def __post_init__(self) -> None:
+        for value in (self.hard_bytes, self.hard_objects, self.soft_bytes, self.soft_objects):
+            if value is not None and value < 0:
+                raise ValueError(f"a limit is not negative: {value}")
+
+    def hard(self, measure: Measure) -> int | None:
+        return self.hard_bytes if measure is Measure.BYTES else self.hard_objects
+
+    def soft(self, measure: Measure) -> int | None:
+        return self.soft_bytes if measure is Measure.BYTES else self.soft_objects
+
+
+UNLIMITED = Limit()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The account of a scope at one moment."""
+
+    scope: str
+    limit: Limit
+    used: Amount
+    reserved: Amount
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Room that a writer holds; kept by its owner, changed by the ledger only.
+
+    Attributes:
+        number: unique in the ledger for ever.
+        scopes: the scopes that it counts towards.
+        held: the amount held in each of them.
+        deadline: seconds since the epoch after which it is given back unless it was renewed.
+        portable: it survives the process, and its deadline alone ends it.
+    """
+
+    number: int
+    place: str
+    scopes: tuple[str, ...]
+    held: Amount
+    deadline: float
+    portable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a change does to one name: from what it holds to what it will hold.
+
+    `before` and `after` are NOTHING where there is no item.
+    """
+
+    name: str
+    scopes: tuple[str, ...]
+    before: Amount
+    after: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An intent: effects that are about to happen in a place, as one.
+
+    `generation` is unique in the ledger for ever: a name and a generation together say which
+    writing or removal of the name is meant. `numbers` are the generations of the effects, in
+    their order; the first is the change's own.
+    """
+
+    place: str
+    numbers: tuple[int, ...]
+    effects: tuple[Effect, ...]
+    held: Mapping[str, Amount]
+
+    @property
+    def generation(self) -> int:
+        return self.numbers[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A scope has reached a level, or (`cleared`) has fallen well below it again.
+
+    `level` is the fraction of the hard limit, or None for the soft limit; `value` is the number of
+    bytes or objects where it lies.
+    """
+
+    scope: str
+    measure: Measure
+    level: float | None
+    value: int
+    used: int
+    cleared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """An account that was wrong: the ledger had `recorded`, the place holds `found`."""
+
+    scope: str
+    recorded: Amount
+    found: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A change whose end nobody recorded, settled by what its name holds now."""
+
+    name: str
+    generation: int
+    before: Amount
+    intended: Amount
+    found: Amount
+
+
+@dataclass(slots=True)
+class Report:
+    """What `recover` and `reconcile` found and corrected.
+
+    `counted` is what the place holds within quota scopes; NOTHING after `recover`, which counts
+    nothing.
+    """
+
+    place: str
+    counted: Amount = NOTHING
+    folders: int = 0
+    corrections: list[Correction] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
+    released: int = 0
+    """Reservations of dead writers that were given back."""

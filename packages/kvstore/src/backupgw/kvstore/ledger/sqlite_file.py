@@ -1,0 +1,113 @@
+"""The SQLite file of a ledger: where it lies, its tables, its connection, its errors."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from .errors import LedgerError, LedgerFull
+
+VERSION = 1
+
+_SCHEMA = f"""
+    BEGIN IMMEDIATE;
+    CREATE TABLE scopes (
+        scope TEXT PRIMARY KEY,
+        hard_bytes INTEGER, hard_objects INTEGER, soft_bytes INTEGER, soft_objects INTEGER,
+        used_bytes INTEGER NOT NULL, used_objects INTEGER NOT NULL,
+        reserved_bytes INTEGER NOT NULL, reserved_objects INTEGER NOT NULL,
+        raised TEXT NOT NULL
+    ) WITHOUT ROWID;
+    -- What a place contributes to what a scope uses; `counted` is what a count in progress found.
+    CREATE TABLE tallies (
+        place TEXT NOT NULL, scope TEXT NOT NULL,
+        bytes INTEGER NOT NULL, objects INTEGER NOT NULL,
+        counted_bytes INTEGER NOT NULL DEFAULT 0, counted_objects INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (place, scope)
+    ) WITHOUT ROWID;
+    -- Reservations (name is null) and intents. Session 0 is a process that died, null is nobody's.
+    CREATE TABLE held (
+        number INTEGER PRIMARY KEY,
+        session INTEGER, deadline REAL NOT NULL, place TEXT NOT NULL,
+        holds TEXT NOT NULL,
+        name TEXT, scopes TEXT,
+        before_bytes INTEGER, before_objects INTEGER, after_bytes INTEGER, after_objects INTEGER
+    );
+    CREATE INDEX held_by_name ON held (place, name) WHERE name IS NOT NULL;
+    CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL);
+    CREATE TABLE places (place TEXT PRIMARY KEY, stale INTEGER NOT NULL) WITHOUT ROWID;
+    -- Folders that a count in progress has still to list.
+    CREATE TABLE uncounted (
+        place TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (place, folder)
+    ) WITHOUT ROWID;
+    PRAGMA user_version = {VERSION};
+    COMMIT;
+"""
+
+
+def prepare(path: str) -> None:
+    """Make the file, readable by its owner only, with its folder. Raises OSError."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Open the file, making the tables of a new one; within the writers' lock.
+
+    Raises:
+        LedgerError: it is not a ledger of this version, or cannot be one where it lies.
+        sqlite3.Error: SQLite's own complaints.
+    """
+    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    try:
+        # Small pages: a transaction writes three or four, whole, whatever it changes on them.
+        db.execute("PRAGMA page_size = 1024")
+        if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise LedgerError(f"{path}: SQLite cannot use its write-ahead log there")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint = 8000")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            db.executescript(_SCHEMA)
+        elif version != VERSION:
+            raise LedgerError(f"{path}: made by another version of the ledger ({version})")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def translate(error: Exception, path: str) -> Exception:
+    """Return the error of the kernel's family that an error of SQLite or of the locks stands for;
+    any other is returned as it is."""
+    if isinstance(error, OSError):
+        return LedgerError(f"the ledger {path}: {error.strerror or error}")
+    if not isinstance(error, sqlite3.Error):
+        return error
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
+        return LedgerFull(f"the ledger {path} has no room left on its disk")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return LedgerError(
+            f"the ledger {path} is damaged ({error}); moved away, it is counted anew at the next "
+            "start"
+        )
+    busy = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return LedgerError(f"the ledger {path}: {error}", retryable=busy)
+
+
+def _is_full(path: str) -> bool:
+    try:
+        status = os.statvfs(os.path.dirname(os.path.abspath(path)))
+    except OSError:
+        return False
+    return status.f_bavail * status.f_bsize < 1 << 16 or (status.f_files > 0 and not status.f_ffree)
+
+
+def boot_id() -> str:
+    """Return what tells this start of the machine from others; "" where nothing does."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

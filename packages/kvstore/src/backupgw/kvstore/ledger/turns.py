@@ -1,0 +1,118 @@
+"""Group commit without a thread: whoever finds the ledger free does the work of all who wait.
+
+A transaction costs much the same for one step as for ten. Steps are queued; the thread that gets
+the turn takes the whole queue into one transaction, and the others find theirs done when their
+turn comes. A step that nobody waits for (a settle: its intent is on record, so it cannot be lost)
+is done at once when the ledger is free, and else by whoever has the turn, who looks at the queue
+again after giving it up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from .errors import LedgerError
+from .sqlite_books import SQLiteBooks
+
+MOST_AT_ONCE = 256
+"""Steps in a transaction, so that other processes get at the ledger too."""
+
+MOST_KEPT = 10_000
+"""Steps remembered while the ledger cannot be written."""
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Step(Generic[T]):
+    """Something to do in a transaction.
+
+    Args:
+        work: gets the books; it either changes nothing and raises, or does all of its part.
+        keep: nobody waits for it: it is remembered when its transaction fails.
+    """
+
+    __slots__ = ("done", "error", "keep", "result", "work")
+
+    result: T
+
+    def __init__(self, work: Callable[[SQLiteBooks], T], *, keep: bool = False) -> None:
+        self.work = work
+        self.keep = keep
+        self.done = False
+        self.error: Exception | None = None
+
+
+class Turns:
+    """The queue of one ledger in one process.
+
+    Args:
+        transact: does the steps in one transaction, setting `result` or `error` of each. It raises
+            when the transaction failed: then nothing of it happened.
+    """
+
+    def __init__(self, transact: Callable[[Sequence[Step[Any]]], None]) -> None:
+        self._transact = transact
+        self._queue: deque[Step[Any]] = deque()
+        self._kept: deque[Step[Any]] = deque()
+        self.turn = threading.Lock()
+        """Held while a transaction is under way."""
+
+    def run(self, step: Step[T]) -> T:
+        """Do the step and return its result, or raise what it or its transaction raised."""
+        self._queue.append(step)
+        with self.turn:
+            while not step.done:
+                self._take()
+        self._sweep()
+        if step.error is not None:
+            raise step.error
+        return step.result
+
+    def post(self, step: Step[Any]) -> None:
+        """Have the step done without waiting for others. Never raises for the transaction."""
+        self._queue.append(step)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Do what was queued while the turn was taken and nobody waits for."""
+        while self._queue and self.turn.acquire(blocking=False):
+            try:
+                self._take()
+            finally:
+                self.turn.release()
+
+    def _take(self) -> None:
+        """Do one batch."""
+        batch: list[Step[Any]] = []
+        while self._kept and len(batch) < MOST_AT_ONCE // 4:
+            batch.append(self._kept.popleft())
+        while self._queue and len(batch) < MOST_AT_ONCE:
+            batch.append(self._queue.popleft())
+        try:
+            self._transact(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
+            self._failed(batch, error)
+        except BaseException:
+            self._failed(batch, LedgerError("interrupted", retryable=True))
+            raise
+        for step in batch:
+            step.done = True
+
+    def _failed(self, batch: Sequence[Step[Any]], error: Exception) -> None:
+        kept = [step for step in batch if step.keep]
+        if kept:
+            logger.warning("the ledger will be told later: %s", error)
+            self._kept.extend(kept)
+        while len(self._kept) > MOST_KEPT:
+            self._kept.popleft()
+            logger.error("the ledger could not be told for too long; it has to count anew")
+        for step in batch:
+            if not step.keep:
+                step.error = error
+                step.done = True

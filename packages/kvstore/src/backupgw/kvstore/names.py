@@ -1,0 +1,84 @@
+"""The only place where a name is validated.
+
+Two kinds of name reach a backend: Store keys (borgstore's strict rules, `check_key`) and paths
+(UTF-8, for repositories, virtual folders and providers, `check_path`). Every key is a valid path.
+Whatever passes here names something beneath the root of a place: no segment is empty, `.` or
+`..`, and none lies in the part that the kernel keeps for itself.
+"""
+
+from __future__ import annotations
+
+RESERVED_PREFIX = ".backupgw"
+"""No protocol reaches a name with a segment that starts like this: temporary files, trash and
+quarantine live under such names."""
+
+MAX_SEGMENT_BYTES = 255
+"""NAME_MAX of every file system the kernel is used on."""
+
+MAX_PATH_BYTES = 4000
+"""Below PATH_MAX (4096), so that a temporary name beside the item still fits."""
+
+MAX_KEY_LENGTH = 100
+"""borgstore 0.7's limit, in characters."""
+
+
+class InvalidName(ValueError):
+    """A name that no backend accepts; the message says which rule it breaks."""
+
+
+def check_path(path: str) -> str:
+    """Return `path` if it may name an item or a folder, else raise InvalidName.
+
+    A path is one or more segments joined by `/`, each of at most 255 bytes of UTF-8.
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"a name must be str, not {type(path).__name__}")
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        raise InvalidName(f"not valid Unicode: {path!a}") from None
+    if len(encoded) > MAX_PATH_BYTES:
+        raise InvalidName(f"longer than {MAX_PATH_BYTES} bytes: {path[:60]!r}…")
+    if "\0" in path:
+        raise InvalidName(f"holds a NUL: {path!a}")
+    for segment in path.split("/"):
+        if segment in ("", ".", ".."):
+            raise InvalidName(f"has an empty, '.' or '..' segment: {path!r}")
+        if len(segment) > MAX_SEGMENT_BYTES // 4 and len(segment.encode()) > MAX_SEGMENT_BYTES:
+            raise InvalidName(f"has a segment longer than {MAX_SEGMENT_BYTES} bytes: {path!r}")
+        if segment.startswith(RESERVED_PREFIX):
+            raise InvalidName(f"{RESERVED_PREFIX!r} names belong to the kernel: {path!r}")
+    return path
+
+
+def check_folder(path: str) -> str:
+    """Like `check_path`, but the empty path, which names the root, is allowed."""
+    return path if path == "" else check_path(path)
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it follows borgstore's rules for Store keys, else raise InvalidName.
+
+    The rules (shared with borgstore 0.7): at most 100 characters, ASCII, lower case, no blank, no
+    backslash, no `..`, no leading or trailing `/`, no `.tmp` or `.hid` ending. Stricter than
+    borgstore, which lets them through by mistake: no empty or `.` segment, no control character,
+    no `?` or `#`, which its own REST protocol cannot carry.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"a name must be str, not {type(key).__name__}")
+    if len(key) > MAX_KEY_LENGTH:
+        raise InvalidName(f"longer than {MAX_KEY_LENGTH} characters: {key[:40]!r}…")
+    if not key.isascii() or any(c <= " " or c == "\x7f" or c in "\\?#" for c in key):
+        raise InvalidName(f"holds a blank, a backslash, ?, # or a non-ASCII character: {key!a}")
+    if key != key.lower():
+        raise InvalidName(f"holds an upper-case letter: {key!r}")
+    if ".." in key:
+        raise InvalidName(f"holds '..': {key!r}")
+    if key.endswith((".tmp", ".hid")):
+        raise InvalidName(f"ends in .tmp or .hid: {key!r}")
+    return check_path(key)
+
+
+def is_reserved(segment: str) -> bool:
+    """Whether a folder entry belongs to the kernel and must never be listed."""
+    return segment.startswith(RESERVED_PREFIX)

@@ -1,0 +1,67 @@
+"""What a Store counts: calls, time and volume, under borgstore's keys. Exact among threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+_CALLS = ("info", "load", "store", "delete", "move", "list", "gather")
+_VOLUMES = ("load", "store", "gather")
+_ALWAYS = (
+    "backend_load_calls",
+    "backend_gather_calls",
+    "backend_store_calls",
+    "backend_delete_calls",
+    "backend_load_volume",
+    "backend_gather_volume",
+    "backend_store_volume",
+    "cache_hits",
+    "cache_misses",
+    "cache_errors",
+    "cache_load_calls",
+    "cache_store_calls",
+    "cache_delete_calls",
+    "cache_load_volume",
+    "cache_store_volume",
+)
+
+
+class Statistics:
+    """Counters that many threads add to; times are kept in nanoseconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, counts: dict[str, int]) -> None:
+        """Add to several counters at once: no reader sees one without the other."""
+        with self._lock:
+            for key, count in counts.items():
+                self._counts[key] += count
+
+    def finish(self, operation: str, nanoseconds: int, volume: int | None = None) -> None:
+        """Count a call that ended well, with its time and, if it has one, its volume in bytes."""
+        counts = {f"{operation}_calls": 1, f"{operation}_time": nanoseconds}
+        if volume is not None:
+            counts[f"{operation}_volume"] = volume
+        self.add(counts)
+
+    def as_dict(self) -> dict[str, float]:
+        """Return borgstore's keys: `_calls`, `_time` in seconds, `_volume` in bytes, `_throughput`
+        in bytes per second. The cache's are zero while a store has none."""
+        with self._lock:
+            result: dict[str, float] = dict(self._counts)
+        for key in _ALWAYS:
+            result.setdefault(key, 0)
+        for operation in _CALLS:
+            result.setdefault(f"{operation}_calls", 0)
+            result.setdefault(f"{operation}_time", 0)
+        for key in [key for key in result if key.endswith("_time")]:
+            result[key] /= 1e9
+        for operation in _VOLUMES:
+            volume = result.setdefault(f"{operation}_volume", 0)
+            time = result[f"{operation}_time"]
+            result[f"{operation}_throughput"] = volume / time if time else 0
+        result["cache_disabled"] = False
+        result["cache_hit_ratio"] = 0
+        return result

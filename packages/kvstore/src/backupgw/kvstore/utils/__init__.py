@@ -1,0 +1,1 @@
+"""borgstore's two modules of pure functions, under borgstore's names."""

@@ -1,0 +1,143 @@
+"""`backupgw rest`: restic's REST server with rest-server 0.14's flags.
+
+The flags mean what they mean there. Where a default differs it is the safer one: `--listen` is
+loopback instead of every address, `--path` is ./data instead of a folder in /tmp.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from backupgw.runtime.command import Command, global_options
+
+_PLACE = "path"
+"""Name of the place that --path makes."""
+
+
+def _switch(text: str) -> bool:
+    """Understand `--flag=true` and `--flag=false`, as rest-server does."""
+    match text.lower():
+        case "true" | "t" | "1":
+            return True
+        case "false" | "f" | "0":
+            return False
+    raise ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the subcommands and their flags."""
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    serve = verbs.add_parser(
+        "serve",
+        parents=[global_options()],
+        help="serve restic repositories",
+        description="Serve restic repositories. Every flag can also be set in the section [rest] "
+        "of the settings file; the flag wins.",
+    )
+
+    def switch(name: str, help_text: str) -> None:
+        serve.add_argument(
+            name, nargs="?", const=True, type=_switch, metavar="true|false", help=help_text
+        )
+
+    serve.add_argument("--path", metavar="DIR", help="folder of the repositories (default: ./data)")
+    serve.add_argument(
+        "--listen",
+        metavar="ADDR",
+        action="append",
+        help="HOST:PORT, :PORT for every address, or unix:PATH (default: 127.0.0.1:8000); "
+        "can be given several times",
+    )
+    serve.add_argument(
+        "--htpasswd-file", metavar="FILE", help="users and hashes (default: DIR/.htpasswd)"
+    )
+    switch("--no-auth", "serve whoever can connect")
+    serve.add_argument(
+        "--proxy-auth-username",
+        metavar="HEADER",
+        help="take the user from this header, which a trusted proxy sets",
+    )
+    switch("--append-only", "clients can add, but delete nothing except locks")
+    switch("--private-repos", "users can only use repositories below their own name")
+    switch("--group-accessible-repos", "let the group read and write what is stored")
+    switch("--no-verify-upload", "do not check that uploads hash to their names")
+    serve.add_argument(
+        "--max-size", metavar="BYTES", type=int, help="limit for all repositories together"
+    )
+    switch("--tls", "serve TLS")
+    serve.add_argument("--tls-cert", metavar="FILE", help="certificate (default: DIR/public_key)")
+    serve.add_argument("--tls-key", metavar="FILE", help="private key (default: DIR/private_key)")
+    serve.add_argument(
+        "--tls-min-ver", choices=["1.2", "1.3"], help="lowest version (default: 1.2)"
+    )
+    serve.add_argument(
+        "--log", metavar="FILE", help="access log in Apache's combined format; - is standard output"
+    )
+    switch("--prometheus", "answer /metrics")
+    switch("--prometheus-no-auth", "answer /metrics without a password")
+    serve.add_argument("--workers", metavar="N", type=int, help="processes (default: 1)")
+    serve.add_argument(
+        "--cpu-profile", metavar="FILE", help="write a profile there when the server stops"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Serve until stopped; return the exit status."""
+    from backupgw.runtime.commands.serve import serve
+
+    return serve(options, overrides(options), only="rest")
+
+
+def overrides(options: Namespace) -> dict[str, Any]:
+    """Return what the flags set, as settings by their dotted keys."""
+    from backupgw.runtime.settings_sources import Flag
+
+    found: dict[str, Any] = {}
+
+    def flag(key: str, name: str, value: Any) -> None:
+        if value is not None:
+            found[key] = Flag(name, value)
+
+    if options.path is not None:
+        folder = os.path.abspath(options.path)
+        flag(f"places.{_PLACE}.url", "--path", f"file://{quote(folder)}")
+        flag("rest.place", "--path", _PLACE)
+    if options.no_verify_upload is not None:
+        flag("rest.verify_upload", "--no-verify-upload", not options.no_verify_upload)
+    if options.tls:
+        base = Path(options.path) if options.path is not None else Path("data")
+        flag("rest.tls_cert", "--tls", options.tls_cert or str(base / "public_key"))
+        flag("rest.tls_key", "--tls", options.tls_key or str(base / "private_key"))
+    else:
+        flag("rest.tls_cert", "--tls-cert", options.tls_cert)
+        flag("rest.tls_key", "--tls-key", options.tls_key)
+    if options.group_accessible_repos:
+        flag("rest.socket_mode", "--group-accessible-repos", 0o660)
+    for name, key in {
+        "listen": "listen",
+        "htpasswd_file": "htpasswd_file",
+        "no_auth": "no_auth",
+        "proxy_auth_username": "proxy_auth_username",
+        "append_only": "append_only",
+        "private_repos": "private_repos",
+        "group_accessible_repos": "group_accessible_repos",
+        "max_size": "max_size",
+        "tls": "tls",
+        "tls_min_ver": "tls_min_version",
+        "log": "access_log",
+        "prometheus": "metrics",
+        "prometheus_no_auth": "metrics_open",
+        "workers": "workers",
+        "cpu_profile": "cpu_profile",
+    }.items():
+        flag(f"rest.{key}", f"--{name.replace('_', '-')}", getattr(options, name))
+    return found
+
+
+command = Command(
+    name="rest", help="serve restic repositories (REST protocol)", configure=configure, run=run
+)

@@ -1,0 +1,214 @@
+"""Repositories at a place: the protocol's verbs as blocking calls on a kernel backend.
+
+A listing, an upload and the making of a repository live here; the async edge (`app`) moves the
+bytes and chooses the status codes. On disk the layout is that of rest-server and of restic's own
+local backend, so either can take over the other's folder.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from backupgw.kvstore.backends.base import Backend, ItemInfo, Writer
+from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, ObjectNotFound
+
+from .paths import TYPES, Kind, Target, is_id
+
+log = logging.getLogger(__name__)
+
+_FIRST_BATCH = 256
+_LARGEST_BATCH = 8192
+"""Entries of a listing that are sent at a time: few at first so that the answer starts at once,
+then more (about 700 KiB) so that a million cost few steps."""
+
+
+def make_repository(backend: Backend, repo: str) -> None:
+    """Make the folders of a repository; one that exists is completed."""
+    base = f"{repo}/" if repo else ""
+    backend.mkdirs(f"{base}{kind}" for kind in TYPES)
+    backend.mkdirs(f"{base}data/{first:02x}" for first in range(256))
+
+
+def list_objects(backend: Backend, target: Target) -> Iterator[ItemInfo]:
+    """Yield the objects of one type, in any order; whatever has no valid name is left out.
+
+    Raises:
+        ObjectNotFound: by the first `next`: there is no such folder.
+    """
+    if target.type != "data":
+        for item in backend.list(target.name):
+            if not item.directory and is_id(item.name):
+                yield item
+        return
+    for folder in backend.list(target.name):
+        if folder.directory and len(folder.name) == 2:
+            try:
+                for item in backend.list(f"{target.name}/{folder.name}"):
+                    if (
+                        not item.directory
+                        and is_id(item.name)
+                        and item.name.startswith(folder.name)
+                    ):
+                        yield item
+            except ObjectNotFound:
+                continue  # removed while we were listing
+
+
+class Listing:
+    """The JSON of a listing in pieces, so that a million objects need neither memory nor a long
+    stop. Version 1 is an array of names, version 2 of records with name and size."""
+
+    def __init__(self, backend: Backend, target: Target, *, sizes: bool) -> None:
+        self._items = list_objects(backend, target)
+        self._sizes = sizes
+        self._batch = _FIRST_BATCH
+        self._separator = "["
+        self._done = False
+
+    def next_piece(self) -> bytes | None:
+        """Return the next piece of the document, None after its end.
+
+        Raises:
+            ObjectNotFound: from the first call: there is no such folder.
+        """
+        if self._done:
+            return None
+        items = list(islice(self._items, self._batch))
+        # Names are hexadecimal, so nothing in the document needs escaping.
+        if self._sizes:
+            text = ",".join([f'{{"name":"{item.name}","size":{item.size}}}' for item in items])
+        else:
+            text = ",".join([f'"{item.name}"' for item in items])
+        start = self._separator if items or self._separator == "[" else ""
+        if len(items) == self._batch:
+            self._batch = min(self._batch * 4, _LARGEST_BATCH)
+            self._separator = ","
+            return f"{start}{text}".encode()
+        self._done = True
+        return f"{start}{text}]".encode()
+
+    def close(self) -> None:
+        """Let go of the folder that is being read."""
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            close()
+
+
+class Outcome(enum.Enum):
+    """How an upload that was answered with success ended."""
+
+    STORED = enum.auto()
+    IDENTICAL = enum.auto()
+    REPAIRED = enum.auto()
+
+
+class Upload:
+    """One object on its way in; the calls come one after the other, on any thread.
+
+    The first call looks at what is stored. An object that exists is not written again: its
+    content is hashed and compared with the body, so a client whose reply was lost succeeds when
+    it repeats itself (rest-server's issue 196). If what is stored is damaged, the body replaces
+    it, and the damaged object is set aside.
+
+    Args:
+        size: length of the body in bytes, where the client said it.
+        verify: whether the body must hash to the object's name. The config has no hash.
+    """
+
+    def __init__(self, backend: Backend, target: Target, size: int | None, *, verify: bool) -> None:
+        self._backend = backend
+        self._name = target.name
+        self._size = size
+        self._id = target.id if target.kind is Kind.OBJECT else None
+        self._verify = verify and self._id is not None
+        self._writer: Writer | None = None
+        self._compare = hashlib.sha256()
+        self._comparing = False
+        self._begun = False
+        self.received = 0
+
+    def write(self, chunks: Iterable[bytes]) -> None:
+        """Take a piece of the body. Raises what `finish` raises."""
+        if not self._begun:
+            self._begin()
+        for chunk in chunks:
+            self.received += len(chunk)
+            if self._writer is not None:
+                self._writer.write(chunk)
+            elif self._comparing:
+                self._compare.update(chunk)
+
+    def finish(self, chunks: Iterable[bytes]) -> Outcome:
+        """Take the last piece; return once the object is durable.
+
+        Raises:
+            ObjectExists: another content is stored under that name; it was left alone.
+            ContentMismatch: the body is not what its name or its length says; nothing was stored.
+            BackendError: the place failed; nothing was stored.
+        """
+        self.write(chunks)
+        if self._size is not None and self.received != self._size:
+            raise ContentMismatch(f"{self.received} of {self._size} bytes came")
+        if self._writer is None:
+            if self._compare.hexdigest() != self._id:
+                raise ObjectExists("an object of that name exists, and this is not its content")
+            return Outcome.IDENTICAL
+        try:
+            self._writer.commit()
+        except ObjectExists:
+            return self._already_there(self._writer)
+        return Outcome.STORED
+
+    def abort(self) -> None:
+        """Forget the upload. Idempotent, and a no-op after a successful `finish`."""
+        if self._writer is not None:
+            self._writer.abort()
+
+    def _begin(self) -> None:
+        self._begun = True
+        if self._backend.info(self._name).exists:
+            if self._id is None:
+                raise ObjectExists("the repository has a config already")
+            if self._stored_is_sound():
+                self._comparing = True
+                return
+        self._writer = self._backend.open_writer(
+            self._name,
+            size=self._size,
+            if_absent=True,
+            expected_hash=self._id if self._verify else None,
+        )
+
+    def _stored_is_sound(self) -> bool:
+        try:
+            return self._backend.hash(self._name) == self._id
+        except ObjectNotFound:
+            return False
+
+    def _already_there(self, writer: Writer) -> Outcome:
+        """The body is whole, but its name is taken: by a twin of this upload, or by damage."""
+        if self._id is None:
+            raise ObjectExists("the repository has a config already")
+        if self._stored_is_sound():
+            writer.abort()
+            return Outcome.IDENTICAL
+        if not self._verify:
+            # Nobody has hashed this body: it must not push anything aside.
+            raise ObjectExists("an object of that name exists, and it does not hash to its name")
+        try:
+            kept = self._backend.quarantine(self._name)
+            log.error("%s was damaged: set aside as %s, replaced by a new upload", self._name, kept)
+        except ObjectNotFound:
+            log.info("%s was removed while it was being uploaded again", self._name)
+        try:
+            writer.commit()
+        except ObjectExists:
+            if not self._stored_is_sound():
+                raise
+            writer.abort()
+            return Outcome.IDENTICAL
+        return Outcome.REPAIRED

@@ -1,0 +1,145 @@
+"""How often a password may be guessed: failures are counted by (address, user) and by address.
+
+After a few free failures each further one makes the next attempt wait longer. Guessing at one
+user name soon slows that pair down alone, so the other users behind the same address hardly
+notice; guessing at many names slows the address, by little enough that it is never shut out for
+long. Users who do not exist are counted like those who do. Memory is bounded.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+Key = TypeVar("Key")
+
+
+class Throttled(Exception):
+    """Too many failures: the attempt was not looked at. Answer 429 with Retry-After.
+
+    Attributes:
+        retry_after: seconds, above 0.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many failed logins; try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How failures turn into waiting.
+
+    Attributes:
+        free: failures before anybody waits.
+        first: seconds to wait after one more; doubled by each further failure.
+        longest: seconds at most.
+        forget: seconds in which one failure is forgiven.
+    """
+
+    free: int
+    first: float
+    longest: float
+    forget: float
+
+
+PAIR = Limit(free=5, first=1.0, longest=60.0, forget=60.0)
+ADDRESS = Limit(free=30, first=0.5, longest=10.0, forget=5.0)
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: float
+    last: float
+
+
+class Throttle:
+    """Counts for one process; for one thread, that of the event loop.
+
+    Args:
+        pair: the limit for one user name from one address.
+        address: the limit for one address.
+        size: how many pairs, and how many addresses, are remembered.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        pair: Limit = PAIR,
+        address: Limit = ADDRESS,
+        *,
+        size: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = pair, address
+        self._pairs: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
+        self._addresses: OrderedDict[str, _Failures] = OrderedDict()
+        self._size = size
+        self._clock = clock
+
+    def check(self, address: str, user: str) -> None:
+        """Raises Throttled when the pair or the address has to wait."""
+        now = self._clock()
+        address = network(address)
+        pair_limit, address_limit = self._limits
+        wait = max(
+            _wait(self._pairs.get((address, user)), pair_limit, now),
+            _wait(self._addresses.get(address), address_limit, now),
+        )
+        if wait > 0:
+            raise Throttled(wait)
+
+    def failed(self, address: str, user: str) -> None:
+        """Count a wrong password."""
+        now = self._clock()
+        address = network(address)
+        pair_limit, address_limit = self._limits
+        self._count(self._pairs, (address, user), pair_limit, now)
+        self._count(self._addresses, address, address_limit, now)
+
+    def succeeded(self, address: str, user: str) -> None:
+        """Forget the pair's failures. The address's stay: its owner may have a login of his own."""
+        self._pairs.pop((network(address), user), None)
+
+    def _count(
+        self, failures: OrderedDict[Key, _Failures], key: Key, limit: Limit, now: float
+    ) -> None:
+        entry = failures.pop(key, None)
+        if entry is None:
+            entry = _Failures(0, now)
+            if len(failures) >= self._size:
+                failures.popitem(last=False)
+        entry.count = max(0.0, entry.count - (now - entry.last) / limit.forget) + 1
+        entry.last = now
+        failures[key] = entry
+
+
+def _wait(entry: _Failures | None, limit: Limit, now: float) -> float:
+    if entry is None:
+        return 0.0
+    over = entry.count - limit.free
+    if over <= 0:
+        return 0.0
+    delay = min(limit.longest, limit.first * math.pow(2.0, min(over - 1, 60.0)))
+    return entry.last + delay - now
+
+
+def network(address: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 one.
+
+    A single machine commonly has a whole /64. What is no IP address (a unix socket) is itself.
+    """
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))

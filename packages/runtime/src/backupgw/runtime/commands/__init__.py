@@ -1,0 +1,1 @@
+"""The commands that every installation has: config, doctor, serve."""

@@ -1,0 +1,76 @@
+"""`backupgw serve`: all enabled services in one command."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from ..command import Command
+
+
+def configure(parser: ArgumentParser) -> None:
+    """No options of its own: what is served is in the settings."""
+    parser.epilog = (
+        "Serves every installed service whose section does not say enabled = false. With no "
+        "settings at all: restic's REST protocol on 127.0.0.1:8000, backups below ./data."
+    )
+
+
+def run(arguments: Namespace) -> int:
+    """Load the settings and serve until told to stop."""
+    return serve(arguments)
+
+
+def serve(
+    arguments: Namespace, overrides: Mapping[str, Any] | None = None, only: str | None = None
+) -> int:
+    """Serve, and return the exit status.
+
+    Args:
+        arguments: with `config` and `debug`, as every command has them.
+        overrides: what the command's own flags say (`settings.load`).
+        only: the one service to serve, whether it is enabled or not; default all enabled ones.
+
+    Raises:
+        SettingsError: the settings are wrong, or a service refuses to start with them.
+        CommandError: nothing is enabled, or the host cannot start.
+    """
+    from .. import log
+    from ..command import CommandError
+    from ..http.host import Hosted
+    from ..http.host import run as host
+    from ..services import import_function, installed_services
+    from ..settings import load
+
+    overrides = dict(overrides or {})
+    if arguments.debug:
+        overrides["log.level"] = "debug"
+    settings = load(arguments.config, overrides)
+    log.configure(settings.log.level, settings.log.format)
+    logger = log.get_logger(__name__)
+    for warning in settings.warnings:
+        logger.warning(warning)
+    services = installed_services()
+    wanted = [only] if only is not None else sorted(settings.enabled)
+    if not wanted:
+        raise CommandError(
+            "no service is enabled; set enabled = true in a service's section, or install one"
+        )
+    hosted = []
+    for name in wanted:
+        service = services[name]
+        if service.prepare is not None:
+            text = import_function(service.prepare)(settings)
+            if text:
+                print(text, file=sys.stderr, flush=True)  # noqa: T201
+        hosted.append(
+            Hosted(name=name, app=service.app, argument=settings, options=settings.section(name))
+        )
+    return host(hosted)
+
+
+command = Command(
+    name="serve", help="serve every enabled service until stopped", configure=configure, run=run
+)

@@ -1,0 +1,295 @@
+"""One request and its answer: the ASGI side of a connection.
+
+It differs from uvicorn's in that a body is handed over without being copied twice, that the
+application is told by an exception when nobody listens any more (ASGI 2.4), that HTTP/1.0 never
+gets chunks, and that it knows what the access log wants to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from http import HTTPStatus
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backupgw.runtime.http.protocol import GatewayProtocol
+
+logger = logging.getLogger(__name__)
+
+BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")  # RFC 9110, 5.6.2: token
+BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+ABANDONED = 499  # nginx's status for a client that left before its answer began
+PIECE_COST = (
+    64  # bytes; what CPython needs to keep one piece of a body, so that many tiny ones count
+)
+JOIN_LIMIT = 16 * 1024  # bytes; below, one buffer for head and body costs less than two writes
+DISCONNECT = {"type": "http.disconnect"}
+
+
+def status_line(status: int) -> bytes:
+    """Return the first line of an answer."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+STATUS_LINES = {status: status_line(status) for status in range(100, 600)}
+
+
+class ClientGone(OSError):
+    """Raised by send() when the client has left (ASGI 2.4 asks for an OSError)."""
+
+
+class Exchange:
+    """A request and its answer; `receive` and `send` are what the application gets."""
+
+    __slots__ = (
+        "body_left", "buffered", "chunked", "content_length", "continue_wanted", "disconnected",
+        "end_delivered", "event", "head", "headers", "keep_alive", "method", "more_body", "parts",
+        "protocol", "received", "reported", "response_complete", "response_started", "scope",
+        "sent", "started", "status", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        protocol: GatewayProtocol,
+        scope: dict[str, Any],
+        target: bytes,
+        content_length: int | None,
+        keep_alive: bool,
+        continue_wanted: bool,
+    ) -> None:
+        self.protocol = protocol
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.target = target
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.content_length = content_length  # None: chunked
+        self.keep_alive = keep_alive
+        self.continue_wanted = continue_wanted
+        self.started = perf_counter()
+        # The request's body
+        self.parts: list[bytes] = []
+        self.buffered = 0
+        self.received = 0
+        self.more_body = True
+        self.end_delivered = False
+        self.event: asyncio.Event | None = None
+        self.disconnected = False
+        # The answer
+        self.status = 0
+        self.head: bytes | None = None
+        self.chunked = False
+        self.body_left: int | None = None  # None: as much as comes
+        self.sent = 0
+        self.response_started = False
+        self.response_complete = False
+        self.reported = False
+
+    # What the access log asks for
+
+    @property
+    def client(self) -> str:
+        """The client's address, without its port; empty on a unix socket."""
+        client = self.scope["client"]
+        return client[0] if client else ""
+
+    @property
+    def user(self) -> str | None:
+        """Who the service found the client to be: `scope["state"]["user"]`."""
+        user = self.scope["state"].get("user")
+        return user if isinstance(user, str) else None
+
+    @property
+    def http_version(self) -> str:
+        """`1.0` or `1.1`."""
+        version: str = self.scope["http_version"]
+        return version
+
+    @property
+    def seconds(self) -> float:
+        """Time since the head of the request was complete."""
+        return perf_counter() - self.started
+
+    # The connection's side
+
+    def wake(self) -> None:
+        """Let a waiting receive() look again."""
+        if self.event is not None:
+            self.event.set()
+
+    def disconnect(self) -> None:
+        """The client is gone, or what it sends can no longer be trusted."""
+        self.disconnected = True
+        self.parts.clear()
+        self.wake()
+
+    async def run(self, app: Any) -> None:
+        """Let the application answer; whatever it does, the connection ends in a known state."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except ClientGone:
+            logger.debug("%s %s: the client left", self.method, self.scope["path"])
+        except asyncio.CancelledError:
+            # Only a stop that has run out of time cancels (graceful_timeout).
+            self._fail(503, "The server is stopping.")
+        except Exception as error:
+            # The last handler above the application: the client learns that it failed, the log
+            # learns why.
+            if self.disconnected:
+                logger.info("%s %s: the client left (%s)", self.method, self.scope["path"], error)
+            else:
+                logger.exception("%s %s failed", self.method, self.scope["path"])
+            self._fail(500, "Internal server error.")
+        else:
+            if not self.response_complete and not self.disconnected:
+                logger.error("%s %s: answer not completed", self.method, self.scope["path"])
+                self._fail(500, "Internal server error.")
+        finally:
+            self.report()
+
+    def _fail(self, status: int, text: str) -> None:
+        """Answer for the application, or, where its answer has begun, break the connection off."""
+        if self.disconnected or self.response_complete:
+            return
+        if self.response_started and self.head is None:
+            # Only a connection that ends early tells the client that the answer is not whole.
+            self.protocol.transport.abort()
+            return
+        self.keep_alive = False
+        self.head = None
+        self.response_started = True
+        self.status = status
+        self.sent = self.protocol.write_error(status, text)
+        self._complete()
+
+    def report(self) -> None:
+        """Count and log, once."""
+        if not self.reported:
+            self.reported = True
+            if not self.status:
+                self.status = ABANDONED
+            self.protocol.host.finished(self)
+
+    # The application's side
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next piece of the body, or `http.disconnect`."""
+        protocol = self.protocol
+        if self.continue_wanted and not self.disconnected:
+            self.continue_wanted = False
+            protocol.write_continue()
+        while not self.parts and (self.more_body or self.end_delivered):
+            if self.disconnected or self.response_complete:
+                return DISCONNECT
+            if self.event is None:
+                self.event = asyncio.Event()
+            self.event.clear()
+            await self.event.wait()
+        if self.disconnected or self.response_complete:
+            return DISCONNECT
+        parts = self.parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.parts = []
+        self.buffered = 0
+        self.end_delivered = not self.more_body
+        protocol.body_taken(self)
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Send the head or a piece of the body of the answer."""
+        protocol = self.protocol
+        if self.disconnected:
+            raise ClientGone("the client has closed the connection")
+        kind = message["type"]
+        if not self.response_started:
+            if kind != "http.response.start":
+                raise RuntimeError(f"expected http.response.start, the application sent {kind}")
+            self._start(message["status"], message.get("headers", ()))
+            return
+        if self.response_complete or kind != "http.response.body":
+            raise RuntimeError(f"the application sent {kind} out of turn")
+        body: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        if self.method == "HEAD":
+            body = b""
+        elif self.body_left is not None:
+            self.body_left -= len(body)
+            if self.body_left < 0:
+                raise RuntimeError("the answer is longer than its Content-Length")
+        self.sent += len(body)
+        if self.chunked:
+            if body:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
+            if not more:
+                body += b"0\r\n\r\n"
+        head = self.head
+        write = protocol.transport.write
+        if head is not None:
+            self.head = None
+            if len(body) <= JOIN_LIMIT:
+                write(head + body)
+            else:
+                write(head)
+                write(body)
+        elif body:
+            write(body)
+        if not more:
+            if self.body_left and self.method != "HEAD":
+                raise RuntimeError("the answer is shorter than its Content-Length")
+            self._complete()
+        elif protocol.flow.write_paused:
+            await protocol.flow.drain()
+
+    def _start(self, status: int, headers: Any) -> None:
+        content = [STATUS_LINES[status]]
+        close = False
+        length: int | None = None
+        chunked = False
+        for name, value in headers:
+            if BAD_NAME.search(name) or BAD_VALUE.search(value):
+                raise RuntimeError(f"the application sent a malformed header {name!r}")
+            name = name.lower()
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                chunked = value.lower() == b"chunked"
+                continue  # framing is ours
+            elif name == b"connection":
+                close = close or b"close" in value.lower()
+                continue
+            content += (name, b": ", value, b"\r\n")
+        if self.continue_wanted:
+            # The client may or may not send its body now (RFC 9110, 10.1.1): nobody could tell
+            # whether what comes next is that body.
+            close = True
+        elif self.more_body and self.content_length is not None:
+            close = close or self.content_length - self.received > self.protocol.drain_limit
+        if self.method == "HEAD" or status in (204, 304):
+            self.body_left = 0
+        elif length is not None and not chunked:
+            self.body_left = length
+        elif self.http_version == "1.0":
+            close = True  # the end of the connection is the end of the body
+        else:
+            self.chunked = True
+            content.append(b"transfer-encoding: chunked\r\n")
+        if close:
+            self.keep_alive = False
+        if not self.keep_alive:
+            content.append(b"connection: close\r\n")
+        content.append(self.protocol.host.end_of_head)
+        self.status = status
+        self.head = b"".join(content)
+        self.response_started = True
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self.wake()
+        self.report()
+        self.protocol.response_complete(self)

@@ -1,0 +1,515 @@
+"""One HTTP/1.1 connection: uvicorn's httptools protocol with limits.
+
+Stock uvicorn 0.54 takes headers of any size for any time, drains an unread body for ever, lets a
+client pipeline without bound, holds 64 KiB of a body, answers a malformed pipelined request out of
+turn, takes trailers for headers and hides the TLS peer. This subclass changes that and nothing
+else; tests/runtime/test_http_uvicorn.py names what of uvicorn it stands on.
+
+llhttp refuses by itself what smuggles: duplicated, signed, listed or overflowing Content-Length,
+Content-Length beside Transfer-Encoding, folded headers, bare CR or LF, control bytes and spaces in
+the target. The rest is refused here (RFC 9112, 3.2 and 6.1). After any refusal nothing more of the
+connection is read as a request.
+
+No timer runs per request: each connection has one deadline on the host's clock, looked at by
+`HostServer` a few times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from math import inf
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from backupgw.runtime.http.exchange import PIECE_COST, STATUS_LINES, Exchange
+from backupgw.runtime.http.peer import tls_extension
+from backupgw.runtime.http.state import HostState
+
+logger = logging.getLogger(__name__)
+
+PIPELINE_LIMIT = 16  # requests that wait behind the one being answered; then the connection ends
+READ_SIZE = 256 * 1024  # bytes; the most that uvloop hands over at once
+FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect", b"host"))
+ASGI = {"version": "3.0", "spec_version": "2.4"}
+
+
+class Refused(Exception):
+    """Raised in a parser's callback: the request is answered with `status` and `text`."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class Unparsed:
+    """A request that was refused before it could be understood, for the access log."""
+
+    user: str | None = None
+    http_version = ""
+    seconds = 0.0
+
+    def __init__(self, client: str, status: int, sent: int) -> None:
+        self.client = client
+        self.status = status
+        self.sent = sent
+        self.received = 0
+        self.method = "-"
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """A connection.
+
+    At any moment it is between messages, in a head (`reading_head`, `head_begun`), in a body, or
+    `deaf`: what comes then is thrown away until the client hangs up or the drain limits end it.
+    """
+
+    cycle: Exchange  # type: ignore[assignment]  # the newest request
+    headers: list[tuple[bytes, bytes]]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        host: HostState,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.host = host
+        options = host.options
+        self.head_limit = options.max_header_bytes
+        self.window = options.body_window
+        self.stall = options.body_stall_timeout
+        self.drain_limit = options.drain_limit
+        self.running: Exchange | None = None  # the request being answered
+        self.waiting: list[Exchange] = []
+        self.deadline = inf
+        self.reading_head = True
+        self.head_begun = False
+        self.head_bytes = 0  # received of the head in earlier reads
+        self.head_slack = 0  # size of the read in whose middle the head began
+        self.read_size = 0
+        self.mid_read = False  # the current read did not begin with a head
+        self.idle_bytes = 0  # received in a body since its last byte: framing, trailers
+        self.drain_left = self.drain_limit
+        self.deaf = False
+        self.extensions: dict[str, Any] | None = None
+        self.address: str | None = None
+        self.write_mark = 0
+        self.framing: list[tuple[bytes, bytes]] = []
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        host, options = self.host, self.host.options
+        if self.client is not None:
+            address, port = self.client
+            address = address.removeprefix("::ffff:")  # IPv4 on a socket for both families
+            self.client = (address, port)
+            self.address = address
+            host.addresses[address] = host.addresses.get(address, 0) + 1
+        if self.scheme == "https":
+            self.extensions = {"tls": tls_extension(transport.get_extra_info("ssl_object"))}
+        self.deadline = host.clock + options.header_timeout
+        limit, per_address = options.max_connections, options.max_connections_per_address
+        if (limit and len(self.connections) > limit) or (
+            per_address and self.address and host.addresses[self.address] > per_address
+        ):
+            self.deaf = True
+            self._answer_unparsed(503, "Too many connections; close some and try again.")
+            transport.close()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self.deaf = True
+        self.deadline = inf
+        if self.address is not None:
+            left = self.host.addresses[self.address] - 1
+            if left:
+                self.host.addresses[self.address] = left
+            else:
+                del self.host.addresses[self.address]
+            self.address = None
+        for exchange in (self.running, *self.waiting):
+            if exchange is not None and not exchange.response_complete:
+                exchange.disconnect()
+        self.waiting.clear()
+        self.flow.resume_writing()
+        self.parser = None  # type: ignore[assignment]  # it refers to us
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A client that sent its requests and shut its side still gets the answers."""
+        running = self.running
+        whole = self.reading_head and not self.head_begun
+        if running is None or running.response_complete or not whole or self.scheme == "https":
+            return None
+        self.deaf = True
+        self.deadline = inf
+        self._newest().keep_alive = False
+        return True
+
+    def shutdown(self) -> None:
+        """The server stops: an idle connection ends now, a busy one after its answers."""
+        running = self.running
+        if running is None or running.response_complete or running.disconnected:
+            self.transport.close()
+        else:
+            self._newest().keep_alive = False
+
+    def _newest(self) -> Exchange:
+        if self.waiting:
+            return self.waiting[-1]
+        assert self.running is not None
+        return self.running
+
+    # What is received
+
+    def data_received(self, data: bytes) -> None:
+        if self.deaf:
+            self._drain(len(data))
+            return
+        self.mid_read = not self.reading_head
+        self.read_size = len(data)
+        self.idle_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Answered without the upgrade (RFC 9110, 7.8); llhttp has lost what follows.
+            self._finish_after_newest()
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if isinstance(cause, Refused):
+                self.refuse(cause.status, cause.text)
+            else:
+                logger.debug("malformed request from %s: %s", self.address, error)
+                self.refuse(400, "Malformed HTTP request.")
+            return
+        if self.reading_head:
+            if self.mid_read:
+                self.head_slack = len(data)
+            else:
+                self.head_bytes += len(data)
+                if self.head_bytes > self.head_limit:
+                    self.refuse(431, f"The headers are larger than {self.head_limit} bytes.")
+        elif self.idle_bytes > self.head_limit + READ_SIZE:
+            self.refuse(400, "Too many bytes around the body.")
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.framing = []
+        self.head_begun = True
+        self.head_bytes = self.head_slack = 0
+        if self.running is None or self.running.response_complete:
+            self.deadline = self.host.clock + self.host.options.header_timeout
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.reading_head:
+            return  # a trailer: nobody asked for it, and it must not pass for a header
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in FRAMING_HEADERS:
+            self.framing.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self.deaf:
+            raise Refused(400, "This connection has ended.")
+        parser = self.parser
+        headers, target = self.headers, self.url
+        if self.head_bytes + self.head_slack + self.read_size > self.head_limit:
+            self._check_head_size()
+        version = parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Refused(400, "This server speaks HTTP/1.1.")
+        content_length, continue_wanted = self._read_framing(version)
+        if parser.should_upgrade() and content_length != 0:
+            raise Refused(400, "An upgrade with a body is not offered.")
+        method = parser.get_method().decode()
+        raw_path, query = split_target(target, method)
+        path = raw_path.decode()
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "headers": headers,
+            "state": self.app_state.copy(),
+            "method": method,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+        }
+        if self.extensions is not None:
+            scope["extensions"] = self.extensions
+        busy = self.running is not None and not self.running.response_complete
+        if busy and len(self.waiting) >= PIPELINE_LIMIT:
+            raise Refused(400, "Too many requests at once on one connection.")
+        exchange = self.cycle = Exchange(
+            self,
+            scope,
+            target,
+            content_length,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+            continue_wanted=continue_wanted,
+        )
+        self.reading_head = False
+        self.drain_left = self.drain_limit
+        if busy:
+            self.deadline = inf
+            self.flow.pause_reading()
+            self.waiting.append(exchange)
+        else:
+            self._start(exchange)
+
+    def _check_head_size(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.head_limit:
+            raise Refused(431, f"The headers are larger than {self.head_limit} bytes.")
+
+    def _read_framing(self, version: str) -> tuple[int | None, bool]:
+        """Return the body's length (None: chunked) and whether the client waits for a 100."""
+        length: int | None = 0
+        hosts = 0
+        continue_wanted = False
+        for name, value in self.framing:
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked" or version == "1.0":
+                    raise Refused(400, "The only Transfer-Encoding is chunked, in HTTP/1.1.")
+                length = None
+            elif value.lower() == b"100-continue":
+                continue_wanted = version == "1.1"
+            else:
+                raise Refused(417, "The only expectation is 100-continue.")
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            raise Refused(400, "An HTTP/1.1 request has one Host header.")
+        return length, continue_wanted and length != 0
+
+    def on_body(self, body: bytes) -> None:
+        self.idle_bytes = 0
+        if self.deaf:
+            return
+        exchange = self.cycle
+        if exchange.response_complete:
+            self._drain(len(body))
+            return
+        exchange.received += len(body)
+        exchange.parts.append(body)
+        exchange.buffered += len(body) + PIECE_COST
+        if exchange.buffered > self.window:
+            self.flow.pause_reading()
+            self.deadline = inf
+        elif exchange is self.running:
+            self.deadline = self.host.clock + self.stall
+        exchange.wake()
+
+    def on_message_complete(self) -> None:
+        self.reading_head = True
+        self.head_begun = False
+        self.idle_bytes = self.head_bytes = 0
+        self.mid_read = True
+        exchange = self.cycle
+        exchange.more_body = False
+        if exchange.response_complete:
+            self.deadline = self.host.clock + self.host.options.idle_timeout
+        else:
+            self.deadline = inf
+            exchange.wake()
+
+    def body_taken(self, exchange: Exchange) -> None:
+        """The application took what was buffered: more may come."""
+        if exchange is self.cycle and self.flow.read_paused:
+            self.flow.resume_reading()
+        if exchange.more_body and exchange is self.cycle:
+            self.deadline = self.host.clock + self.stall
+
+    # Answers
+
+    def _start(self, exchange: Exchange) -> None:
+        self.running = exchange
+        if exchange.more_body:
+            # A client that waits for a 100 owes nothing before it got one.
+            self.deadline = inf if exchange.continue_wanted else self.host.clock + self.stall
+        task = self.loop.create_task(exchange.run(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def response_complete(self, exchange: Exchange) -> None:
+        """The answer is written: go on with the connection, or end it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if not exchange.keep_alive:
+            self._end(unread=not self.reading_head)
+        elif self.waiting:
+            self._start(self.waiting.pop(0))
+            if not self.waiting and self.cycle.buffered <= self.window:
+                self.flow.resume_reading()
+        else:
+            self.flow.resume_reading()
+            options = self.host.options
+            if not self.reading_head:
+                exchange.parts.clear()
+                self.deadline = self.host.clock + options.drain_timeout
+            elif self.head_begun:
+                self.deadline = self.host.clock + options.header_timeout
+            else:
+                self.deadline = self.host.clock + options.idle_timeout
+
+    def write_continue(self) -> None:
+        """Tell the client to send its body."""
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.deadline = self.host.clock + self.stall
+
+    def write_error(self, status: int, text: str) -> int:
+        """Write a whole answer of one line; return the size of its body in bytes."""
+        body = f"{text}\n".encode()
+        self.transport.write(
+            STATUS_LINES[status]
+            + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+            + b"content-length: %d\r\n" % len(body)
+            + self.host.end_of_head
+            + body
+        )
+        return len(body)
+
+    def _answer_unparsed(self, status: int, text: str) -> None:
+        sent = self.write_error(status, text)
+        self.host.finished(Unparsed(self.address or "", status, sent))
+
+    # Ends
+
+    def refuse(self, status: int, text: str) -> None:
+        """Answer what cannot be served, and read nothing more from this connection.
+
+        Requests that came before on the same connection are answered first: an error out of
+        turn would be taken for the answer to one of them.
+        """
+        running = self.running
+        if self.deaf or self.transport.is_closing():
+            return
+        if running is None or (running.response_complete and self.reading_head):
+            self._answer_unparsed(status, text)
+            self._end(unread=True)
+        elif running.response_complete:  # in a body that is thrown away: it has had its answer
+            self.deaf = True
+            self.transport.close()
+        elif running is self.cycle and not self.reading_head:
+            self.deaf = True
+            if running.response_started and running.head is None:
+                running.disconnect()
+                self.transport.abort()
+                return
+            running.response_started = True
+            running.status = status
+            running.sent = self.write_error(status, text)
+            running.disconnect()
+            self._end(unread=True)
+        else:
+            if not self.reading_head:
+                self.waiting.pop()
+            self._finish_after_newest()
+
+    def _finish_after_newest(self) -> None:
+        self.deaf = True
+        self.deadline = inf
+        newest = self._newest()
+        newest.keep_alive = False
+        if newest.response_complete:
+            self._end(unread=False)
+
+    def _end(self, unread: bool) -> None:
+        """End the connection such that the client can read its answer.
+
+        Closing a socket that still has unread bytes resets it, and the reset can overtake the
+        answer; so what the client is still sending is thrown away, within the drain limits.
+        """
+        self.deaf = True
+        if not unread:
+            self.transport.close()
+            return
+        self.deadline = self.host.clock + self.host.options.drain_timeout
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            with contextlib.suppress(OSError):  # the client was quicker
+                self.transport.write_eof()
+
+    def _drain(self, size: int) -> None:
+        self.drain_left -= size
+        if self.drain_left < 0:
+            self.deaf = True
+            self.transport.close()
+
+    def expire(self) -> None:
+        """The deadline has passed (called by the server)."""
+        self.deadline = inf
+        running = self.running
+        if self.deaf:
+            self.transport.abort()
+        elif not self.reading_head:
+            if running is not None and running.response_complete:
+                self.transport.close()
+            else:
+                self.refuse(408, f"No byte of the body came for {self.stall:g} seconds.")
+        elif self.head_begun:
+            limit = self.host.options.header_timeout
+            self.refuse(408, f"The headers did not come within {limit:g} seconds.")
+        else:
+            self.transport.close()
+
+    # Writing
+
+    def check_write_stall(self) -> None:
+        """Give up a client that took nothing of its answer since the last call (by the server)."""
+        size = self.transport.get_write_buffer_size()
+        if size and size == self.write_mark:
+            logger.info("%s takes nothing of its answer: given up", self.address or "client")
+            self.transport.abort()
+        self.write_mark = size
+
+
+def split_target(target: bytes, method: str) -> tuple[bytes, bytes]:
+    """Split a request target into the path, exactly as sent, and the query.
+
+    Raises:
+        Refused: the target has none of the forms of RFC 9112, 3.2.
+    """
+    if b"#" in target:
+        raise Refused(400, "A request target has no fragment.")
+    if target.startswith(b"/"):
+        path, _, query = target.partition(b"?")
+        return path, query
+    if target == b"*" and method == "OPTIONS":
+        return target, b""
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https") or method == "CONNECT":
+        _refuse_target()
+    before_query, _, query = rest.partition(b"?")
+    authority, slash, path = before_query.partition(b"/")
+    if not authority:
+        _refuse_target()
+    return slash + path or b"/", query
+
+
+def _refuse_target() -> NoReturn:
+    raise Refused(400, "The request target is neither a path nor an http URL.")

@@ -1,0 +1,68 @@
+"""What the connections of one service in one worker process share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from backupgw.runtime.http.options import HttpOptions
+
+
+class Finished(Protocol):
+    """What is known of a request when its answer is complete or was given up.
+
+    `status` is 499 where the client left before an answer; `sent` and `received` are bytes of
+    bodies; `method` is `-` and `http_version` empty where the request could not be understood.
+    """
+
+    method: str
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    status: int
+    sent: int
+    received: int
+
+    @property
+    def client(self) -> str: ...
+
+    @property
+    def user(self) -> str | None: ...
+
+    @property
+    def http_version(self) -> str: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+class HostState:
+    """Limits, the clock and the counters.
+
+    Attributes:
+        clock: seconds in which this process was able to serve; it does not advance while the
+            process was held up (a blocked loop, a suspended machine), so that no client is
+            given up for a stall that was ours.
+        stopping: the process is about to end; it takes no new work.
+        requests: how many requests ended, by method and status.
+        addresses: open connections by client address.
+        end_of_head: the Date header and the empty line that end every answer's head.
+        log: called for each request that ended, when there is an access log.
+    """
+
+    __slots__ = ("addresses", "clock", "end_of_head", "log", "options", "requests", "stopping")
+
+    def __init__(self, options: HttpOptions, log: Callable[[Finished], None] | None = None) -> None:
+        self.options = options
+        self.clock = 0.0
+        self.stopping = False
+        self.end_of_head = b"\r\n"
+        self.requests: dict[tuple[str, int], int] = {}
+        self.addresses: dict[str, int] = {}
+        self.log = log
+
+    def finished(self, request: Finished) -> None:
+        """Count and log a request that ended."""
+        key = (request.method, request.status)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        if self.log is not None:
+            self.log(request)

@@ -1,0 +1,262 @@
+"""Several worker processes: started, started again when they die, stopped together.
+
+uvicorn's own supervisor knows one configuration for all workers, restarts them on SIGHUP and
+looks at them twice a second; ours serves several services, passes SIGHUP on, and waits for events
+alone. Listening sockets stay open here: a connection that comes while a worker is replaced waits
+in the queue of the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from backupgw.kvstore.backends.errors import BackendError
+from backupgw.runtime.command import CommandError
+from backupgw.runtime.http.listeners import Listener
+from backupgw.runtime.http.server import SIGNALS, Hosted, load, serve
+from backupgw.runtime.metrics import FOLDER_VARIABLE, SharedFolder
+
+logger = logging.getLogger(__name__)
+
+STARTUP_FAILED = 3
+LONG_LIVED = 10.0  # seconds; a worker that dies sooner is started again with growing delay
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds
+KILL_AFTER = 10.0  # seconds beyond graceful_timeout
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def worker_main(hosted: Hosted, sockets: list[socket.socket], ready: Connection) -> None:
+    """Run in a worker process; signals are blocked until the server handles them."""
+    try:
+        if hosted.setup is not None:
+            load(hosted.setup)(hosted.argument)
+
+        def on_ready() -> None:
+            ready.send_bytes(b"ready")
+            ready.close()
+
+        status = serve(hosted, [Listener(sock) for sock in sockets], on_ready)
+    except (CommandError, BackendError, OSError) as error:
+        print(f"backupgw: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the user's answer
+        status = STARTUP_FAILED
+    except Exception:  # a fault of ours or of a service's: its traceback is what helps
+        logger.exception("a worker of %s failed", hosted.name)
+        status = STARTUP_FAILED
+    sys.exit(status)
+
+
+@dataclass
+class Worker:
+    """A place for a worker process, and the process that fills it now."""
+
+    hosted: Hosted
+    sockets: list[socket.socket]
+    process: SpawnProcess | None = None
+    ready_pipe: Connection | None = None
+    born: float = 0.0
+    delay: float = FIRST_DELAY
+    start_at: float | None = 0.0
+
+    def start(self) -> None:
+        """Start a process."""
+        self.ready_pipe, theirs = SPAWN.Pipe(duplex=False)
+        self.process = SPAWN.Process(
+            target=worker_main,
+            args=(self.hosted, self.sockets, theirs),
+            name=f"backupgw-{self.hosted.name}",
+        )
+        # A worker begins with signals blocked: it must not die of one that it cannot handle yet.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        self.born = time.monotonic()
+        self.start_at = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if there is one."""
+        if self.process is not None and self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
+
+@dataclass
+class Supervisor:
+    """Keeps one process in each of `workers`."""
+
+    workers: list[Worker]
+    announce: Callable[[], None]
+    status: int = 0
+    _metrics: SharedFolder | None = None
+    _announced: bool = False
+    _interrupts: int = 0
+    _stop_deadline: float | None = None
+    _received: list[int] = field(default_factory=list)
+
+    def run(self) -> int:
+        """Serve until a signal; return the exit status."""
+        if any(worker.hosted.options.metrics for worker in self.workers):
+            self._metrics = SharedFolder()
+        try:
+            with self._signals() as wakeup, self._environment():
+                self._loop(wakeup)
+        finally:
+            if self._metrics is not None:
+                self._metrics.close()
+        return self.status
+
+    @contextlib.contextmanager
+    def _environment(self) -> Iterator[None]:
+        before = os.environ.get(FOLDER_VARIABLE)
+        if self._metrics is not None:
+            os.environ[FOLDER_VARIABLE] = self._metrics.path
+        try:
+            yield
+        finally:
+            os.environ.pop(FOLDER_VARIABLE, None)
+            if before is not None:
+                os.environ[FOLDER_VARIABLE] = before
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        handlers = {
+            number: signal.signal(number, lambda received, _: self._received.append(received))
+            for number in SIGNALS
+        }
+        wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            ours.close()
+            theirs.close()
+
+    def _loop(self, wakeup: socket.socket) -> None:
+        while True:
+            now = time.monotonic()
+            for worker in self.workers:
+                if worker.start_at is not None and worker.start_at <= now and not self._stopping:
+                    worker.start()
+            living = {w.process.sentinel: w for w in self.workers if w.process is not None}
+            if self._stopping and not living:
+                return
+            pipes = {w.ready_pipe: w for w in self.workers if w.ready_pipe is not None}
+            for event in wait([wakeup, *living, *pipes], self._patience(now)):
+                if event is wakeup:
+                    with contextlib.suppress(BlockingIOError):
+                        wakeup.recv(4096)
+                elif isinstance(event, Connection):
+                    self._hear(pipes[event], event)
+                elif isinstance(event, int):
+                    self._ended(living[event])
+            while self._received:
+                self._handle(self._received.pop(0))
+            if self._stop_deadline is not None and time.monotonic() >= self._stop_deadline:
+                logger.error("workers did not stop in time; killing them")
+                self.status = 1
+                self._stop_deadline = None
+                self._signal_all(signal.SIGKILL)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._interrupts > 0
+
+    def _patience(self, now: float) -> float | None:
+        """Seconds until something is due by itself; None: nothing is."""
+        due = [w.start_at for w in self.workers if w.start_at is not None and not self._stopping]
+        if self._stop_deadline is not None:
+            due.append(self._stop_deadline)
+        return max(min(due) - now, 0.0) if due else None
+
+    def _hear(self, worker: Worker, pipe: Connection) -> None:
+        """A worker says that it is ready, or has closed its pipe by dying."""
+        worker.ready_pipe = None
+        with pipe, contextlib.suppress(EOFError, ConnectionResetError):
+            pipe.recv_bytes()
+            if not self._announced and all(w.ready_pipe is None for w in self.workers):
+                self._announced = True
+                self.announce()
+
+    def _ended(self, worker: Worker) -> None:
+        process = worker.process
+        assert process is not None
+        process.join()
+        worker.process = None
+        if self._metrics is not None and process.pid is not None:
+            self._metrics.worker_ended(process.pid)
+        if self._stopping:
+            if process.exitcode:
+                self.status = 1
+            return
+        if not self._announced:
+            # The first start: what is wrong will be wrong again.
+            logger.error("a worker of %s did not start; stopping", worker.hosted.name)
+            self.status = 1
+            self._stop(signal.SIGTERM)
+            return
+        lived = time.monotonic() - worker.born
+        if lived >= LONG_LIVED:
+            worker.delay = FIRST_DELAY
+            worker.start_at = time.monotonic()
+        else:
+            worker.start_at = time.monotonic() + worker.delay
+            worker.delay = min(worker.delay * 2, LONGEST_DELAY)
+        logger.error(
+            "worker %s of %s ended (%s); another one is started",
+            process.pid,
+            worker.hosted.name,
+            _how(process.exitcode),
+        )
+
+    def _handle(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._signal_all(signal.SIGHUP)
+        elif not self._stopping:
+            self._stop(number)
+        elif number == signal.SIGINT:
+            self._signal_all(signal.SIGINT)
+
+    def _stop(self, number: int) -> None:
+        self._interrupts += 1
+        graceful = max(worker.hosted.options.graceful_timeout for worker in self.workers)
+        self._stop_deadline = time.monotonic() + graceful + KILL_AFTER
+        logger.info("%s: stopping", signal.Signals(number).name)
+        self._signal_all(signal.SIGTERM)
+
+    def _signal_all(self, number: int) -> None:
+        for worker in self.workers:
+            worker.signal(number)
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"killed by {signal.Signals(-exitcode).name}"
+    return f"exit status {exitcode}"
+
+
+def workers_of(services: Sequence[tuple[Hosted, list[Listener]]]) -> list[Worker]:
+    """Return a place for each worker that the services ask for."""
+    return [
+        Worker(hosted, [listener.sock for listener in listeners])
+        for hosted, listeners in services
+        for _ in range(hosted.options.workers)
+    ]

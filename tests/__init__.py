@@ -1,0 +1,1 @@
+"""The tests of the whole workspace; `servers` holds what starts real programs for them."""
