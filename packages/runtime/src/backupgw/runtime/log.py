@@ -74,7 +74,6 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _StreamHandler)]:
         root.removeHandler(old)
-        old.flush()
     root.addHandler(handler)
     root.setLevel(number)
     # uvicorn's loggers bring handlers of their own when its log_config is used.

@@ -17,7 +17,7 @@ class SmallFile(NamedTuple):
 
 
 def read_small_file(path: str | os.PathLike[str], limit: int) -> SmallFile:
-    """Read a regular file of at most `limit` bytes.
+    """Read a regular file of at most `limit` bytes; /dev/null reads as an empty one.
 
     Raises:
         OSError: it cannot be read, is no regular file or too large; `strerror` says which.
@@ -26,7 +26,7 @@ def read_small_file(path: str | os.PathLike[str], limit: int) -> SmallFile:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
+        if not stat.S_ISREG(before.st_mode) and not os.path.samestat(before, os.stat(os.devnull)):
             raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
         parts = []
         left = limit + 1

@@ -32,7 +32,8 @@ MAX_COST = 18
 
 MAX_BYTES = 16 << 20
 SETTLED = 2.0
-"""Seconds after which an emptied file is believed: `htpasswd` truncates before it writes."""
+"""Seconds after which a file that lost users is believed: tools and editors truncate before they
+write, and what is missing may be about to come."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}\Z")
 _SHA = re.compile(r"\{SHA\}[A-Za-z0-9+/]{27}=\Z")
@@ -151,8 +152,8 @@ class Htpasswd:
     def refresh(self) -> None:
         """Read the file again if it is another one than before. Blocks; for a thread.
 
-        Never raises: while the new one is broken, gone or empty for less than two seconds, the
-        last good one holds, and what is wrong is logged once.
+        Never raises: while the new one is broken, gone or half written, the last good one holds,
+        and what is wrong is logged once.
         """
         if not self._lock.acquire(blocking=False):
             return  # another thread is at it
@@ -186,10 +187,11 @@ class Htpasswd:
                 _log.error("%s\nthe last good %s holds", error, self.path)
                 self._seen = seen
             return
-        if users or time.time() - seen[0] / 1e9 > SETTLED:
-            self._use(users)
-            self._seen = seen
-            _log.info("read %s again: %d users", self.path, len(users))
+        if self.users.keys() - users.keys() and 0 <= time.time() - seen[0] / 1e9 < SETTLED:
+            return  # after SIGHUP too: that may be meant for the logs or the certificate
+        self._use(users)
+        self._seen = seen
+        _log.info("read %s again: %d users", self.path, len(users))
 
     def _read(self) -> tuple[str, tuple[int, ...] | None]:
         """Return the content and what identifies it; None for that if it changed under us."""

@@ -48,7 +48,7 @@ class Limit:
     forget: float
 
 
-PAIR = Limit(free=5, first=1.0, longest=60.0, forget=60.0)
+PAIR = Limit(free=5, first=1.0, longest=60.0, forget=300.0)
 ADDRESS = Limit(free=30, first=0.5, longest=10.0, forget=5.0)
 
 

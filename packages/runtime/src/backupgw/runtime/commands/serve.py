@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..command import Command
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -63,12 +66,28 @@ def serve(
         service = services[name]
         if service.prepare is not None:
             text = import_function(service.prepare)(settings)
-            if text:
+            # A service started by itself, by systemd say, keeps its log free of advice.
+            if text and (only is None or sys.stderr.isatty()):
                 print(text, file=sys.stderr, flush=True)  # noqa: T201
         hosted.append(
-            Hosted(name=name, app=service.app, argument=settings, options=settings.section(name))
+            Hosted(
+                name=name,
+                app="backupgw.runtime.commands.serve:build",
+                argument=(service.app, settings),
+                options=settings.section(name),
+            )
         )
     return host(hosted)
+
+
+def build(argument: tuple[str, Settings]) -> Any:
+    """Return a service's ASGI application; called in each worker, which then logs as told."""
+    from .. import log
+    from ..services import import_function
+
+    app, settings = argument
+    log.configure(settings.log.level, settings.log.format)
+    return import_function(app)(settings)
 
 
 command = Command(

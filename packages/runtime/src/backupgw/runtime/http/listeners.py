@@ -58,36 +58,37 @@ def parse_address(text: str) -> Tcp | Unix:
     return Tcp(host, int(port))
 
 
-@dataclass(slots=True)
 class Listener:
-    """A listening socket, and what must be tidied up behind it."""
+    """A listening socket, and what must be tidied up behind it.
 
-    sock: socket.socket
-    made: tuple[int, int] | None = None  # device and inode of the unix socket that we made
+    Attributes:
+        sock: the socket; the server that uses it may close it.
+        is_unix: whether it is a unix socket.
+        address: as rest-server (Go) prints it: `127.0.0.1:8000`, `[::]:8000` or a path.
+    """
 
-    @property
-    def is_unix(self) -> bool:
-        """Whether this is a unix socket."""
-        return self.sock.family == socket.AF_UNIX
-
-    @property
-    def address(self) -> str:
-        """The address as rest-server (Go) prints it: `127.0.0.1:8000`, `[::]:8000` or a path."""
-        name = self.sock.getsockname()
-        if isinstance(name, tuple):
-            host = name[0]
-            return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
-        return os.fsdecode(name)
+    def __init__(self, sock: socket.socket, made: tuple[int, int] | None = None) -> None:
+        """Wrap a socket; `made` is device and inode of a unix socket's file that is ours."""
+        self.sock = sock
+        self.is_unix = sock.family == socket.AF_UNIX
+        self.address = _address(sock.getsockname())
+        self._made = made
 
     def close(self) -> None:
         """Close the socket, and remove the file of a unix socket if it is still ours."""
-        path = self.address if self.made else ""
         self.sock.close()
-        if self.made:
+        if self._made:
             with contextlib.suppress(FileNotFoundError):
-                found = os.stat(path, follow_symlinks=False)
-                if (found.st_dev, found.st_ino) == self.made:
-                    os.unlink(path)
+                found = os.stat(self.address, follow_symlinks=False)
+                if (found.st_dev, found.st_ino) == self._made:
+                    os.unlink(self.address)
+
+
+def _address(name: tuple[str, int] | str | bytes) -> str:
+    if isinstance(name, tuple):
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"{host}:{name[1]}"
+    return os.fsdecode(name)
 
 
 def open_listeners(addresses: Sequence[str], socket_mode: int) -> list[Listener]:

@@ -240,6 +240,10 @@ class Supervisor:
         graceful = max(worker.hosted.options.graceful_timeout for worker in self.workers)
         self._stop_deadline = time.monotonic() + graceful + KILL_AFTER
         logger.info("%s: stopping", signal.Signals(number).name)
+        # Or new clients would wait in a queue that nobody serves, instead of being refused.
+        for worker in self.workers:
+            for sock in worker.sockets:
+                sock.close()
         self._signal_all(signal.SIGTERM)
 
     def _signal_all(self, number: int) -> None:

@@ -1,0 +1,153 @@
+"""The application behind the HTTP host in these tests, and `python -m` to host it.
+
+Run with one JSON object: {"options": {…}, "argument": {…}, "services": N}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from backupgw.runtime.http.host import Hosted, run
+from backupgw.runtime.http.options import HttpOptions
+from backupgw.runtime.http.reload import on_reload
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class App:
+    """Routes by the last part of the path."""
+
+    def __init__(self, argument: dict[str, Any]) -> None:
+        self.argument = argument
+        self.reloads = 0
+        on_reload(self._reload)
+
+    def _reload(self) -> None:
+        self.reloads += 1
+
+    async def ready(self) -> bool:
+        return not os.access(self.argument.get("not_ready", "/nonexistent"), os.F_OK)
+
+    async def metrics_allowed(self, scope: Scope) -> int:
+        return 200 if (b"authorization", b"Bearer good") in scope["headers"] else 401
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        name = scope["path"].rpartition("/")[2]
+        await getattr(self, f"on_{name}", self.on_echo)(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup" and self.argument.get("fail_startup"):
+                raise RuntimeError("the place is not there")
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                print("application stopped", file=sys.stderr, flush=True)
+                return
+
+    async def on_echo(self, scope: Scope, receive: Receive, send: Send) -> None:
+        digest = hashlib.sha256()
+        size, largest, more = 0, 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body = message["body"]
+            digest.update(body)
+            size += len(body)
+            largest = max(largest, len(body))
+            more = message["more_body"]
+        answer = {
+            "method": scope["method"],
+            "raw_path": scope["raw_path"].decode("latin-1"),
+            "path": scope["path"],
+            "query": scope["query_string"].decode("latin-1"),
+            "client": scope["client"],
+            "scheme": scope["scheme"],
+            "headers": [[n.decode("latin-1"), v.decode("latin-1")] for n, v in scope["headers"]],
+            "tls": scope.get("extensions", {}).get("tls"),
+            "size": size,
+            "largest": largest,
+            "sha256": digest.hexdigest(),
+            "pid": os.getpid(),
+            "reloads": self.reloads,
+        }
+        await respond(send, 200, json.dumps(answer).encode())
+
+    async def on_early(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 403, b"no\n")
+
+    async def on_hold(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take the body only after a while, as a slow disk would."""
+        await asyncio.sleep(self.argument.get("hold", 1.0))
+        await self.on_echo(scope, receive, send)
+
+    async def on_largest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.on_hold(scope, receive, send)
+
+    async def on_user(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["user"] = "alice b"
+        await respond(send, 200, b"hello\n")
+
+    async def on_fail(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("disk on fire")
+
+    async def on_half(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"10")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"12345", "more_body": True})
+        raise RuntimeError("disk on fire")
+
+    async def on_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send 64 MiB without a length."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(64):
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def on_wait(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Begin an answer and never end it."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun\n", "more_body": True})
+        await asyncio.Event().wait()
+
+
+async def respond(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def make(argument: dict[str, Any]) -> App:
+    return App(argument)
+
+
+def main(text: str) -> int:
+    asked = json.loads(text)
+    sections = asked["options"] if isinstance(asked["options"], list) else [asked["options"]]
+    return run(
+        [
+            Hosted(
+                name=f"demo{index}" if index else "demo",
+                app="tests.runtime.http_app:make",
+                argument=asked.get("argument", {}),
+                options=HttpOptions(**options),
+            )
+            for index, options in enumerate(sections)
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,97 @@
+"""`backupgw serve`: says how to use it, serves, and stops; or says why it does not start."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def serving(folder: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `backupgw serve` in `folder`; it is stopped at the end."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("BACKUPGW_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "backupgw.runtime.cli", "serve"],
+        cwd=folder,
+        env=clean | {"BACKUPGW_REST__LISTEN": "127.0.0.1:0"} | environ,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+
+
+def start_lines(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what was printed up to the start line, and the server's address."""
+    assert process.stderr is not None
+    text = ""
+    for line in process.stderr:
+        text += line
+        if found := re.match(r"start server on (\S+)", line):
+            return text, found[1]
+    raise AssertionError(f"it did not start: {text}")
+
+
+def test_with_no_settings_it_serves_and_tells_what_to_type(tmp_path: Path) -> None:
+    with serving(tmp_path) as process:
+        text, address = start_lines(process)
+        assert "restic init" in text
+        assert f"{tmp_path}/data" in text
+        try:
+            status = urllib.request.urlopen(f"http://{address}/none/config").status
+        except urllib.error.HTTPError as error:
+            status = error.code
+        assert status == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_workers_log_as_the_settings_say(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("ann:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n")
+    environ = {
+        "BACKUPGW_REST__HTPASSWD_FILE": str(tmp_path / "users"),
+        "BACKUPGW_REST__WORKERS": "2",
+        "BACKUPGW_LOG__FORMAT": "json",
+    }
+    with serving(tmp_path, **environ) as process:
+        _, address = start_lines(process)
+        request = urllib.request.Request(f"http://{address}/r/config")
+        request.add_header("Authorization", "Basic YW5uOndyb25n")
+        try:
+            status = urllib.request.urlopen(request).status
+        except urllib.error.HTTPError as error:
+            status = error.code
+        assert status == 401
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        records = [json.loads(line) for line in process.stderr if line.startswith("{")]
+        assert "login failed: user 'ann' from 127.0.0.1" in [r["event"] for r in records]
+
+
+def test_it_does_not_serve_strangers_without_passwords(tmp_path: Path) -> None:
+    with serving(tmp_path, BACKUPGW_REST__LISTEN="0.0.0.0:0") as process:
+        assert process.stderr is not None
+        text = process.stderr.read()
+        assert process.wait(30) == 1
+    assert text.startswith("BACKUPGW_REST__LISTEN: rest.listen: ")
+    assert "htpasswd -B -c" in text
+    assert "Traceback" not in text
+
+
+def test_with_every_service_off_it_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path, BACKUPGW_REST__ENABLED="false") as process:
+        assert process.stderr is not None
+        text = process.stderr.read()
+        assert process.wait(30) == 1
+    assert text.startswith("backupgw: no service is enabled")
