@@ -197,7 +197,9 @@ class RestApp:
         info = await self._threads.run(self._backend.info, exchange.found.name)
         if not info.exists or info.directory:
             raise ObjectNotFound(exchange.found.name)
-        headers = [(b"content-length", b"%d" % info.size), (b"accept-ranges", b"bytes")]
+        headers = [(b"content-length", b"%d" % info.size)]
+        if exchange.found.kind is Kind.OBJECT:
+            headers.append((b"accept-ranges", b"bytes"))
         await exchange.start(200, headers)
         await exchange.send_body(b"", more=False)
 

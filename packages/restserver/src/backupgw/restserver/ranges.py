@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_ONE_RANGE = re.compile(rb"bytes=[ \t]*(\d*)-(\d*)[ \t]*\Z", re.ASCII)
+_ONE_RANGE = re.compile(rb"bytes=[ \t]*(\d*)[ \t]*-[ \t]*(\d*)[ \t]*\Z", re.ASCII)
 _MAX_DIGITS = 19
 """Digits of the largest size a file can have (2**63 - 1)."""
 
@@ -28,6 +28,8 @@ def parse(header: bytes) -> ByteRange | None:
     Raises:
         InvalidRange: it is malformed, or empty by its own numbers.
     """
+    if not header:
+        return None
     match = _ONE_RANGE.match(header)
     if match is None:
         if header.startswith(b"bytes=") and b"," in header:

@@ -1,0 +1,1 @@
+"""Real restic against a running server."""

