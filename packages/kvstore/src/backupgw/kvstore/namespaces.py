@@ -76,6 +76,6 @@ class Namespaces:
                     yield folder
 
 
-def _check_levels(namespace: str, levels: Sequence[int]) -> None:
-    if not levels or not all(level >= 0 for level in levels):
+def _check_levels(namespace: str, levels: Sequence[object]) -> None:
+    if not levels or not all(isinstance(level, int) and level >= 0 for level in levels):
         raise ValueError(f"Invalid levels: {namespace}: {levels}")

@@ -341,7 +341,8 @@ class Store:
         *earlier, last = self._namespaces.levels(name)
         for level in earlier:
             nested = self._namespaces.nested(name, level, suffix)
-            if self.backend.info(nested).exists:
+            info = self.backend.info(nested)
+            if info.exists and not info.directory:  # a short key may also name a nesting folder
                 return nested
         # There is one candidate left; whether it exists makes no difference.
         return self._namespaces.nested(name, last, suffix)

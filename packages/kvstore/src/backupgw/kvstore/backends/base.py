@@ -292,7 +292,11 @@ class Backend(ABC):
         return None
 
     def resume_writer(self, token: str) -> Writer:
-        """Carry on a checkpointed write. Raises ObjectNotFound when it is gone."""
+        """Carry on a checkpointed write.
+
+        Raises ObjectNotFound when it is gone, and may raise ValueError for what no checkpoint
+        ever returned.
+        """
         raise UnsupportedOperation(f"{type(self).__name__} cannot resume writes")
 
     def abort_writer(self, token: str) -> None:

@@ -58,9 +58,9 @@ def from_url(
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
-        raise BackendURLInvalid(f"{url!r}: want file:///absolute/path")
+        raise BackendURLInvalid("a file URL is file:///absolute/path, without a host")
     if parts.query or parts.fragment:
-        raise BackendURLInvalid(f"{url!r}: write ? and # in a path as %3F and %23")
+        raise BackendURLInvalid("a file URL has no query: write ? and # in a path as %3F and %23")
     return PosixFS(
         path, durability=durability, follow=follow, file_mode=file_mode, folder_mode=folder_mode
     )

@@ -127,7 +127,12 @@ class PosixWriter(Writer):
     def offset(self) -> int:
         return self._written
 
+    def _require_open(self) -> None:
+        if self._fd < 0:
+            raise BackendError(f"{self._plan.name}: the writer has ended")
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._require_open()
         view = memoryview(data).cast("B")
         if self._plan.size is not None and self._written + len(view) > self._plan.size:
             raise ContentMismatch(f"{self._plan.name}: more than the {self._plan.size} bytes due")
@@ -142,6 +147,7 @@ class PosixWriter(Writer):
             raise translate(error, self._plan.name) from error
 
     def commit(self) -> None:
+        self._require_open()
         plan = self._plan
         if plan.size is not None and self._written != plan.size:
             raise ContentMismatch(f"{plan.name}: {self._written} of {plan.size} bytes came")
@@ -207,6 +213,7 @@ class PosixWriter(Writer):
             os.close(folder)
 
     def checkpoint(self) -> str:
+        self._require_open()
         try:
             if self._hidden is None or not self._hidden.startswith(_PART):
                 part = _PART + secrets.token_hex(16)

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ..backends.errors import BackendError
+from ..backends.errors import BackendDoesNotExist, BackendError, BackendURLInvalid
 from ..registry import open_place, redact_url
 from . import checks
 from .subject import Subject
 from .suite import Result, Status, run_checks
+
+_MISTAKES = (BackendURLInvalid, BackendDoesNotExist, ValueError, TypeError)
+"""What a wrong command line leads to; any other error before the first check is the place's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stdout.flush()
     except (BackendError, ValueError, TypeError) as error:
         sys.stderr.write(f"{redact_url(given.url)}: {error}\n")
-        return 2 if not results else 1
+        return 1 if results or not isinstance(error, _MISTAKES) else 2
     failed = [result for result in results if result.status is Status.FAILED]
     sys.stdout.write((_as_json(given.url, results) if given.json else _summary(results)) + "\n")
     return 1 if failed else 0

@@ -7,7 +7,7 @@ import hashlib
 from ..backends.base import Backend
 from ..backends.errors import BackendError, ContentMismatch, ObjectExists, ObjectNotFound
 from . import values
-from .processes import Held, killed_after, need_processes
+from .processes import Held, Meet, killed_after, need_processes
 from .subject import Ground
 from .suite import check
 from .verdicts import Violation, expect, require
@@ -190,7 +190,7 @@ def killed_writer_leaves_nothing(at: Ground) -> str:
     return f"reap removed {reaped}"
 
 
-def _write_and_hold(backend: Backend, names: list[str]) -> Held:
+def _write_and_hold(backend: Backend, _: Meet, names: list[str]) -> Held:
     writers = [backend.open_writer(name) for name in names]
     for writer in writers:
         writer.write(values.make(2, _PARTIAL))

@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from ..backends.base import Backend
+from ..backends.base import Backend, Writer
 from ..backends.errors import ObjectExists, ObjectNotFound
 from . import values
-from .processes import Job, need_processes, run_jobs
+from .processes import Job, Meet, need_processes, run_jobs
 from .subject import Ground
 from .suite import check
 from .threads import run_together
@@ -17,6 +17,7 @@ from .verdicts import require
 
 THREADS = 8
 PROCESSES = 3
+_AT_ONCE = 25
 
 
 @check("atomic_create")
@@ -34,16 +35,7 @@ def one_thread_creates(at: Ground) -> str:
 def _prepared_create(backend: Backend, name: str, seed: int) -> Callable[[], bool]:
     writer = backend.open_writer(name, if_absent=True)
     writer.write(values.make(seed, 1000))
-
-    def commit() -> bool:
-        try:
-            writer.commit()
-        except ObjectExists:
-            writer.abort()
-            return False
-        return True
-
-    return commit
+    return partial(_commits, writer)
 
 
 def _one_winner(at: Ground, name: str, wins: list[bool]) -> None:
@@ -68,17 +60,32 @@ def one_process_creates(at: Ground) -> str:
     return f"{count} names, won by {' / '.join(map(str, won))}"
 
 
-def _create_all(backend: Backend, names: list[str], seed: int) -> list[bool]:
+def _create_all(backend: Backend, meet: Meet, names: list[str], seed: int) -> list[bool]:
     won = []
-    for name in names:
-        try:
-            with backend.open_writer(name, if_absent=True) as writer:
+    for start in range(0, len(names), _AT_ONCE):
+        batch = [_begin(backend, name) for name in names[start : start + _AT_ONCE]]
+        meet()  # every process has opened its writers before the first of them commits
+        for writer in batch:
+            if writer is not None:
                 writer.write(values.make(seed, 1000))
-        except ObjectExists:
-            won.append(False)
-        else:
-            won.append(True)
+            won.append(writer is not None and _commits(writer))
     return won
+
+
+def _begin(backend: Backend, name: str) -> Writer | None:
+    try:
+        return backend.open_writer(name, if_absent=True)
+    except ObjectExists:
+        return None
+
+
+def _commits(writer: Writer) -> bool:
+    try:
+        writer.commit()
+    except ObjectExists:
+        writer.abort()
+        return False
+    return True
 
 
 @check("concurrent")
@@ -86,7 +93,7 @@ def threads_see_no_torn_value(at: Ground) -> str:
     """Threads that write, read, replace, move, delete and list the same names see whole values."""
     steps = 2000 if at.subject.soak else 150
     calls = [partial(_turmoil, at.backend, at.folder, seed, steps) for seed in range(THREADS)]
-    reads = sum(run_together(calls, at.subject.patience * (10 if at.subject.soak else 1)))
+    reads = sum(run_together(calls, at.subject.patience))
     return f"{THREADS * steps} operations, {reads} values read"
 
 
@@ -95,9 +102,14 @@ def processes_see_no_torn_value(at: Ground) -> str:
     """The same with processes."""
     need_processes(at.subject)
     steps = 2000 if at.subject.soak else 200
-    jobs: list[Job] = [(_turmoil, (at.folder, seed, steps)) for seed in range(PROCESSES)]
+    jobs: list[Job] = [(_turmoil_in_process, (at.folder, seed, steps)) for seed in range(PROCESSES)]
     reads = sum(run_jobs(at.subject, jobs))
     return f"{PROCESSES * steps} operations, {reads} values read"
+
+
+def _turmoil_in_process(backend: Backend, meet: Meet, folder: str, seed: int, steps: int) -> int:
+    meet()
+    return _turmoil(backend, folder, seed, steps)
 
 
 def _turmoil(backend: Backend, folder: str, seed: int, steps: int) -> int:

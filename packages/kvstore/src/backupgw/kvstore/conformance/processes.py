@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from ..backends.base import Backend
@@ -15,7 +16,11 @@ from .subject import Factory, Subject
 from .verdicts import NotOffered, Violation
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A module's function that takes an open backend and these arguments; all of it picklable."""
+"""A module's function and its arguments, all of it picklable. It is called with an open backend, a
+function that waits until all jobs of this run have called it, and then these arguments."""
+
+Meet = Callable[[], object]
+"""Waits until all jobs of a run are at the same point."""
 
 _START = "start"
 
@@ -33,7 +38,8 @@ def run_jobs(subject: Subject, jobs: Sequence[Job]) -> list[Any]:
         Violation: one raised, or did not come back within the subject's patience.
     """
     context = multiprocessing.get_context("spawn")
-    started = [_spawn(context, subject.factory, job) for job in jobs]
+    barrier = context.Barrier(len(jobs), timeout=subject.patience)
+    started = [_spawn(context, subject.factory, job, barrier) for job in jobs]
     try:
         for _, connection in started:
             _receive(connection, subject.patience)  # is open and ready
@@ -50,7 +56,8 @@ def killed_after(subject: Subject, job: Job) -> Iterator[None]:
     """Run a job in a process and kill that (SIGKILL) when the job has returned, so that nothing
     it holds is let go of; the block runs after the kill."""
     context = multiprocessing.get_context("spawn")
-    process, connection = _spawn(context, subject.factory, job)
+    barrier = context.Barrier(1)  # kept here: it is gone for the process too when it is collected
+    process, connection = _spawn(context, subject.factory, job, barrier)
     try:
         _receive(connection, subject.patience)
         connection.send(_START)
@@ -60,9 +67,11 @@ def killed_after(subject: Subject, job: Job) -> Iterator[None]:
     yield
 
 
-def _spawn(context: SpawnContext, factory: Factory, job: Job) -> tuple[BaseProcess, Connection]:
+def _spawn(
+    context: SpawnContext, factory: Factory, job: Job, barrier: Barrier
+) -> tuple[BaseProcess, Connection]:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(factory, job, theirs), daemon=True)
+    process = context.Process(target=_child, args=(factory, job, barrier, theirs), daemon=True)
     process.start()
     theirs.close()
     return process, ours
@@ -87,7 +96,7 @@ def _receive(connection: Connection, patience: float) -> Any:
     return result
 
 
-def _child(factory: Factory, job: Job, connection: Connection) -> None:
+def _child(factory: Factory, job: Job, barrier: Barrier, connection: Connection) -> None:
     function, arguments = job
     try:
         backend: Backend = factory()
@@ -95,7 +104,7 @@ def _child(factory: Factory, job: Job, connection: Connection) -> None:
         connection.send((None, None))
         connection.recv()
         # `held` lives until the parent has read the answer and kills this process
-        held = function(backend, *arguments)
+        held = function(backend, barrier.wait, *arguments)
         connection.send((None, held.answer if isinstance(held, Held) else held))
         connection.recv()
     except EOFError:

@@ -14,6 +14,8 @@ from ..backends.errors import BackendDoesNotExist, ObjectNotFound
 
 Factory = Callable[[], Backend]
 
+_SOAK_PATIENCE = 10
+
 
 class Subject:
     """A place under test, open while its `with` block runs.
@@ -27,7 +29,8 @@ class Subject:
             capabilities say `shared` it goes to other processes, so it must be picklable:
             `functools.partial(open_place, url)` and functions of modules are.
         soak: run with the full counts instead of the short ones.
-        patience: seconds after which something that should not have to wait counts as stuck.
+        patience: seconds after which something that should not have to wait counts as stuck; ten
+            times that in a soak.
 
     Raises:
         ValueError: (on entering) the factory cannot be pickled, but the place is `shared`.
@@ -36,7 +39,7 @@ class Subject:
     def __init__(self, factory: Factory, *, soak: bool = False, patience: float = 60) -> None:
         self.factory = factory
         self.soak = soak
-        self.patience = patience
+        self.patience = patience * (_SOAK_PATIENCE if soak else 1)
         self.owned = False
         self.root = f"conformance-{secrets.token_hex(6)}"
         self.backend = factory()
@@ -55,8 +58,16 @@ class Subject:
         except BackendDoesNotExist:
             self.backend.create()
             self.owned = True
-            self.backend.open()
-        self.backend.mkdir(self.root)
+            try:
+                self.backend.open()
+            except BaseException:
+                self.backend.destroy()
+                raise
+        try:
+            self.backend.mkdir(self.root)
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
@@ -68,9 +79,12 @@ class Subject:
         try:
             remove_tree(self.backend, self.root)
         finally:
-            self.backend.close()
-            if self.owned:
-                self.backend.destroy()
+            self._leave()
+
+    def _leave(self) -> None:
+        self.backend.close()
+        if self.owned:
+            self.backend.destroy()
 
     def ground(self) -> Ground:
         """Return a fresh, empty folder for one check."""

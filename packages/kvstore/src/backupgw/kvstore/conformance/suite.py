@@ -104,15 +104,15 @@ def registered() -> tuple[Check, ...]:
 
 def run_checks(subject: Subject, checks: Sequence[Check]) -> Iterator[Result]:
     """Open the subject, yield one result a check, and clean up; that is the last result."""
-    with_exit = subject.__enter__()
+    subject.__enter__()
+    status, note = Status.OK, ""
     try:
         for each in checks:
-            yield each.run(with_exit)
+            yield each.run(subject)
     finally:
         start = time.perf_counter()
-        status, note = Status.OK, ""
         try:
-            with_exit.__exit__(None, None, None)
+            subject.__exit__(None, None, None)
         except Exception as error:  # noqa: BLE001 - whatever a backend lets out is its failure
             status, note = Status.FAILED, _describe(error)
     yield Result("cleanup", status, (time.perf_counter() - start) * 1000, note)
