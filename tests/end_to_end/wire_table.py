@@ -88,7 +88,6 @@ RANGES = Difference((200, 416), "restic asks for one range at a time; several ar
 STRICT_NUMBERS = Difference(
     (416,), "signs and blanks about the numbers are malformed (RFC 9110, section 14.1.1)"
 )
-EMPTY_RANGE = Difference((200, 416), "an empty Range header is malformed, or none at all")
 ASCII_TARGET = Difference(
     (400,), "a request target is ASCII (RFC 9112, section 3.2); clients escape the rest", disk=True
 )
@@ -254,11 +253,11 @@ def _ranges() -> Iterator[Row]:
     }
     for name, value in bad.items():
         yield Row(f"range-{name}", "GET", blob, 416, (f"Range: bytes={value}",))
-    yield Row("range-blanks", "GET", blob, 206, ("Range: bytes= 3 - 17 ",), ours=STRICT_NUMBERS)
+    yield Row("range-blanks", "GET", blob, 206, ("Range: bytes= 3 - 17 ",))
     yield Row("range-plus", "GET", blob, 206, ("Range: bytes=+3-",), ours=STRICT_NUMBERS)
     yield Row("range-unit", "GET", blob, 416, ("Range: bites=0-3",))
     yield Row("range-no-unit", "GET", blob, 416, ("Range: 0-3",))
-    yield Row("range-empty-header", "GET", blob, 200, ("Range:",), ours=EMPTY_RANGE)
+    yield Row("range-empty-header", "GET", blob, 200, ("Range:",))
     yield Row("range-empty-file", "GET", "/{repo}/data/" + EMPTY, 200, ("Range: bytes=0-",))
     yield Row("range-empty-file-5", "GET", "/{repo}/data/" + EMPTY, 200, ("Range: bytes=5-9",))
     yield Row("empty-file", "GET", "/{repo}/data/" + EMPTY, 200)
