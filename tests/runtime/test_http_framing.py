@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backupgw.runtime.http.protocol import Refused, split_target
+from backupgw.runtime.http.request_head import Refused, split_target
 from tests.runtime.http_process import HostProcess, Wire
 
 AFTER = b"GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n"

@@ -153,7 +153,7 @@ def test_uploads_that_nobody_reads_yet_cost_no_more_than_their_windows() -> None
                 pytest.fail("the client was never made to wait")
         grown = host.memory() - before
         host.process.kill()
-    assert grown < 8 * (MIB + 256 * 1024) + 12 * MIB
+    assert grown < 8 * (MIB + 256 * 1024) + 4 * MIB
 
 
 def test_chunks_of_one_byte_do_not_widen_the_window(wire: Wire) -> None:

@@ -76,7 +76,7 @@ def test_the_protocol_gets_what_it_is_built_from() -> None:
         "_loop",
     ]
 
-    async def app(*_: Any) -> None: ...
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
 
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     loop = asyncio.new_event_loop()

@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 from math import inf
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import unquote
 
 import httptools
@@ -30,23 +30,19 @@ from uvicorn.server import ServerState
 
 from backupgw.runtime.http.exchange import PIECE_COST, STATUS_LINES, Exchange
 from backupgw.runtime.http.peer import tls_extension
+from backupgw.runtime.http.request_head import (
+    FRAMING_HEADERS,
+    Refused,
+    read_framing,
+    split_target,
+)
 from backupgw.runtime.http.state import HostState
 
 logger = logging.getLogger(__name__)
 
 PIPELINE_LIMIT = 16  # requests that wait behind the one being answered; then the connection ends
 READ_SIZE = 256 * 1024  # bytes; the most that uvloop hands over at once
-FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect", b"host"))
 ASGI = {"version": "3.0", "spec_version": "2.4"}
-
-
-class Refused(Exception):
-    """Raised in a parser's callback: the request is answered with `status` and `text`."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
 
 
 class Unparsed:
@@ -234,7 +230,7 @@ class GatewayProtocol(HttpToolsProtocol):
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Refused(400, "This server speaks HTTP/1.1.")
-        content_length, continue_wanted = self._read_framing(version)
+        content_length, continue_wanted = read_framing(self.framing, version)
         if parser.should_upgrade() and content_length != 0:
             raise Refused(400, "An upgrade with a body is not offered.")
         method = parser.get_method().decode()
@@ -281,28 +277,6 @@ class GatewayProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.head_limit:
             raise Refused(431, f"The headers are larger than {self.head_limit} bytes.")
-
-    def _read_framing(self, version: str) -> tuple[int | None, bool]:
-        """Return the body's length (None: chunked) and whether the client waits for a 100."""
-        length: int | None = 0
-        hosts = 0
-        continue_wanted = False
-        for name, value in self.framing:
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                if value.strip().lower() != b"chunked" or version == "1.0":
-                    raise Refused(400, "The only Transfer-Encoding is chunked, in HTTP/1.1.")
-                length = None
-            elif value.lower() == b"100-continue":
-                continue_wanted = version == "1.1"
-            else:
-                raise Refused(417, "The only expectation is 100-continue.")
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
-            raise Refused(400, "An HTTP/1.1 request has one Host header.")
-        return length, continue_wanted and length != 0
 
     def on_body(self, body: bytes) -> None:
         self.idle_bytes = 0
@@ -486,30 +460,3 @@ class GatewayProtocol(HttpToolsProtocol):
             logger.info("%s takes nothing of its answer: given up", self.address or "client")
             self.transport.abort()
         self.write_mark = size
-
-
-def split_target(target: bytes, method: str) -> tuple[bytes, bytes]:
-    """Split a request target into the path, exactly as sent, and the query.
-
-    Raises:
-        Refused: the target has none of the forms of RFC 9112, 3.2.
-    """
-    if b"#" in target:
-        raise Refused(400, "A request target has no fragment.")
-    if target.startswith(b"/"):
-        path, _, query = target.partition(b"?")
-        return path, query
-    if target == b"*" and method == "OPTIONS":
-        return target, b""
-    scheme, separator, rest = target.partition(b"://")
-    if not separator or scheme.lower() not in (b"http", b"https") or method == "CONNECT":
-        _refuse_target()
-    before_query, _, query = rest.partition(b"?")
-    authority, slash, path = before_query.partition(b"/")
-    if not authority:
-        _refuse_target()
-    return slash + path or b"/", query
-
-
-def _refuse_target() -> NoReturn:
-    raise Refused(400, "The request target is neither a path nor an http URL.")

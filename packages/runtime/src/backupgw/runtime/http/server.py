@@ -50,15 +50,12 @@ class Hosted:
             application that understands the lifespan protocol.
         argument: anything that can be pickled.
         options: how it is served.
-        setup: `module:function`, called with `argument` first of all in each worker process
-            that is not this one, for its logging.
     """
 
     name: str
     app: str
     argument: Any = field(repr=False)
     options: HttpOptions
-    setup: str | None = None
 
 
 def load(reference: str) -> Any:

@@ -24,7 +24,7 @@ from multiprocessing.context import SpawnProcess
 from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.http.listeners import Listener
-from backupgw.runtime.http.server import SIGNALS, Hosted, load, serve
+from backupgw.runtime.http.server import SIGNALS, Hosted, serve
 from backupgw.runtime.metrics import FOLDER_VARIABLE, SharedFolder
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,6 @@ SPAWN = multiprocessing.get_context("spawn")
 def worker_main(hosted: Hosted, sockets: list[socket.socket], ready: Connection) -> None:
     """Run in a worker process; signals are blocked until the server handles them."""
     try:
-        if hosted.setup is not None:
-            load(hosted.setup)(hosted.argument)
 
         def on_ready() -> None:
             ready.send_bytes(b"ready")
