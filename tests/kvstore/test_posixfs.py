@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -136,11 +137,14 @@ class TestConfinement:
     def test_what_is_no_file_is_no_item_and_stops_nobody(self, root: Path) -> None:
         root.mkdir()
         os.mkfifo(root / "fifo")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"{root}/socket")
         with PosixFS(str(root)) as place:
             assert list(place.list("")) == []
-            assert not place.info("fifo").exists
-            with pytest.raises(ObjectNotFound):
-                place.load("fifo")
+            for name in ("fifo", "socket"):
+                assert not place.info(name).exists
+                with pytest.raises(ObjectNotFound):
+                    place.load(name)
 
 
 def test_quarantine_keeps_the_item_out_of_every_name(place: PosixFS, root: Path) -> None:

@@ -169,8 +169,8 @@ class RestApp:
     # -- repositories
 
     async def _create(self, exchange: _Exchange) -> None:
-        query = parse_qs(exchange.scope["query_string"], keep_blank_values=True)
-        if query.get(b"create", [b""])[0] != b"true":
+        query = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if query.get("create", [""])[0] != "true":
             raise Refusal(400, "a repository is made by POST with ?create=true")
         await self._threads.run(make_repository, self._backend, exchange.found.repo)
         log.info("repository %s created", exchange.found.repo or "/")

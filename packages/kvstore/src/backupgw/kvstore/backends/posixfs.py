@@ -208,6 +208,18 @@ class PosixFS(Backend):
             os.close(parent)
         return self._root.open_folder(name)
 
+    def _nearest_folder(self, name: str) -> tuple[int, list[str]]:
+        """Open the folder `name` or the nearest above it; return what is missing, too."""
+        missing: list[str] = []
+        while True:
+            try:
+                return self._root.open_folder(name), missing
+            except FileNotFoundError:
+                if name == "":
+                    raise
+            name, _, segment = name.rpartition("/")
+            missing.insert(0, segment)
+
     def rmdir(self, name: str) -> None:
         check_path(name)
         with self._parent(name) as (folder, segment):
@@ -295,10 +307,12 @@ class PosixFS(Backend):
         plan = writing.Plan(name, size, if_absent, expected_hash)
         folder = -1
         try:
-            folder = self._make_folders(parent)
-            if self._ignores_case:
+            folder, missing = self._nearest_folder(parent)
+            if self._ignores_case and not missing:
                 writing.refuse_case_collision(folder, segment)
-            return writing.PosixWriter.start(folder, plan, self._modes, sync=self._sync)
+            return writing.PosixWriter.start(
+                folder, plan, missing=missing, modes=self._modes, sync=self._sync
+            )
         except OSError as error:
             _close(folder)
             raise translate(error, name) from error
@@ -311,7 +325,9 @@ class PosixFS(Backend):
         folder = -1
         try:
             folder = self._root.open_folder(plan.name.rpartition("/")[0])
-            return writing.PosixWriter.resume(folder, part, plan, sync=self._sync)
+            return writing.PosixWriter.resume(
+                folder, part, plan, modes=self._modes, sync=self._sync
+            )
         except OSError as error:
             _close(folder)
             raise translate(error, f"checkpoint of {plan.name}") from error

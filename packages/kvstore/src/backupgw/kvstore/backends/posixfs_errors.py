@@ -13,7 +13,9 @@ from .errors import (
     StorageFull,
 )
 
-_NOT_FOUND = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+_NOT_FOUND = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ENODEV}
+"""ENXIO and ENODEV are what opening a socket or a device without a driver says: no item either."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.EXDEV}
 _LATER = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.EINTR}

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..names import RESERVED_PREFIX, InvalidName, check_path
@@ -37,10 +38,12 @@ STALE_AGE = 24 * 3600.0
 PART_AGE = 14 * 24 * 3600.0
 """Seconds after which a checkpoint that nobody resumed is removed."""
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
 """What file systems and old kernels say to O_TMPFILE; a missing folder was met before."""
 
-_NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.ENOENT}
+_NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +65,41 @@ class Plan:
 
 
 class PosixWriter(Writer):
-    """A value on its way into the folder `folder`, which it takes over and closes."""
+    """A value on its way into a folder.
 
-    def __init__(self, folder: int, fd: int, hidden: str | None, plan: Plan, *, sync: bool) -> None:
+    Folders that are missing are made when the value gets its name, so that a refused one leaves
+    no trace. Until then the value lies in the nearest folder that exists, `folder`, which the
+    writer takes over and closes.
+
+    Args:
+        missing: the folders to be made below `folder`, outermost first.
+    """
+
+    def __init__(
+        self,
+        folder: int,
+        fd: int,
+        hidden: str | None,
+        plan: Plan,
+        *,
+        missing: Sequence[str],
+        modes: Modes,
+        sync: bool,
+    ) -> None:
         self._folder = folder
         self._fd = fd
         self._hidden = hidden
         self._plan = plan
+        self._missing = missing
+        self._modes = modes
         self._sync = sync
         self._written = 0
         self._digest = hashlib.sha256() if plan.expected_hash is not None else None
 
     @classmethod
-    def start(cls, folder: int, plan: Plan, modes: Modes, *, sync: bool) -> PosixWriter:
+    def start(
+        cls, folder: int, plan: Plan, *, missing: Sequence[str], modes: Modes, sync: bool
+    ) -> PosixWriter:
         """Begin a value. Raises OSError, with `folder` still open."""
         hidden = None
         try:
@@ -91,17 +116,17 @@ class PosixWriter(Writer):
         except OSError:
             _discard(folder, fd, hidden)
             raise
-        return cls(folder, fd, hidden, plan, sync=sync)
+        return cls(folder, fd, hidden, plan, missing=missing, modes=modes, sync=sync)
 
     @classmethod
-    def resume(cls, folder: int, part: str, plan: Plan, *, sync: bool) -> PosixWriter:
+    def resume(cls, folder: int, part: str, plan: Plan, *, modes: Modes, sync: bool) -> PosixWriter:
         """Carry on a checkpoint. Raises OSError or BackendError, with `folder` still open."""
         fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(fd).st_nlink == 0:
                 raise ObjectNotFound(f"checkpoint of {plan.name} is gone")
-            writer = cls(folder, fd, part, plan, sync=sync)
+            writer = cls(folder, fd, part, plan, missing=(), modes=modes, sync=sync)
             writer._read_again()
         except BlockingIOError as error:
             os.close(fd)
@@ -159,6 +184,7 @@ class PosixWriter(Writer):
         try:
             if self._sync:
                 os.fsync(self._fd)
+            self._make_missing()
             if plan.if_absent:
                 self._name_new(segment)
             else:
@@ -173,6 +199,21 @@ class PosixWriter(Writer):
             raise translate(error, plan.name) from error
         self._hidden = None
         self._close()
+
+    def _make_missing(self) -> None:
+        """Make the folders that were missing; the last of them becomes the writer's folder."""
+        while self._missing:
+            segment, *rest = self._missing
+            make_folder(self._folder, segment, self._modes, sync=self._sync)
+            below = os.open(segment, _FOLDER, dir_fd=self._folder)
+            if self._hidden is not None:
+                try:
+                    os.rename(self._hidden, self._hidden, src_dir_fd=self._folder, dst_dir_fd=below)
+                except OSError:
+                    os.close(below)
+                    raise
+            os.close(self._folder)
+            self._folder, self._missing = below, rest
 
     def _name_new(self, segment: str) -> None:
         """Give the file its name unless that is taken; of several writers one wins."""
@@ -215,6 +256,7 @@ class PosixWriter(Writer):
     def checkpoint(self) -> str:
         self._require_open()
         try:
+            self._make_missing()
             if self._hidden is None or not self._hidden.startswith(_PART):
                 part = _PART + secrets.token_hex(16)
                 if self._hidden is None:

@@ -149,6 +149,9 @@ class GatewayProtocol(HttpToolsProtocol):
         """A client that sent its requests and shut its side still gets the answers."""
         running = self.running
         whole = self.reading_head and not self.head_begun
+        if running is not None and running is self.cycle and not self.reading_head:
+            self.refuse(400, "The body of the request ended early.")
+            return None
         if running is None or running.response_complete or not whole or self.scheme == "https":
             return None
         self.deaf = True

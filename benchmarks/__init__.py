@@ -1,0 +1,1 @@
+"""Benchmarks: backupgw beside the servers its users come from, on one machine, in one run."""
