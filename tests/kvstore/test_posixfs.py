@@ -165,7 +165,7 @@ def test_without_unnamed_files_the_promises_are_the_same(
             raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE")
         return plain_open(path, flags, *args, dir_fd=dir_fd)
 
-    monkeypatch.setattr(posixfs_writer.os, "open", no_tmpfile)
+    monkeypatch.setattr(os, "open", no_tmpfile)
     writer = place.open_writer("item", if_absent=True)
     writer.write(b"value")
     assert len(os.listdir(root)) == 1  # the hidden name
@@ -195,8 +195,8 @@ def test_without_hard_links_one_of_many_creators_wins(
             refuse()
         return plain_open(path, flags, *args, dir_fd=dir_fd)
 
-    monkeypatch.setattr(posixfs_writer.os, "open", no_tmpfile)
-    monkeypatch.setattr(posixfs_writer.os, "link", refuse)
+    monkeypatch.setattr(os, "open", no_tmpfile)
+    monkeypatch.setattr(os, "link", refuse)
     if not noreplace:
         monkeypatch.setattr(posixfs_writer, "rename_noreplace", refuse)
     won: list[int] = []
