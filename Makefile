@@ -29,7 +29,7 @@ $(VENV)/.setup-dev: requirements-dev.lock $(VENV)/.setup
 	@touch $@
 
 peers: setup-dev
-	$(BIN)/python -m tests.servers.install
+	$(BIN)/python -m tests.servers.install --uml
 
 test: setup-dev peers
 	$(BIN)/python -m pytest
