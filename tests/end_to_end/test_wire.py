@@ -8,6 +8,7 @@ is known to be right.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -83,7 +84,18 @@ def test_answers_as_rest_server_does(
     else:
         assert ours.response.status in difference.statuses, difference.reason
     if difference is None or not difference.disk:
-        assert ours.disk == theirs.disk
+        refused = row.status >= 400
+        assert ours.disk == (without_pack_folder(theirs.disk) if refused else theirs.disk)
+
+
+def without_pack_folder(disk: Disk) -> Disk:
+    """Leave out the empty folder that rest-server makes for a pack and then refuses to store."""
+    return {
+        name: content
+        for name, content in disk.items()
+        if not re.fullmatch(r"data/[0-9a-f]{2}/", name)
+        or any(other.startswith(name) and other != name for other in disk)
+    }
 
 
 def ask(server: RestServer, row: Row) -> Answer:

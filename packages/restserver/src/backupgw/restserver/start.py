@@ -238,21 +238,24 @@ def _instructions(settings: Settings, who: _Identification) -> str:
     folder = _folder(settings)
     lines = [
         f"Serving restic repositories in {folder or settings.places[rest.place].url}.",
-        "In another terminal:",
+        "In another terminal, line by line or all at once:",
         "",
+        "    # The password that encrypts the backups; whoever loses it has lost them.",
+        "    test -e ~/.restic-password ||"
+        " (umask 077; head -c 24 /dev/urandom | base64 > ~/.restic-password)",
+        "    export RESTIC_PASSWORD_FILE=~/.restic-password",
         f"    export RESTIC_REPOSITORY={url}",
-        "    export RESTIC_PASSWORD=…        # encrypts the backups; lost password, lost backups",
     ]
     if who.htpasswd is not None:
         lines += [
-            "    export RESTIC_REST_USERNAME=…   # one of the users in " + str(who.htpasswd),
-            "    export RESTIC_REST_PASSWORD=…",
+            f"    export RESTIC_REST_USERNAME=USER       # one of the users in {who.htpasswd}",
+            "    export RESTIC_REST_PASSWORD=PASSWORD   # and what htpasswd was told",
         ]
     if rest.tls:
         lines.append(f"    export RESTIC_CACERT={rest.tls_cert}   # unless an authority signed it")
     lines += [
         "    restic init",
-        "    restic backup ~/Documents",
+        "    restic backup /usr/share/doc",
         "    restic snapshots",
         "    restic check --read-data",
         "    restic restore latest --target /tmp/restored",
