@@ -34,11 +34,12 @@ from .errors import (
     ObjectNotFound,
 )
 from .posixfs_errors import translate
+from .posixfs_leftovers import STALE_AGE, reap_below, reap_entry
+from .posixfs_reader import PosixReader, item_info
 
 Durability = Literal["full", "fast"]
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a planted FIFO or device must not stop us
-_NOWAIT = os.RWF_NOWAIT
 _QUARANTINE = ".backupgw-quarantine"
 
 
@@ -243,7 +244,7 @@ class PosixFS(Backend):
                 for entry in entries:
                     segment = entry.name
                     if is_reserved(segment):
-                        writing.reap_entry(folder, segment, time.time(), writing.STALE_AGE)
+                        reap_entry(folder, segment, time.time(), STALE_AGE)
                         continue
                     if not segment.isascii() and not _is_unicode(segment):
                         continue  # no name could address it
@@ -253,7 +254,7 @@ class PosixFS(Backend):
                             status = entry.stat()
                     except FileNotFoundError:
                         continue
-                    info = _item_info(segment, status)
+                    info = item_info(segment, status)
                     if info is not None:
                         yield info
         except OSError as error:
@@ -275,12 +276,12 @@ class PosixFS(Backend):
             status = os.fstat(fd)
         finally:
             os.close(fd)
-        return _item_info(name, status) or ItemInfo(name, exists=False, size=0, directory=False)
+        return item_info(name, status) or ItemInfo(name, exists=False, size=0, directory=False)
 
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         check_path(name)
         try:
-            return _Reader(self._root.open(name, _READ), name, offset, size)
+            return PosixReader(self._root.open(name, _READ), name, offset, size)
         except OSError as error:
             raise translate(error, name) from error
 
@@ -290,7 +291,7 @@ class PosixFS(Backend):
         check_path(name)
         try:
             fd = self._root.open_nowait(name, _READ)
-            return None if fd is None else _Reader(fd, name, offset, size)
+            return None if fd is None else PosixReader(fd, name, offset, size)
         except OSError as error:
             raise translate(error, name) from error
 
@@ -432,24 +433,9 @@ class PosixFS(Backend):
 
     def reap(self, older_than: float) -> int:
         try:
-            return sum(self._reap_below("", time.time(), older_than))
+            return reap_below(self._root, older_than)
         except OSError as error:
             raise translate(error, self.path) from error
-
-    def _reap_below(self, name: str, now: float, older_than: float) -> Iterator[int]:
-        folder = self._root.open_folder(name)
-        deeper = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if is_reserved(entry.name):
-                        yield writing.reap_entry(folder, entry.name, now, older_than)
-                    elif entry.is_dir(follow_symlinks=False):
-                        deeper.append(f"{name}/{entry.name}" if name else entry.name)
-        finally:
-            os.close(folder)
-        for below in deeper:
-            yield from self._reap_below(below, now, older_than)
 
     def _parent(self, name: str) -> _ParentFolder:
         return _ParentFolder(self._root, name)
@@ -476,70 +462,9 @@ class _ParentFolder:
         os.close(self._fd)
 
 
-class _Reader(Reader):
-    __slots__ = ("_fd", "_name", "_position", "item_size", "remaining")
-
-    def __init__(self, fd: int, name: str, offset: int, size: int | None) -> None:
-        """Take over `fd`. Raises ObjectNotFound, with `fd` closed, if it is no regular file."""
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise ObjectNotFound(f"{name} is not an item")
-        self._fd = fd
-        self._name = name
-        self.item_size = total = status.st_size
-        self._position = max(total + offset, 0) if offset < 0 else min(offset, total)
-        rest = total - self._position
-        self.remaining = rest if size is None else max(min(size, rest), 0)
-
-    def read(self, size: int) -> bytes:
-        want = min(size, self.remaining)
-        if want <= 0:
-            return b""
-        try:
-            data = os.pread(self._fd, want, self._position)
-        except OSError as error:
-            raise translate(error, self._name) from error
-        if not data:
-            raise BackendError(f"{self._name} was cut short while it was read")
-        self._position += len(data)
-        self.remaining -= len(data)
-        return data
-
-    def read_nowait(self, size: int) -> bytes | bytearray | None:
-        want = min(size, self.remaining)
-        if want <= 0:
-            return b""
-        buffer = bytearray(want)
-        try:
-            got = os.preadv(self._fd, (buffer,), self._position, _NOWAIT)
-        except OSError:
-            return None  # not cached, or the file system cannot tell: read() waits for it
-        if got <= 0:
-            return None
-        if got < want:
-            del buffer[got:]
-        self._position += got
-        self.remaining -= got
-        return buffer
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        _close(fd)
-
-
 def _close(fd: int) -> None:
     if fd >= 0:
         os.close(fd)
-
-
-def _item_info(name: str, status: os.stat_result) -> ItemInfo | None:
-    """Make the record of a file or folder; None for what is neither."""
-    if stat.S_ISREG(status.st_mode):
-        return ItemInfo(name, True, status.st_size, False, status.st_atime, status.st_mtime)
-    if stat.S_ISDIR(status.st_mode):
-        return ItemInfo(name, True, 0, True, status.st_atime, status.st_mtime)
-    return None
 
 
 def _is_item(info: ItemInfo) -> bool:

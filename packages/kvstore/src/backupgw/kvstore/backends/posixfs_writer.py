@@ -13,11 +13,10 @@ import json
 import os
 import re
 import secrets
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..names import RESERVED_PREFIX, InvalidName, check_path
+from ..names import InvalidName, check_path
 from .base import CHUNK, Writer
 from .beneath import rename_noreplace
 from .errors import (
@@ -28,15 +27,7 @@ from .errors import (
     ObjectNotFound,
 )
 from .posixfs_errors import translate
-
-_TEMPORARY = f"{RESERVED_PREFIX}-tmp-"
-_PART = f"{RESERVED_PREFIX}-part-"
-
-STALE_AGE = 24 * 3600.0
-"""Seconds without a write after which a temporary file's writer is taken for dead."""
-
-PART_AGE = 14 * 24 * 3600.0
-"""Seconds after which a checkpoint that nobody resumed is removed."""
+from .posixfs_leftovers import PART, TEMPORARY
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -107,7 +98,7 @@ class PosixWriter(Writer):
         except OSError as error:
             if error.errno not in _NO_TMPFILE:
                 raise
-            hidden = _TEMPORARY + secrets.token_hex(8)
+            hidden = TEMPORARY + secrets.token_hex(8)
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(hidden, flags, modes.file, dir_fd=folder)
         try:
@@ -239,7 +230,7 @@ class PosixWriter(Writer):
     def _name_over(self, segment: str) -> None:
         """Give the file its name, atomically replacing what has it."""
         if self._hidden is None:
-            hidden = _TEMPORARY + secrets.token_hex(8)
+            hidden = TEMPORARY + secrets.token_hex(8)
             _link_unnamed(self._fd, self._folder, hidden)
             self._hidden = hidden
         os.replace(self._hidden, segment, src_dir_fd=self._folder, dst_dir_fd=self._folder)
@@ -257,8 +248,8 @@ class PosixWriter(Writer):
         self._require_open()
         try:
             self._make_missing()
-            if self._hidden is None or not self._hidden.startswith(_PART):
-                part = _PART + secrets.token_hex(16)
+            if self._hidden is None or not self._hidden.startswith(PART):
+                part = PART + secrets.token_hex(16)
                 if self._hidden is None:
                     _link_unnamed(self._fd, self._folder, part)
                 else:
@@ -355,22 +346,6 @@ def refuse_case_collision(folder: int, segment: str) -> None:
         raise NameCollision(f"{segment} differs only in case from {names[0]}")
 
 
-def reap_entry(folder: int, name: str, now: float, older_than: float) -> int:
-    """Remove the temporary file `name` if its writer is dead; return how many were removed."""
-    if name.startswith(_PART):
-        older_than = max(older_than, PART_AGE)
-    elif not name.startswith(_TEMPORARY):
-        return 0  # quarantine, trash: not ours to clear
-    try:
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISREG(status.st_mode) or now - status.st_mtime < older_than:
-            return 0
-        os.unlink(name, dir_fd=folder)
-    except OSError:
-        return 0  # vanished, or not ours to remove: the next one to look will see
-    return 1
-
-
 def _write_token(plan: Plan, part: str) -> str:
     return json.dumps([1, plan.name, plan.size, plan.if_absent, plan.expected_hash, part])
 
@@ -383,7 +358,7 @@ def read_token(token: str) -> tuple[Plan, str]:
     """
     try:
         version, name, size, if_absent, expected_hash, part = json.loads(token)
-        if version != 1 or not re.fullmatch(rf"{re.escape(_PART)}[0-9a-f]{{32}}", part):
+        if version != 1 or not re.fullmatch(rf"{re.escape(PART)}[0-9a-f]{{32}}", part):
             raise ValueError(part)
         return Plan(check_path(name), size, bool(if_absent), expected_hash), part
     except (ValueError, TypeError, InvalidName) as error:
