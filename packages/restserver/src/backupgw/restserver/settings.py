@@ -23,6 +23,8 @@ class RestSettings(HttpOptions):
         group_accessible_repos: files and folders are made readable and writable for the group.
         verify_upload: refuse an upload that does not hash to its name.
         max_size: bytes that all repositories together may take; 0 sets no limit.
+        ledger: file of the accounts that max_size needs, on a local disk; default
+            `.backupgw-ledger/ledger.sqlite3` in the place's folder.
         threads: blocking storage calls at a time in each worker.
         cpu_profile: file that receives a profile of the event loop's thread at the end.
     """
@@ -36,5 +38,6 @@ class RestSettings(HttpOptions):
     group_accessible_repos: bool = False
     verify_upload: bool = True
     max_size: int = Field(0, ge=0)
+    ledger: Path | None = None
     threads: int = Field(24, ge=2, le=512)
     cpu_profile: Path | None = None

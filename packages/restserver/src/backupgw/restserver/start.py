@@ -18,6 +18,8 @@ from starlette.types import Receive, Scope, Send
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendDoesNotExist
 from backupgw.kvstore.backends.posixfs import PosixFS
+from backupgw.kvstore.layers.quota import QuotaLayer
+from backupgw.kvstore.ledger import Ledger
 from backupgw.kvstore.registry import open_place
 from backupgw.runtime.auth import BasicAuthenticator, Htpasswd
 from backupgw.runtime.http.listeners import FIRST_ACTIVATED, Tcp, parse_address
@@ -25,6 +27,7 @@ from backupgw.runtime.http.reload import on_reload
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.threads import Threads
 
+from . import quota
 from .access import Access
 from .app import RestApp
 from .settings import RestSettings
@@ -61,6 +64,8 @@ def prepare(settings: Settings) -> str:
         links = list(backend.unlisted_links()) if isinstance(backend, PosixFS) else []
     finally:
         backend.close()
+    if rest.max_size:
+        quota.begin(_limited(settings, backend), rest.max_size)
     for name, target in links:
         log.warning(
             "%s is a symbolic link to %s and is not followed; to serve it, add the target to "
@@ -87,6 +92,11 @@ def build(settings: Settings) -> Running:
         append_only=rest.append_only,
     )
     backend = _backend(settings)
+    ledger = None
+    if rest.max_size:
+        backend = _limited(settings, backend)
+        ledger = backend.ledger
+        ledger.open()
     backend.open()
     threads = Threads(rest.threads, "rest")
     counters = None
@@ -98,7 +108,7 @@ def build(settings: Settings) -> Running:
 
         counters = BlobCounters(REGISTRY)
     app = RestApp(backend, access, threads, counters, verify=rest.verify_upload)
-    return Running(app, backend, threads, authenticator, rest.cpu_profile)
+    return Running(app, backend, ledger, threads, authenticator, rest.cpu_profile)
 
 
 class Running:
@@ -108,12 +118,14 @@ class Running:
         self,
         app: RestApp,
         backend: Backend,
+        ledger: Ledger | None,
         threads: Threads,
         authenticator: BasicAuthenticator | None,
         profile: Path | None,
     ) -> None:
         self._app = app
         self._backend = backend
+        self._ledger = ledger
         self._threads = threads
         self._authenticator = authenticator
         self._profile = profile
@@ -138,6 +150,8 @@ class Running:
             profiler.dump_stats(self._profile)
         self._threads.close()
         self._backend.close()
+        if self._ledger is not None:
+            self._ledger.close()
         if self._authenticator is not None:
             self._authenticator.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -150,6 +164,23 @@ def _backend(settings: Settings) -> Backend:
     if rest.group_accessible_repos and place.url.startswith("file:"):
         options |= {"file_mode": 0o660, "folder_mode": 0o770}
     return open_place(place.url, **options)
+
+
+def _limited(settings: Settings, backend: Backend) -> QuotaLayer:
+    """Return the place with the limit of --max-size in front of it."""
+    rest = settings.section("rest", RestSettings)
+    try:
+        path = quota.ledger_path(_folder(settings), rest.ledger)
+    except ValueError as error:
+        raise settings.mistake(f"{error}; set ledger in [rest]", "rest", "max_size") from error
+    except OSError as error:
+        raise settings.mistake(
+            f"the accounts cannot be kept beside the repositories ({error.strerror}); "
+            "set ledger in [rest] to a file elsewhere",
+            "rest",
+            "max_size",
+        ) from error
+    return quota.limited(backend, path)
 
 
 def _folder(settings: Settings) -> Path | None:

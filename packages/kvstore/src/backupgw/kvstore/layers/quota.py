@@ -97,10 +97,11 @@ class QuotaLayer(Layer):
         """
         self.inner.open()
         try:
-            self.recover()
             if self.ledger.needs_reconcile(self.place):
                 logger.info("counting what %r holds", self.inner)
                 self.reconcile(only_if_needed=True)
+            else:
+                self.recover()
         except BaseException:
             self.inner.close()
             raise
@@ -118,9 +119,11 @@ class QuotaLayer(Layer):
         Raises:
             BackendError: the place could not be listed; nothing was corrected.
         """
+        recovered = self.recover()
         report = self.ledger.reconcile(
             self.place, self.inner.list, self.scopes_of, only_if_needed=only_if_needed
         )
+        report.repairs, report.released = recovered.repairs, recovered.released
         for correction in report.corrections:
             logger.warning(
                 "%s: corrected from %d bytes in %d objects to %d in %d",
@@ -282,12 +285,13 @@ class QuotaLayer(Layer):
         return Effect(name, self.scopes_of(name), self.held_by(name), after)
 
     def _change(self, effects: Sequence[Effect], work: Callable[[], None]) -> None:
+        atomic = len(effects) == 1 or self.inner.capabilities.move
         try:
-            change = self.ledger.intend(self.place, effects)
+            change = self.ledger.intend(self.place, effects, atomic=atomic)
         except LimitExceeded:
             if not self.recover().repairs:
                 raise
-            change = self.ledger.intend(self.place, effects)
+            change = self.ledger.intend(self.place, effects, atomic=atomic)
         self._carry_out(change, work)
 
     def _carry_out(self, change: Change, work: Callable[[], T]) -> T:

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 UNRESERVED = 256 << 10
-"""Bytes of a body that are reserved only with its intent: what is small costs the ledger two
-transactions, and a refusal comes before anything is visible all the same."""
+"""Bytes of a body that are reserved only with its intent: what is small costs the ledger a
+single transaction, and a refusal comes before anything is visible all the same."""
 
 STEP = 4 << 20
 """Bytes by which a reservation grows beyond what has come, far from any limit."""
@@ -187,7 +187,7 @@ class Room:
 
     def announce(self, size: int) -> None:
         if size > UNRESERVED:
-            self._reserve(min(size, STEP), fitting=size)
+            self._reserve(0, fitting=size)
 
     def cover(self, received: int) -> None:
         if self._reservation is None:

@@ -6,12 +6,14 @@ by the ledger, within one transaction.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .errors import LimitExceeded
-from .records import NOTHING, UNLIMITED, Alarm, Amount, Limit, Measure
+from .records import UNLIMITED, Alarm, Amount, Limit, Measure, Usage
 
 FAR_AWAY = 16
 """A step may be larger than needed while so many of its size have room in every scope: near a
@@ -33,81 +35,123 @@ class Levels:
 
 @dataclass(slots=True)
 class Account:
-    """A scope within a transaction."""
+    """A scope within a transaction. Plain numbers: there are many sums to a transaction."""
 
     scope: str
     limit: Limit = UNLIMITED
-    used: Amount = NOTHING
-    reserved: Amount = NOTHING
+    used_bytes: int = 0
+    used_objects: int = 0
+    reserved_bytes: int = 0
+    reserved_objects: int = 0
     raised: frozenset[str] = frozenset()
     """The levels whose alarm was raised and not cleared."""
     dirty: bool = False
 
     def refusal(self, more: Amount) -> LimitExceeded | None:
         """Return why `more` may not be added, or None when it may."""
-        total = self.used.at_least_nothing() + self.reserved + more
-        hard_bytes, hard_objects = self.limit.hard_bytes, self.limit.hard_objects
-        if more.bytes > 0 and hard_bytes is not None and total.bytes > hard_bytes:
-            return self._refusal(Measure.BYTES, more.bytes)
-        if more.objects > 0 and hard_objects is not None and total.objects > hard_objects:
-            return self._refusal(Measure.OBJECTS, more.objects)
+        asked, objects = more
+        limit = self.limit.hard_bytes
+        if asked > 0 and limit is not None:
+            used = max(0, self.used_bytes)
+            if used + self.reserved_bytes + asked > limit:
+                return LimitExceeded(
+                    self.scope,
+                    Measure.BYTES,
+                    limit=limit,
+                    used=used,
+                    reserved=self.reserved_bytes,
+                    asked=asked,
+                )
+        limit = self.limit.hard_objects
+        if objects > 0 and limit is not None:
+            used = max(0, self.used_objects)
+            if used + self.reserved_objects + objects > limit:
+                return LimitExceeded(
+                    self.scope,
+                    Measure.OBJECTS,
+                    limit=limit,
+                    used=used,
+                    reserved=self.reserved_objects,
+                    asked=objects,
+                )
         return None
 
-    def _refusal(self, measure: Measure, asked: int) -> LimitExceeded:
-        return LimitExceeded(
-            self.scope,
-            measure,
-            limit=self.limit.hard(measure) or 0,
-            used=_count(self.used.at_least_nothing(), measure),
-            reserved=_count(self.reserved, measure),
-            asked=asked,
-        )
-
     def reserve(self, more: Amount) -> None:
-        self.reserved += more
+        self.reserved_bytes += more[0]
+        self.reserved_objects += more[1]
+        self.dirty = True
+
+    def give_back(self, held: Amount) -> None:
+        self.reserved_bytes -= held[0]
+        self.reserved_objects -= held[1]
         self.dirty = True
 
     def use(self, more: Amount) -> None:
         # May fall below nothing when an item leaves that came behind the ledger's back. That is
         # kept, so that the places' tallies add up, but it gives nobody more room.
-        self.used += more
+        self.used_bytes += more[0]
+        self.used_objects += more[1]
         self.dirty = True
+
+    def usage(self) -> Usage:
+        return Usage(
+            self.scope,
+            self.limit,
+            Amount(self.used_bytes, self.used_objects),
+            Amount(self.reserved_bytes, self.reserved_objects),
+        )
 
     def alarms(self, levels: Levels) -> list[Alarm]:
         """Return the alarms that are due now, and remember them as raised or cleared."""
-        if self.limit == UNLIMITED and not self.raised:
+        marks, lowest = _marks(self.limit, levels)
+        if not self.raised and self.used_bytes < lowest[0] and self.used_objects < lowest[1]:
             return []
         alarms = []
         raised = set()
-        for measure in Measure:
-            used = _count(self.used, measure)
-            for level, value, limit in _levels(self.limit, measure, levels):
-                key = f"{measure}:{'soft' if level is None else level}"
-                if used >= value > 0 or (key in self.raised and used >= value - limit):
-                    raised.add(key)
-                if (key in raised) != (key in self.raised):
-                    cleared = key in self.raised
-                    alarms.append(Alarm(self.scope, measure, level, value, used, cleared))
+        for mark in marks:
+            used = self.used_bytes if mark.measure is Measure.BYTES else self.used_objects
+            known = mark.key in self.raised
+            if used >= mark.value or (known and used >= mark.clear):
+                raised.add(mark.key)
+            if (mark.key in raised) != known:
+                alarms.append(
+                    Alarm(self.scope, mark.measure, mark.level, mark.value, used, cleared=known)
+                )
         if raised != self.raised:
             self.raised = frozenset(raised)
             self.dirty = True
         return alarms
 
 
-def _count(amount: Amount, measure: Measure) -> int:
-    return amount.bytes if measure is Measure.BYTES else amount.objects
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where an alarm is raised, and below what it is cleared."""
+
+    key: str
+    measure: Measure
+    level: float | None
+    value: int
+    clear: int
 
 
-def _levels(
-    limit: Limit, measure: Measure, levels: Levels
-) -> Iterable[tuple[float | None, int, int]]:
-    """Yield (level, where it lies, how far below it is cleared)."""
-    soft, hard = limit.soft(measure), limit.hard(measure)
-    if soft is not None:
-        yield None, soft, int(soft * levels.hysteresis)
-    if hard is not None:
-        for fraction in levels.fractions:
-            yield fraction, int(hard * fraction), int(hard * levels.hysteresis)
+@lru_cache(maxsize=1024)
+def _marks(limit: Limit, levels: Levels) -> tuple[tuple[_Mark, ...], tuple[float, float]]:
+    """Return the marks, and the lowest values of bytes and of objects among them."""
+    marks = []
+    lowest = []
+    for measure in (Measure.BYTES, Measure.OBJECTS):
+        hard, soft = limit.hard(measure), limit.soft(measure)
+        places: list[tuple[float | None, float, int]] = []
+        if hard:
+            places.extend((level, hard * level, hard) for level in levels.fractions)
+        if soft:
+            places.append((None, soft, soft))
+        for level, value, whole in places:
+            key = f"{measure}:{'soft' if level is None else level}"
+            clear = value - whole * levels.hysteresis
+            marks.append(_Mark(key, measure, level, math.ceil(value), math.ceil(clear)))
+        lowest.append(min((value for _, value, _ in places), default=math.inf))
+    return tuple(marks), (lowest[0], lowest[1])
 
 
 class Books(ABC):
@@ -128,14 +172,16 @@ class Books(ABC):
     def account(self, scope: str) -> Account:
         return self.accounts((scope,))[0]
 
-    def accounts(self, scopes: Sequence[str]) -> list[Account]:
-        missing = [scope for scope in scopes if scope not in self._accounts]
+    def accounts(self, scopes: Iterable[str]) -> list[Account]:
+        known = self._accounts
+        missing = [scope for scope in scopes if scope not in known]
         if missing:
             for account in self.load(missing):
-                self._accounts[account.scope] = account
+                known[account.scope] = account
             for scope in missing:
-                self._accounts.setdefault(scope, Account(scope))
-        return [self._accounts[scope] for scope in scopes]
+                if scope not in known:
+                    known[scope] = Account(scope)
+        return [known[scope] for scope in scopes]
 
     def touched(self) -> list[Account]:
         """Return the accounts that have to be written back."""
@@ -151,10 +197,15 @@ class Books(ABC):
         Raises:
             LimitExceeded: nothing was reserved.
         """
-        accounts = self.accounts(list(more))
         self.check(more)
-        for account in accounts:
-            account.reserve(more[account.scope])
+        for scope, amount in more.items():
+            self._accounts[scope].reserve(amount)
+
+    def give_back(self, held: Mapping[str, Amount]) -> None:
+        """Take from what is reserved."""
+        self.accounts(held)
+        for scope, amount in held.items():
+            self._accounts[scope].give_back(amount)
 
     def check(self, more: Mapping[str, Amount]) -> None:
         """Raise LimitExceeded unless `more` has room in all scopes."""
@@ -167,8 +218,9 @@ class Books(ABC):
             raise refused
 
     def _refused(self, more: Mapping[str, Amount]) -> LimitExceeded | None:
-        for account in self.accounts(list(more)):
-            refused = account.refusal(more[account.scope])
+        self.accounts(more)
+        for scope, amount in more.items():
+            refused = self._accounts[scope].refusal(amount)
             if refused is not None:
                 return refused
         return None

@@ -105,11 +105,19 @@ class Ledger(Protocol):
         """
 
     def intend(
-        self, place: str, effects: Sequence[Effect], reservation: Reservation | None = None
+        self,
+        place: str,
+        effects: Sequence[Effect],
+        reservation: Reservation | None = None,
+        *,
+        atomic: bool = True,
     ) -> Change:
         """Record what is about to happen, and hold what it adds; only within `changing`.
 
-        `reservation` becomes part of the change: whatever ends the change ends it too.
+        Args:
+            reservation: becomes part of the change: whatever ends the change ends it too.
+            atomic: the place does all of it or nothing, whenever somebody dies. A move that is a
+                copy and a removal is not: it needs room for both.
 
         Raises:
             LimitExceeded: nothing was recorded, and the reservation is as it was.

@@ -3,15 +3,18 @@
 Byte-range locks of open file descriptions (fcntl(2), F_OFD_SETLK, Linux 3.15 and later) on a file
 beside the ledger. Unlike SQLite's own locks they are waited for in the kernel and not by sleeping
 and polling, unlike a row in a table nobody has to find out that its holder died, and unlike
-ordinary POSIX locks they hold between threads as well. The bytes stand for things; the file stays
-empty.
+ordinary POSIX locks they hold between threads as well. The bytes stand for things; nothing is
+kept in the file but a flag.
 
 Names are locked so that a change can look a name up, change it and record that as one step:
 
-- a change locks its names exclusively and all folders above them shared;
+- a change locks its place shared and its names exclusively;
+- who counts a place raises a flag, the one byte of the file that has a meaning, and waits for the
+  changes that have not seen it. A change that sees it locks all folders above its names shared as
+  well;
 - a count of a folder locks it exclusively while it is listed, so that it sees all of a change of
-  a name beneath it or nothing;
-- both go through a gate first, so that a stream of changes cannot keep a count waiting for ever.
+  a name beneath it or nothing. Both go through a gate first, so that a stream of changes cannot
+  keep a count waiting for ever.
 
 Names are locked in the order of their bytes, and a count holds one folder at a time: no circle can
 arise. Two names whose checksums agree wait for each other now and then, nothing more.
@@ -21,26 +24,31 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .errors import LedgerError
 
 _WRITER = 0
 _GATE = 1
+_COUNT = 2
 _SESSIONS = 1 << 32
-_COUNTS = 2 << 32
+_PLACES = 2 << 32
 _FOLDERS = 3 << 32
 _NAMES = 4 << 32
 
+_MOST_IDLE = 64
+"""Descriptors kept for the next change."""
 
-def _set(fd: int, command: int, kind: int, byte: int) -> bool:
-    """Lock or unlock a byte; return False where somebody else has it. Raises LedgerError."""
+
+def _set(fd: int, command: int, kind: int, byte: int, length: int = 1) -> bool:
+    """Lock or unlock bytes; return False where somebody else has them. Raises LedgerError."""
     try:
-        fcntl.fcntl(fd, command, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0))
+        fcntl.fcntl(fd, command, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, length, 0))
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False
@@ -60,7 +68,7 @@ def _drop(fd: int, byte: int) -> None:
     _set(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, byte)
 
 
-def _byte(place: str, name: str) -> int:
+def _checksum(place: str, name: str = "") -> int:
     return zlib.crc32(name.encode(), zlib.crc32(place.encode()))
 
 
@@ -76,25 +84,53 @@ class ByteLocks:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._open_fds: set[int] = set()
+        self._fds: set[int] = set()
+        self._idle: list[int] = []
         self._fd = self._open()
+        try:
+            with self.writing():
+                if os.fstat(self._fd).st_size == 0:
+                    os.pwrite(self._fd, b"\0", 0)
+            self._flag = mmap.mmap(self._fd, 1, prot=mmap.PROT_READ)
+        except OSError as error:
+            self._close(self._fd)
+            raise LedgerError(f"the ledger's locks {path}: {error.strerror}") from error
 
     def _open(self) -> int:
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise LedgerError(f"the ledger's locks {self._path}: {error.strerror}") from error
-        self._open_fds.add(fd)
+        self._fds.add(fd)
         return fd
 
     def _close(self, fd: int) -> None:
-        if fd in self._open_fds:
-            self._open_fds.discard(fd)
+        if fd in self._fds:
+            self._fds.discard(fd)
             os.close(fd)
+
+    @contextmanager
+    def _holder(self) -> Iterator[int]:
+        """Yield a descriptor to hold locks by; afterwards it holds none."""
+        try:
+            fd = self._idle.pop()
+        except IndexError:
+            fd = self._open()
+        try:
+            yield fd
+        finally:
+            if fd in self._fds and len(self._idle) < _MOST_IDLE:
+                _set(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 0, 0)
+                self._idle.append(fd)
+            else:
+                self._close(fd)
 
     def close(self) -> None:
         """Let go of everything but what `changing` and `counting` hold."""
+        self._flag.close()
         self._close(self._fd)
+        while self._idle:
+            self._close(self._idle.pop())
 
     def leave_to_parent(self) -> None:
         """In a child after a fork: close what was inherited, whoever held it.
@@ -102,8 +138,12 @@ class ByteLocks:
         A lock lasts until the last copy of its descriptor is closed, and the child would hold
         names that threads of the parent have long let go.
         """
-        for fd in list(self._open_fds):
+        self._idle.clear()
+        self._flag.close()
+        for fd in list(self._fds):
             self._close(fd)
+
+    # -- processes
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -120,64 +160,65 @@ class ByteLocks:
 
     def is_dead(self, session: int) -> bool:
         """Whether the process of another session has ended."""
-        fd = self._open()
-        try:
+        with self._holder() as fd:
             return _try(fd, fcntl.F_WRLCK, _SESSIONS + session)
-        finally:
-            self._close(fd)
+
+    # -- names
 
     @contextmanager
     def changing(self, place: str, names: Iterable[str]) -> Iterator[None]:
         """Hold names exclusively, waiting for them."""
-        fd = self._open()
-        try:
-            self._take(fd, place, names)
+        names = list(names)
+        with self._holder() as fd:
+            self._enter(fd, place, names)
+            for byte in sorted({_checksum(place, name) for name in names}):
+                _wait(fd, fcntl.F_WRLCK, _NAMES + byte)
             yield
-        finally:
-            self._close(fd)
 
     @contextmanager
     def trying(self, place: str, name: str) -> Iterator[bool]:
         """Hold a name if nobody else does; yields whether that is so."""
-        fd = self._open()
-        try:
-            _wait(fd, fcntl.F_RDLCK, _GATE)
-            free = all(
-                _try(fd, fcntl.F_RDLCK, _FOLDERS + _byte(place, folder))
-                for folder in _folders(name)
-            ) and _try(fd, fcntl.F_WRLCK, _NAMES + _byte(place, name))
-            _drop(fd, _GATE)
-            yield free
-        finally:
-            self._close(fd)
+        with self._holder() as fd:
+            self._enter(fd, place, [name])
+            yield _try(fd, fcntl.F_WRLCK, _NAMES + _checksum(place, name))
 
-    def _take(self, fd: int, place: str, names: Iterable[str]) -> None:
-        names = list(names)
+    def _enter(self, fd: int, place: str, names: Sequence[str]) -> None:
+        """Keep counts of the names' folders waiting."""
+        if not self._flag[0]:
+            _wait(fd, fcntl.F_RDLCK, _PLACES + _checksum(place))
+            if not self._flag[0]:
+                return
         _wait(fd, fcntl.F_RDLCK, _GATE)
         for folder in {folder for name in names for folder in _folders(name)}:
-            _wait(fd, fcntl.F_RDLCK, _FOLDERS + _byte(place, folder))
-        for byte in sorted({_byte(place, name) for name in names}):
-            _wait(fd, fcntl.F_WRLCK, _NAMES + byte)
+            _wait(fd, fcntl.F_RDLCK, _FOLDERS + _checksum(place, folder))
         _drop(fd, _GATE)
+
+    # -- counts
 
     @contextmanager
     def counting(self, place: str) -> Iterator[None]:
-        """Be the only one who counts a place."""
-        fd = self._open()
+        """Be the only one who counts a place, and let all changes know."""
+        with self._holder() as fd:
+            _wait(fd, fcntl.F_WRLCK, _COUNT)
+            self._raise_flag(b"\1")
+            try:
+                _wait(fd, fcntl.F_WRLCK, _PLACES + _checksum(place))
+                _drop(fd, _PLACES + _checksum(place))
+                yield
+            finally:
+                self._raise_flag(b"\0")
+
+    def _raise_flag(self, value: bytes) -> None:
         try:
-            _wait(fd, fcntl.F_WRLCK, _COUNTS + _byte(place, ""))
-            yield
-        finally:
-            self._close(fd)
+            os.pwrite(self._fd, value, 0)
+        except OSError as error:
+            raise LedgerError(f"the ledger's locks {self._path}: {error.strerror}") from error
 
     @contextmanager
     def listing(self, place: str, folder: str) -> Iterator[None]:
         """Wait until no change beneath a folder is under way, and keep new ones waiting."""
-        fd = self._open()
-        try:
+        with self._holder() as fd:
             _wait(fd, fcntl.F_WRLCK, _GATE)
-            _wait(fd, fcntl.F_WRLCK, _FOLDERS + _byte(place, folder))
+            _wait(fd, fcntl.F_WRLCK, _FOLDERS + _checksum(place, folder))
             _drop(fd, _GATE)
             yield
-        finally:
-            self._close(fd)

@@ -5,27 +5,29 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(NamedTuple):
     """So many bytes in so many objects; differences may be negative."""
 
     bytes: int = 0
     objects: int = 0
 
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.bytes + other.bytes, self.objects + other.objects)
+    def __add__(self, other: Amount) -> Amount:  # type: ignore[override]  # sums, not sequences
+        return Amount(self[0] + other[0], self[1] + other[1])
 
     def __sub__(self, other: Amount) -> Amount:
-        return Amount(self.bytes - other.bytes, self.objects - other.objects)
+        return Amount(self[0] - other[0], self[1] - other[1])
 
     def __bool__(self) -> bool:
-        return self.bytes != 0 or self.objects != 0
+        return self[0] != 0 or self[1] != 0
 
     def at_least_nothing(self) -> Amount:
         """Return this amount with what is negative replaced by 0."""
-        return Amount(max(0, self.bytes), max(0, self.objects))
+        if self[0] >= 0 and self[1] >= 0:
+            return self
+        return Amount(max(0, self[0]), max(0, self[1]))
 
 
 NOTHING = Amount()
@@ -114,13 +116,13 @@ class Change:
 
     `generation` is unique in the ledger for ever: a name and a generation together say which
     writing or removal of the name is meant. `numbers` are the generations of the effects, in
-    their order; the first is the change's own.
+    their order; the first is the change's own. `held` is what each effect holds in which scopes.
     """
 
     place: str
     numbers: tuple[int, ...]
     effects: tuple[Effect, ...]
-    held: Mapping[str, Amount]
+    held: tuple[Mapping[str, Amount], ...]
 
     @property
     def generation(self) -> int:

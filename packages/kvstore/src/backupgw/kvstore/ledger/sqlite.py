@@ -3,14 +3,19 @@
 How it is exact. All sums change in write transactions, and those are one after the other: SQLite
 allows no other. A refusal is decided inside the transaction that would have reserved.
 
-How it is quick. An item costs two short transactions, intend and settle; a body beyond the first
-few hundred kilobytes one more for each step. None of them waits for the disk: the log is written
-but not synced (WAL, synchronous=NORMAL), which holds against SIGKILL, since what a process has
-written the kernel has. The threads of a process share transactions and a connection (`turns`);
-processes wait for each other in the kernel (`locks`), where SQLite by itself would sleep and poll.
-Considered and left out: a share of the room that a process leases and hands out from memory. It
-saves one transaction of two (the intent must be on record before the place changes in any case)
-and makes every limit a distributed question.
+How it is quick. A small item costs one short transaction, its intend, which takes along the settle
+of an item before it (`turns`: a settle that only adds may linger for some milliseconds, since what
+it will say is on record); a larger body costs one more for each step. None of them waits for the
+disk: the log is written but not synced (WAL, synchronous=NORMAL), which holds against SIGKILL,
+since what a process has written the kernel has. The threads of a process share transactions and
+one connection, since SQLite has one writer at a time anyway; processes wait for each other in the
+kernel (`locks`), where SQLite by itself would sleep and poll. There is no row for each item: a
+tally for each place and scope, and a row for each write in progress, so the file stays small and
+in the cache. `benchmarks/ledger.py` measures what an upload pays.
+
+Considered and left out: a share of the room that each process leases and hands out from memory.
+The intent must be on record before the place changes in any case, and the reservation rides on
+that; it would save nothing and make every limit a question to all processes.
 
 What survives what.
 
@@ -35,6 +40,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Self
 
@@ -114,8 +120,7 @@ class SQLiteLedger:
     def usage(self, scope: str) -> Usage:
         def work(books: SQLiteBooks) -> Usage:
             books.reclaim()
-            account = books.account(scope)
-            return Usage(scope, account.limit, account.used, account.reserved)
+            return books.account(scope).usage()
 
         return self._session.run(work)
 
@@ -124,7 +129,7 @@ class SQLiteLedger:
         after = ""
         while page := self._session.run(partial(SQLiteBooks.all_accounts, after=after, most=_PAGE)):
             for account in page:
-                yield Usage(account.scope, account.limit, account.used, account.reserved)
+                yield account.usage()
             after = page[-1].scope
 
     # -- bodies on their way in
@@ -144,7 +149,7 @@ class SQLiteLedger:
             held = amount if wanted is None else books.step(scopes, amount, wanted)
             deadline = books.now + self.lease
             reservation = Reservation(self._session.number(), place, tuple(scopes), held, deadline)
-            books.hold(reservation.number, place, dict.fromkeys(scopes, held), deadline, known={})
+            books.hold(reservation, known={})
             return reservation
 
         return self._session.run(work)
@@ -159,13 +164,7 @@ class SQLiteLedger:
                 old = reservation.held if known else NOTHING
                 held = old + books.step(reservation.scopes, amount - old, wanted - old)
             deadline = books.now + self.lease
-            books.hold(
-                reservation.number,
-                reservation.place,
-                dict.fromkeys(reservation.scopes, held),
-                deadline,
-                known=known,
-            )
+            books.hold(replace(reservation, held=held, deadline=deadline), known=known)
             return held, deadline
 
         reservation.held, reservation.deadline = self._session.run(work)
@@ -182,8 +181,9 @@ class SQLiteLedger:
         def work(books: SQLiteBooks) -> Reservation:
             known = books.holds_of(number)
             deadline = books.now + self.lease
-            books.hold(number, place, dict.fromkeys(scopes, amount), deadline, known=known)
-            return Reservation(number, place, tuple(scopes), amount, deadline)
+            reservation = Reservation(number, place, tuple(scopes), amount, deadline)
+            books.hold(reservation, known=known)
+            return reservation
 
         return self._session.run(work)
 
@@ -193,13 +193,14 @@ class SQLiteLedger:
         return self._session.locks.changing(place, names)
 
     def intend(
-        self, place: str, effects: Sequence[Effect], reservation: Reservation | None = None
+        self,
+        place: str,
+        effects: Sequence[Effect],
+        reservation: Reservation | None = None,
+        *,
+        atomic: bool = True,
     ) -> Change:
-        net: dict[str, Amount] = {}
-        for effect in effects:
-            for scope in effect.scopes:
-                net[scope] = net.get(scope, NOTHING) + effect.after - effect.before
-        holds = {scope: amount.at_least_nothing() for scope, amount in net.items()}
+        holds = _holds_of(effects, atomic=atomic)
 
         def work(books: SQLiteBooks) -> Change:
             for effect in effects:
@@ -211,25 +212,26 @@ class SQLiteLedger:
                 numbers[0] = reservation.number
                 known = books.holds_of(reservation.number)
             deadline = books.now + self.lease
-            books.hold(numbers[0], place, holds, deadline, known=known, effect=effects[0])
-            for number, effect in zip(numbers[1:], effects[1:], strict=True):
-                books.hold(number, place, {}, deadline, known={}, effect=effect)
-            return Change(place, tuple(numbers), tuple(effects), holds)
+            change = Change(place, tuple(numbers), tuple(effects), holds)
+            books.hold_change(change, deadline, known=known, atomic=atomic)
+            return change
 
         return self._session.run(work)
 
     def settle(self, change: Change) -> None:
-        self._end(change, [effect.after for effect in change.effects])
+        # What only adds may stay reserved for a moment more; what makes room may not.
+        adds = all(
+            effect.after.bytes >= effect.before.bytes
+            and effect.after.objects >= effect.before.objects
+            for effect in change.effects
+        )
+        self._end(change, [effect.after for effect in change.effects], linger=adds)
 
     def resolve(self, change: Change, found: Sequence[Amount]) -> None:
         self._end(change, found)
 
-    def _end(self, change: Change, found: Sequence[Amount]) -> None:
-        def work(books: SQLiteBooks) -> None:
-            for number, amount in zip(change.numbers, found, strict=True):
-                books.end(number, amount)
-
-        self._session.post(work)
+    def _end(self, change: Change, found: Sequence[Amount], *, linger: bool = False) -> None:
+        self._session.post(lambda books: books.end_change(change, found), linger=linger)
 
     def free(self, place: str, name: str, generation: int) -> None:
         def work(books: SQLiteBooks) -> None:
@@ -301,8 +303,10 @@ class SQLiteLedger:
         self, place: str, folder: str, listing: Listing, belongs: Belongs, report: Report
     ) -> str | None:
         """Count one folder and return the next, None after the last."""
+        open_changes = self._session.run(lambda books: books.open_in_folder(place, folder))
         subfolders: list[str] = []
         found: dict[str, Amount] = {}
+        left: dict[str, Amount] = {}
         try:
             for entry in listing(folder):
                 name = f"{folder}/{entry.name}" if folder else entry.name
@@ -315,10 +319,14 @@ class SQLiteLedger:
                     found[scope] = found.get(scope, NOTHING) + amount
                 if scopes:
                     report.counted += amount
+                if name in open_changes:
+                    left[name] = amount
         except ObjectNotFound:
             logger.debug("%s went away before it was counted", folder)
 
         def work(books: SQLiteBooks) -> str | None:
+            for name, number in open_changes.items():
+                books.end(number, left.get(name, NOTHING))
             books.count_folder(place, folder, subfolders, found)
             following = books.next_folder(place)
             if following is None:
@@ -331,3 +339,22 @@ class SQLiteLedger:
 
     def forget(self, place: str) -> None:
         self._session.run(lambda books: books.forget(place))
+
+
+def _holds_of(effects: Sequence[Effect], *, atomic: bool) -> tuple[Mapping[str, Amount], ...]:
+    """Return what each effect of a change holds in which scopes.
+
+    What happens as one needs no more room than its sum, and its first effect holds that. Otherwise
+    one effect may happen without the others, and each holds what it adds.
+    """
+    if not atomic or len(effects) == 1:
+        return tuple(
+            dict.fromkeys(effect.scopes, (effect.after - effect.before).at_least_nothing())
+            for effect in effects
+        )
+    sums: dict[str, Amount] = {}
+    for effect in effects:
+        for scope in effect.scopes:
+            sums[scope] = sums.get(scope, NOTHING) + effect.after - effect.before
+    first = {scope: amount.at_least_nothing() for scope, amount in sums.items()}
+    return (first, *({} for _ in effects[1:]))

@@ -5,36 +5,43 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from .accounts import Account, Books
-from .records import NOTHING, Amount, Correction, Effect, Limit, Repair
+from .records import NOTHING, Amount, Change, Correction, Limit, Repair, Reservation
 
 DEAD = 0
 """The session of intents whose process has died."""
+
+_ROWS = 8
+"""Rows written by one statement; few, so that the statements stay in SQLite's cache."""
 
 _READ_ACCOUNTS = (
     "SELECT scope, hard_bytes, hard_objects, soft_bytes, soft_objects,"
     " used_bytes, used_objects, reserved_bytes, reserved_objects, raised FROM scopes"
 )
-_WRITE_ACCOUNT = (
-    "INSERT INTO scopes VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET"
+_WRITE_ACCOUNTS = (
+    "INSERT INTO scopes VALUES {} ON CONFLICT DO UPDATE SET"
     " hard_bytes=excluded.hard_bytes, hard_objects=excluded.hard_objects,"
     " soft_bytes=excluded.soft_bytes, soft_objects=excluded.soft_objects,"
     " used_bytes=excluded.used_bytes, used_objects=excluded.used_objects,"
     " reserved_bytes=excluded.reserved_bytes, reserved_objects=excluded.reserved_objects,"
     " raised=excluded.raised"
 )
-_ADD_TO_TALLY = (
-    "INSERT INTO tallies VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET"
+_ADD_TO_TALLIES = (
+    "INSERT INTO tallies VALUES {} ON CONFLICT DO UPDATE SET"
     " bytes=bytes+excluded.bytes, objects=objects+excluded.objects,"
     " counted_bytes=counted_bytes+excluded.counted_bytes,"
     " counted_objects=counted_objects+excluded.counted_objects"
 )
 _END = (
-    "DELETE FROM held WHERE number = ? RETURNING number, place, holds, name, scopes,"
+    "DELETE FROM held WHERE number = ? RETURNING number, place, holds, name, scopes, siblings,"
     " before_bytes, before_objects, after_bytes, after_objects"
 )
+
+
+_NO_EFFECT = (None,) * 7
 
 
 class SQLiteBooks(Books):
@@ -84,17 +91,22 @@ class SQLiteBooks(Books):
 
     def write_back(self) -> None:
         """Put down what the steps changed."""
-        if touched := self.touched():
-            self.db.executemany(_WRITE_ACCOUNT, map(_account_row, touched))
-        if self._tallies:
-            self.db.executemany(
-                _ADD_TO_TALLY,
-                (
-                    (place, scope, more.bytes, more.objects, counted.bytes, counted.objects)
-                    for (place, scope), (more, counted) in self._tallies.items()
-                ),
+        self._upsert(_WRITE_ACCOUNTS, [_account_row(account) for account in self.touched()])
+        tallies, self._tallies = self._tallies, {}
+        self._upsert(
+            _ADD_TO_TALLIES,
+            [(*key, *more, *counted) for key, (more, counted) in tallies.items()],
+        )
+
+    def _upsert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        # A few rows in one statement: each statement hands the interpreter's lock around.
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            marks = f"({','.join('?' * len(part[0]))})"
+            self.db.execute(
+                statement.format(",".join([marks] * len(part))),
+                [value for row in part for value in row],
             )
-            self._tallies.clear()
 
     def use(self, place: str, name: str, scopes: Sequence[str], more: Amount) -> None:
         """Add to what the scopes use; `name` is where in the place."""
@@ -118,39 +130,66 @@ class SQLiteBooks(Books):
 
     def hold(
         self,
-        number: int,
-        place: str,
-        holds: Mapping[str, Amount],
-        deadline: float,
+        reservation: Reservation,
         *,
         known: Mapping[str, Amount],
-        effect: Effect | None = None,
     ) -> None:
-        """Hold so much under a number, where `known` is held already.
+        """Hold what a reservation says, where `known` is held under its number already.
 
         Raises:
             LimitExceeded: nothing was changed.
         """
-        if known:  # or making room could give this very reservation back
-            self.db.execute("UPDATE held SET deadline = ? WHERE number = ?", (deadline, number))
-        scopes = holds.keys() | known.keys()
-        self.reserve(
-            {scope: holds.get(scope, NOTHING) - known.get(scope, NOTHING) for scope in scopes}
-        )
-        values: tuple[object, ...] = (None,) * 6
-        if effect is not None:
-            before, after = effect.before, effect.after
-            values = (
+        holds = dict.fromkeys(reservation.scopes, reservation.held)
+        number, deadline = reservation.number, reservation.deadline
+        self._make_room(number, holds, known, deadline)
+        self._put(number, reservation.place, holds, deadline)
+
+    def hold_change(
+        self, change: Change, deadline: float, *, known: Mapping[str, Amount], atomic: bool
+    ) -> None:
+        """Record an intent, where `known` is held under its generation already.
+
+        Raises:
+            LimitExceeded: nothing was changed.
+        """
+        self._make_room(change.generation, _sum(change.held), known, deadline)
+        for number, effect, holds in zip(change.numbers, change.effects, change.held, strict=True):
+            siblings = [other for other in change.numbers if other != number] if atomic else []
+            self._put(
+                number,
+                change.place,
+                holds,
+                deadline,
                 effect.name,
-                json.dumps(effect.scopes),
-                before.bytes,
-                before.objects,
-                after.bytes,
-                after.objects,
+                _dump(effect.scopes),
+                json.dumps(siblings) if siblings else None,
+                *effect.before,
+                *effect.after,
             )
+
+    def _make_room(
+        self, number: int, holds: Mapping[str, Amount], known: Mapping[str, Amount], deadline: float
+    ) -> None:
+        if known:
+            # Or making room could give this very reservation back.
+            self.db.execute("UPDATE held SET deadline = ? WHERE number = ?", (deadline, number))
+            scopes = holds.keys() | known.keys()
+            holds = {
+                scope: holds.get(scope, NOTHING) - known.get(scope, NOTHING) for scope in scopes
+            }
+        self.reserve(holds)
+
+    def _put(
+        self,
+        number: int,
+        place: str,
+        holds: Mapping[str, Amount],
+        deadline: float,
+        *effect: object,
+    ) -> None:
         self.db.execute(
-            "INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-            (number, self.session, deadline, place, _dump_holds(holds), *values),
+            "INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            (number, self.session, deadline, place, _dump_holds(holds), *(effect or _NO_EFFECT)),
         )
 
     def park(self, number: int, deadline: float) -> None:
@@ -165,16 +204,38 @@ class SQLiteBooks(Books):
         row = self.db.execute(_END, (number,)).fetchall()
         return self._ended(row[0], found) if row else None
 
+    def end_change(self, change: Change, found: Sequence[Amount]) -> None:
+        """Like `end` for all of a change, from memory: nobody alters an intent."""
+        for number, effect, held, amount in zip(
+            change.numbers, change.effects, change.held, found, strict=True
+        ):
+            if self.db.execute("DELETE FROM held WHERE number = ?", (number,)).rowcount:
+                self.give_back(held)
+                self.use(change.place, effect.name, effect.scopes, amount - effect.before)
+
     def _ended(self, row: tuple[Any, ...], found: Amount | None) -> Repair | None:
-        number, place, holds, name, scopes, *numbers = row
-        self.reserve({scope: NOTHING - held for scope, held in _holds(holds).items()})
+        number, place, holds, name, scopes, siblings, *numbers = row
+        self.give_back(_holds(holds))
         if name is None:
             return None
         before, after = Amount(*numbers[:2]), Amount(*numbers[2:])
         if found is None:
             found = before
         self.use(place, name, json.loads(scopes), found - before)
+        if siblings is not None and before != after:
+            # What happened to this name happened to the others. They end in the same transaction:
+            # between the two halves of a move, somebody could take the room that it needs.
+            for sibling in json.loads(siblings):
+                self._end_sibling(sibling, happened=found != before)
         return Repair(name, number, before, after, found)
+
+    def _end_sibling(self, number: int, *, happened: bool) -> None:
+        for row in self.db.execute(_END, (number,)).fetchall():
+            _, place, holds, name, scopes, _, *numbers = row
+            self.give_back(_holds(holds))
+            if happened:
+                more = Amount(*numbers[2:]) - Amount(*numbers[:2])
+                self.use(place, name, json.loads(scopes), more)
 
     def open_changes(self, place: str, name: str) -> list[int]:
         """Return the numbers of intents for a name that nobody ended."""
@@ -256,23 +317,20 @@ class SQLiteBooks(Books):
         ).fetchone()
         return None if row is None else str(row[0])
 
-    def count_folder(
-        self, place: str, folder: str, subfolders: Iterable[str], found: Mapping[str, Amount]
-    ) -> None:
-        """Note what a folder holds directly, within the lock that keeps its changes waiting.
-
-        Intents for names in it that are still open need no other end: what they did, or did not,
-        has been counted.
-        """
+    def open_in_folder(self, place: str, folder: str) -> dict[str, int]:
+        """Return the open intents for names directly in a folder."""
         prefix = f"{folder}/" if folder else ""
-        names = self.db.execute(
-            "SELECT number, name FROM held WHERE place = ? AND name >= ?"
+        rows = self.db.execute(
+            "SELECT name, number FROM held WHERE place = ? AND name >= ?"
             " AND (? = '' OR name < ?)",  # "0" comes right after "/"
             (place, prefix, folder, f"{folder}0"),
         ).fetchall()
-        for number, name in names:
-            if "/" not in name[len(prefix) :]:
-                self.end(number)
+        return {name: number for name, number in rows if "/" not in name[len(prefix) :]}
+
+    def count_folder(
+        self, place: str, folder: str, subfolders: Iterable[str], found: Mapping[str, Amount]
+    ) -> None:
+        """Note what a folder holds directly, within the lock that keeps its changes waiting."""
         self.db.execute("DELETE FROM uncounted WHERE place = ? AND folder = ?", (place, folder))
         self.db.executemany(
             "INSERT INTO uncounted VALUES (?, ?)", ((place, each) for each in subfolders)
@@ -329,12 +387,14 @@ class SQLiteBooks(Books):
 
 
 def _account(row: tuple[Any, ...]) -> Account:
-    scope, hb, ho, sb, so, used_bytes, used_objects, reserved_bytes, reserved_objects, raised = row
+    scope, *limits, used_bytes, used_objects, reserved_bytes, reserved_objects, raised = row
     return Account(
         scope,
-        Limit(hb, ho, sb, so),
-        Amount(used_bytes, used_objects),
-        Amount(reserved_bytes, reserved_objects),
+        _limit(*limits),
+        used_bytes,
+        used_objects,
+        reserved_bytes,
+        reserved_objects,
         frozenset(raised.split(",")) if raised else frozenset(),
     )
 
@@ -347,12 +407,26 @@ def _account_row(account: Account) -> tuple[object, ...]:
         limit.hard_objects,
         limit.soft_bytes,
         limit.soft_objects,
-        account.used.bytes,
-        account.used.objects,
-        account.reserved.bytes,
-        account.reserved.objects,
-        ",".join(sorted(account.raised)),
+        account.used_bytes,
+        account.used_objects,
+        account.reserved_bytes,
+        account.reserved_objects,
+        ",".join(sorted(account.raised)) if account.raised else "",
     )
+
+
+def _sum(holds: Sequence[Mapping[str, Amount]]) -> Mapping[str, Amount]:
+    if len(holds) == 1:
+        return holds[0]
+    total: dict[str, Amount] = {}
+    for each in holds:
+        for scope, amount in each.items():
+            total[scope] = total.get(scope, NOTHING) + amount
+    return total
+
+
+_limit = lru_cache(maxsize=1024)(Limit)
+_dump = lru_cache(maxsize=1024)(json.dumps)
 
 
 def _holds(text: str) -> dict[str, Amount]:
@@ -360,4 +434,5 @@ def _holds(text: str) -> dict[str, Amount]:
 
 
 def _dump_holds(holds: Mapping[str, Amount]) -> str:
-    return json.dumps([(scope, held.bytes, held.objects) for scope, held in holds.items()])
+    parts = [f"[{_dump(scope)},{size},{objects}]" for scope, (size, objects) in holds.items()]
+    return f"[{','.join(parts)}]"

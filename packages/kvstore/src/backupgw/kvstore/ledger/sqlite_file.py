@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 
@@ -26,11 +27,12 @@ _SCHEMA = f"""
         PRIMARY KEY (place, scope)
     ) WITHOUT ROWID;
     -- Reservations (name is null) and intents. Session 0 is a process that died, null is nobody's.
+    -- Siblings are the other effects of a change that happens as one or not at all.
     CREATE TABLE held (
         number INTEGER PRIMARY KEY,
         session INTEGER, deadline REAL NOT NULL, place TEXT NOT NULL,
         holds TEXT NOT NULL,
-        name TEXT, scopes TEXT,
+        name TEXT, scopes TEXT, siblings TEXT,
         before_bytes INTEGER, before_objects INTEGER, after_bytes INTEGER, after_objects INTEGER
     );
     CREATE INDEX held_by_name ON held (place, name) WHERE name IS NOT NULL;
@@ -48,7 +50,10 @@ _SCHEMA = f"""
 def prepare(path: str) -> None:
     """Make the file, readable by its owner only, with its folder. Raises OSError."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # Never opened where it exists: closing it again would drop SQLite's locks on it, which belong
+    # to the process and not to a descriptor (sqlite.org/howtocorrupt.html, 2.2).
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def connect(path: str) -> sqlite3.Connection:

@@ -45,7 +45,7 @@ class SQLiteSession:
         self._on_alarm = on_alarm
         self._clock = clock
         self._alarms: deque[Alarm] = deque()
-        self._turns = Turns(self._transact)
+        self._turns = Turns(self._transact, self._emit)
         self._locks: ByteLocks | None = None
         self._db: sqlite3.Connection | None = None
         self._boot = boot_id()
@@ -72,6 +72,7 @@ class SQLiteSession:
             self._locks = ByteLocks(f"{self.path}-locks")
         except OSError as error:
             raise translate(error, self.path) from error
+        self._turns = Turns(self._transact, self._emit)
         _open_sessions.add(self)
         try:
             self.run(SQLiteBooks.reclaim)
@@ -83,6 +84,7 @@ class SQLiteSession:
         """Write down what is pending and end the session on record."""
         self.locks  # noqa: B018 - raises unless open
         try:
+            self._turns.end()
             if self._session:
                 self.run(lambda books: books.bury(books.session))
         except LedgerError as error:
@@ -120,7 +122,7 @@ class SQLiteSession:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: locks, turn and session are the parent's."""
-        self._turns = Turns(self._transact)
+        self._turns = Turns(self._transact, self._emit)
         self._alarms.clear()
         self._session = 0
         if self._locks is not None:
@@ -136,15 +138,12 @@ class SQLiteSession:
             LedgerError: the transaction failed; nothing happened.
             BackendError: the work raised it.
         """
-        try:
-            return self._turns.run(Step(work))
-        finally:
-            self._emit()
+        return self._turns.run(Step(work))
 
-    def post(self, work: Callable[[SQLiteBooks], object]) -> None:
-        """Have the work done now or soon; it is remembered while transactions fail."""
-        self._turns.post(Step(work, keep=True))
-        self._emit()
+    def post(self, work: Callable[[SQLiteBooks], object], *, linger: bool = False) -> None:
+        """Have the work done now, or soon if it may `linger`; it is remembered while transactions
+        fail."""
+        self._turns.post(Step(work, keep=True), linger=linger)
 
     def _emit(self) -> None:
         while self._alarms:
@@ -191,10 +190,17 @@ class SQLiteSession:
             books.write_back()
             db.execute("COMMIT")
         except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            self._roll_back(db)
             raise
         return alarms
+
+    def _roll_back(self, db: sqlite3.Connection) -> None:
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            logger.warning("the ledger %s is opened anew: %s", self.path, error)
+            self._disconnect()
 
     def _begin_session(self, db: sqlite3.Connection, locks: ByteLocks) -> None:
         """Put on record, durably, that this process has the ledger open."""
@@ -205,8 +211,12 @@ class SQLiteSession:
             assert session is not None
             locks.begin_session(session)
             db.execute("COMMIT")
+        except BaseException:
+            self._roll_back(db)  # the level cannot be set within a transaction
+            raise
         finally:
-            db.execute("PRAGMA synchronous = NORMAL")
+            if self._db is not None:
+                db.execute("PRAGMA synchronous = NORMAL")
         self._session = session
 
 

@@ -4,7 +4,8 @@ A transaction costs much the same for one step as for ten. Steps are queued; the
 the turn takes the whole queue into one transaction, and the others find theirs done when their
 turn comes. A step that nobody waits for (a settle: its intent is on record, so it cannot be lost)
 is done at once when the ledger is free, and else by whoever has the turn, who looks at the queue
-again after giving it up.
+again after giving it up. One that is in no hurry either lingers until the next transaction takes it
+along; where none comes in time, a thread that otherwise sleeps sees to it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from .sqlite_books import SQLiteBooks
 
 MOST_AT_ONCE = 256
 """Steps in a transaction, so that other processes get at the ledger too."""
+
+LINGER = 0.05
+"""Seconds that a step lingers where no other transaction takes it along."""
 
 MOST_KEPT = 10_000
 """Steps remembered while the ledger cannot be written."""
@@ -54,14 +58,22 @@ class Turns:
     Args:
         transact: does the steps in one transaction, setting `result` or `error` of each. It raises
             when the transaction failed: then nothing of it happened.
+        after: called after transactions, by a thread that has not got the turn.
     """
 
-    def __init__(self, transact: Callable[[Sequence[Step[Any]]], None]) -> None:
+    def __init__(
+        self, transact: Callable[[Sequence[Step[Any]]], None], after: Callable[[], None]
+    ) -> None:
         self._transact = transact
+        self._after = after
         self._queue: deque[Step[Any]] = deque()
         self._kept: deque[Step[Any]] = deque()
         self.turn = threading.Lock()
         """Held while a transaction is under way."""
+        self._lingering: deque[Step[Any]] = deque()
+        self._wake = threading.Event()
+        self._ending = threading.Event()
+        self._flusher: threading.Thread | None = None
 
     def run(self, step: Step[T]) -> T:
         """Do the step and return its result, or raise what it or its transaction raised."""
@@ -70,14 +82,54 @@ class Turns:
             while not step.done:
                 self._take()
         self._sweep()
+        self._after()
         if step.error is not None:
             raise step.error
         return step.result
 
-    def post(self, step: Step[Any]) -> None:
-        """Have the step done without waiting for others. Never raises for the transaction."""
+    def post(self, step: Step[Any], *, linger: bool = False) -> None:
+        """Have the step done without waiting for others, or in a while if it may `linger`.
+
+        Never raises for the transaction.
+        """
+        if linger:
+            self._lingering.append(step)
+            if not self._wake.is_set():
+                self._wake.set()
+                if self._flusher is None:
+                    self._start_flusher()
+            return
         self._queue.append(step)
         self._sweep()
+        self._after()
+
+    def end(self) -> None:
+        """Do what lingers, and stop the thread that would have."""
+        self._ending.set()
+        self._wake.set()
+        if self._flusher is not None:
+            self._flusher.join()
+        while self._lingering:
+            with self.turn:
+                self._take()
+
+    def _start_flusher(self) -> None:
+        with self.turn:
+            if self._flusher is None:
+                self._flusher = threading.Thread(
+                    target=self._flush, name="ledger-flusher", daemon=True
+                )
+                self._flusher.start()
+
+    def _flush(self) -> None:
+        while self._wake.wait() and not self._ending.wait(LINGER):
+            self._wake.clear()
+            if self._ending.is_set():
+                return  # its wake-up may just have been cleared
+            while self._lingering:
+                with self.turn:
+                    self._take()
+                self._after()
 
     def _sweep(self) -> None:
         """Do what was queued while the turn was taken and nobody waits for."""
@@ -92,6 +144,8 @@ class Turns:
         batch: list[Step[Any]] = []
         while self._kept and len(batch) < MOST_AT_ONCE // 4:
             batch.append(self._kept.popleft())
+        while self._lingering and len(batch) < MOST_AT_ONCE // 2:
+            batch.append(self._lingering.popleft())
         while self._queue and len(batch) < MOST_AT_ONCE:
             batch.append(self._queue.popleft())
         try:
