@@ -1,0 +1,115 @@
+"""A gateway's process under quota, for tests that kill it: many threads, random bodies.
+
+    python -m tests.kvstore.quota_traffic FOLDER SEED THREADS OPERATIONS
+
+Prints a line for each operation that came to an end, so that who reads them can kill it at any
+point; ends with an exit code other than 0 when a limit was passed.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from pathlib import Path
+
+from tests.kvstore import quota_place
+
+from backupgw.kvstore.backends.errors import ObjectNotFound, QuotaExceeded
+from backupgw.kvstore.layers.quota import QuotaLayer
+from backupgw.kvstore.layers.quota_writer import UNRESERVED
+from backupgw.kvstore.ledger import SQLiteLedger
+
+NAMES = 400
+
+
+class LimitPassedError(Exception):
+    """What must never happen."""
+
+
+class Client(threading.Thread):
+    """Uploads bodies of a size that nobody knows beforehand, and changes what is there."""
+
+    def __init__(self, place: QuotaLayer, ledger: SQLiteLedger, seed: int, operations: int) -> None:
+        super().__init__()
+        self.failure: BaseException | None = None
+        self._place = place
+        self._ledger = ledger
+        self._random = random.Random(seed)
+        self._operations = operations
+
+    def run(self) -> None:
+        try:
+            for _ in range(self._operations):
+                self._operate()
+                self._check()
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _pick(self) -> str:
+        number = self._random.randrange(NAMES)
+        return f"user{number % 3}/repo{number % 2}/data/{number % 7:02}/{number}"
+
+    def _operate(self) -> None:
+        try:
+            match self._random.randrange(10):
+                case 0:
+                    self._place.delete(self._pick())
+                case 1:
+                    self._place.move(self._pick(), self._pick())
+                case 2:
+                    self._place.copy(self._pick(), self._pick())
+                case 3:
+                    self._die()
+                case _:
+                    self._upload()
+        except ObjectNotFound:
+            done = "found nothing"
+        except QuotaExceeded:
+            done = "refused"
+        else:
+            done = "done"
+        print(done, flush=True)
+
+    def _body(self) -> list[bytes]:
+        """Chunks of 0 bytes to a few steps of the reservation, mostly small."""
+        size = int(self._random.paretovariate(0.7) * 2000) % (5 * UNRESERVED)
+        chunk = 1 + self._random.randrange(UNRESERVED)
+        return [bytes(min(chunk, size - start)) for start in range(0, size, chunk)]
+
+    def _upload(self) -> None:
+        with self._place.open_writer(self._pick()) as writer:
+            for chunk in self._body():
+                writer.write(chunk)
+
+    def _die(self) -> None:
+        """Be a client that goes away: mostly seen by the gateway, sometimes not."""
+        writer = self._place.open_writer(self._pick())
+        body = self._body()
+        for chunk in body[: 1 + len(body) // 2]:
+            writer.write(chunk)
+        if self._random.randrange(3):
+            writer.abort()
+
+    def _check(self) -> None:
+        usage = self._ledger.usage("server")
+        limit = usage.limit.hard_bytes
+        if limit is not None and usage.used.bytes + usage.reserved.bytes > limit:
+            raise LimitPassedError(usage)
+
+
+def serve(folder: Path, seed: int, threads: int, operations: int) -> int:
+    with quota_place.ledger_of(folder) as ledger, quota_place.layer_of(folder, ledger) as place:
+        clients = [
+            Client(place, ledger, seed * 1000 + number, operations) for number in range(threads)
+        ]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+    return 1 if any(client.failure for client in clients) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(serve(Path(sys.argv[1]), *map(int, sys.argv[2:])))

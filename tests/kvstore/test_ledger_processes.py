@@ -1,0 +1,126 @@
+"""Many processes against one limit, some of them killed: never passed, and exact afterwards.
+
+A few rounds each; with BACKUPGW_SOAK=1 as many as a release has to stand.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from tests.kvstore import quota_place
+
+from backupgw.kvstore.ledger import Limit, SQLiteLedger
+from backupgw.kvstore.names import is_reserved
+
+SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
+LIMIT = 3 << 20
+OBJECTS = 150
+
+
+@contextmanager
+def running(
+    folder: Path, seed: int, threads: int, operations: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    arguments = [str(folder), str(seed), str(threads), str(operations)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.kvstore.quota_traffic", *arguments],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def kill_after(process: subprocess.Popen[bytes], operations: int) -> None:
+    """Kill it in the middle of whatever it does after so many operations."""
+    assert process.stdout is not None
+    for _ in range(operations):
+        if not process.stdout.readline():
+            break
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    quota_place.make(tmp_path)
+    with quota_place.ledger_of(tmp_path) as ledger:
+        ledger.set_limit("server", Limit(hard_bytes=LIMIT, hard_objects=OBJECTS))
+        with quota_place.layer_of(tmp_path, ledger):
+            pass  # counted once, so that nothing but the ledger's own care keeps it right
+    return tmp_path
+
+
+def compare(folder: Path) -> None:
+    """After a restart, without counting, the ledger is the place to the byte."""
+    with quota_place.ledger_of(folder) as ledger:
+        assert not ledger.needs_reconcile("")
+        with quota_place.layer_of(folder, ledger) as place:
+            found = quota_place.on_disk(folder)
+            assert quota_place.in_ledger(ledger) == found
+            assert quota_place.nothing_reserved(ledger)
+            assert found["server"].bytes <= LIMIT
+            assert found["server"].objects <= OBJECTS
+            assert place.reconcile().corrections == []
+
+
+def make_room(folder: Path, random_: random.Random) -> None:
+    """Delete most of what is there, so that the next round runs into the limit anew."""
+    with quota_place.ledger_of(folder) as ledger, quota_place.layer_of(folder, ledger) as place:
+        root = folder / "store"
+        for path in sorted(root.rglob("*")):
+            if not path.is_file() or is_reserved(path.name):
+                continue  # what the killed wrote has no name yet
+            if random_.random() < 0.7:
+                place.delete(path.relative_to(root).as_posix())
+
+
+@pytest.mark.timeout(7200 if SOAK else 300)
+def test_four_processes_of_sixteen_threads_never_pass_the_limit(folder: Path) -> None:
+    random_ = random.Random(20)
+    outcomes = []
+    for number in range(200 if SOAK else 3):
+        with ExitStack() as stack:
+            processes = [
+                stack.enter_context(running(folder, number * 10 + each, 16, 12))
+                for each in range(4)
+            ]
+            kill_after(processes.pop(), random_.randrange(16 * 12))
+            for process in processes:
+                output, _ = process.communicate(timeout=240)
+                assert process.returncode == 0
+                outcomes += output.split(b"\n")
+        compare(folder)
+        make_room(folder, random_)
+    assert outcomes.count(b"refused") > 10, "the limit was never reached: this shows nothing"
+    assert outcomes.count(b"done") > 10
+
+
+@pytest.mark.timeout(7200 if SOAK else 300)
+def test_a_kill_at_any_point_leaves_nothing_that_recover_does_not_settle(folder: Path) -> None:
+    random_ = random.Random(7)
+    for number in range(1000 if SOAK else 12):
+        with running(folder, number, 6, 100_000) as process:
+            kill_after(process, random_.randrange(1, 120))
+        compare(folder)
+        if number % 10 == 9:
+            make_room(folder, random_)
+
+
+def test_without_recover_the_drift_is_what_the_dead_have_on_record(folder: Path) -> None:
+    with running(folder, 3, 6, 100_000) as process:
+        kill_after(process, 60)
+    ledger = SQLiteLedger(str(folder / "state" / "ledger.sqlite3"))
+    with ledger:
+        usage = ledger.usage("server")
+        found = quota_place.on_disk(folder)["server"]
+        assert found.bytes <= usage.used.bytes + usage.reserved.bytes <= LIMIT

@@ -1,0 +1,112 @@
+"""Many threads share a ledger's transactions, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+
+from backupgw.kvstore.ledger import LedgerFull, turns
+from backupgw.kvstore.ledger.turns import Step, Turns
+
+
+def nothing() -> None:
+    return None
+
+
+def nothing_with(_: object) -> None:
+    return None
+
+
+class Signalling(deque[Step[Any]]):
+    """A queue that tells when eight wait in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eight = threading.Event()
+
+    def append(self, step: Step[Any]) -> None:
+        super().append(step)
+        if len(self) == 8:
+            self.eight.set()
+
+
+class Record:
+    """Takes steps as a ledger's transactions would."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.full = False
+
+    def __call__(self, steps: Sequence[Step[Any]]) -> None:
+        if self.full:
+            raise LedgerFull("no room")
+        self.batches.append(len(steps))
+        for step in steps:
+            step.result = step.work(None)  # type: ignore[arg-type]  # these need no books
+
+
+def test_closing_never_hangs_however_it_meets_what_lingers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "LINGER", 0.0001)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    done: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        done.append(number)
+
+    def cycle() -> None:
+        for number in range(3000):
+            queue = Turns(Record(), nothing)
+            queue.post(Step(partial(note, number)), linger=True)
+            for _ in range(number % 100):
+                queue.post(Step(nothing_with), linger=False)
+            queue.end()
+
+    thread = threading.Thread(target=cycle, daemon=True)
+    thread.start()
+    thread.join(60)
+    sys.setswitchinterval(before)
+    assert not thread.is_alive()
+    assert done == list(range(3000))
+
+
+def test_those_who_wait_share_a_transaction() -> None:
+    record = Record()
+    queue = Turns(record, nothing)
+    waiting = queue._queue = Signalling()
+    results: list[int] = []
+
+    def ask(number: int) -> None:
+        results.append(queue.run(Step(lambda _: number)))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    with queue.turn:  # a transaction is under way
+        for thread in threads:
+            thread.start()
+        assert waiting.eight.wait(60)
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == list(range(8))
+    assert record.batches == [8]
+
+
+def test_what_nobody_waits_for_is_kept_while_the_ledger_cannot_be_written() -> None:
+    record = Record()
+    queue = Turns(record, nothing)
+    done: list[str] = []
+    record.full = True
+    queue.post(Step(lambda _: done.append("posted"), keep=True))
+    with pytest.raises(LedgerFull):
+        queue.run(Step(lambda _: done.append("asked")))
+    assert done == []
+    record.full = False
+    queue.run(Step(lambda _: done.append("asked again")))
+    assert done == ["posted", "asked again"]
