@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from backupgw.runtime.command import Command, global_options
+
+if TYPE_CHECKING:
+    from backupgw.runtime.settings import Settings
 
 _PLACE = "path"
 """Name of the place that --path makes."""
@@ -88,8 +90,31 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Serve until stopped; return the exit status."""
     from backupgw.runtime.commands.serve import serve
+    from backupgw.runtime.settings import load
 
-    return serve(options, overrides(options), only="rest")
+    wanted = overrides(options)
+    if options.tls:
+        wanted |= _certificate(load(options.config, wanted))
+    return serve(options, wanted, only="rest")
+
+
+def _certificate(settings: Settings) -> dict[str, Any]:
+    """Return rest-server's names for the pair that --tls needs, where none were given."""
+    from backupgw.runtime.settings_sources import Flag
+
+    from .settings import RestSettings
+    from .start import place_folder
+
+    rest = settings.section("rest", RestSettings)
+    folder = place_folder(settings)
+    if folder is None:
+        return {}
+    names = {"tls_cert": "public_key", "tls_key": "private_key"}
+    return {
+        f"rest.{key}": Flag("--tls", str(folder / name))
+        for key, name in names.items()
+        if getattr(rest, key) is None
+    }
 
 
 def overrides(options: Namespace) -> dict[str, Any]:
@@ -108,13 +133,8 @@ def overrides(options: Namespace) -> dict[str, Any]:
         flag("rest.place", "--path", _PLACE)
     if options.no_verify_upload is not None:
         flag("rest.verify_upload", "--no-verify-upload", not options.no_verify_upload)
-    if options.tls:
-        base = Path(options.path) if options.path is not None else Path("data")
-        flag("rest.tls_cert", "--tls", options.tls_cert or str(base / "public_key"))
-        flag("rest.tls_key", "--tls", options.tls_key or str(base / "private_key"))
-    else:
-        flag("rest.tls_cert", "--tls-cert", options.tls_cert)
-        flag("rest.tls_key", "--tls-key", options.tls_key)
+    flag("rest.tls_cert", "--tls-cert", options.tls_cert)
+    flag("rest.tls_key", "--tls-key", options.tls_key)
     if options.group_accessible_repos:
         flag("rest.socket_mode", "--group-accessible-repos", 0o660)
     for name, key in {

@@ -170,7 +170,7 @@ def _limited(settings: Settings, backend: Backend) -> QuotaLayer:
     """Return the place with the limit of --max-size in front of it."""
     rest = settings.section("rest", RestSettings)
     try:
-        path = quota.ledger_path(_folder(settings), rest.ledger)
+        path = quota.ledger_path(place_folder(settings), rest.ledger)
     except ValueError as error:
         raise settings.mistake(f"{error}; set ledger in [rest]", "rest", "max_size") from error
     except OSError as error:
@@ -183,7 +183,7 @@ def _limited(settings: Settings, backend: Backend) -> QuotaLayer:
     return quota.limited(backend, path)
 
 
-def _folder(settings: Settings) -> Path | None:
+def place_folder(settings: Settings) -> Path | None:
     """Return the folder of a place on local disk."""
     url = settings.places[settings.section("rest", RestSettings).place].url
     return Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
@@ -201,7 +201,7 @@ def _identification(settings: Settings) -> _Identification:
         return _Identification(None, None)
     if rest.proxy_auth_username is not None:
         return _Identification(None, rest.proxy_auth_username.lower().encode())
-    folder = _folder(settings)
+    folder = place_folder(settings)
     path = rest.htpasswd_file or (folder / HTPASSWD if folder is not None else None)
     if path is not None and (path.exists() or rest.htpasswd_file is not None):
         return _Identification(path, None)
@@ -266,7 +266,7 @@ def _instructions(settings: Settings, who: _Identification) -> str:
     else:
         host = address if not address.startswith(":") else f"THIS-MACHINE{address}"
         url = f"rest:{scheme}://{host}/{owner}my-machine/"
-    folder = _folder(settings)
+    folder = place_folder(settings)
     lines = [
         f"Serving restic repositories in {folder or settings.places[rest.place].url}.",
         "In another terminal, line by line or all at once:",

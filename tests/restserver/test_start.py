@@ -1,0 +1,153 @@
+"""How `backupgw rest serve` starts, and when it refuses to: one line that says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.servers.gateway import Gateway
+from tests.servers.tls import Certificate
+
+from backupgw.restserver import cli
+
+COMMAND = [str(Path(sys.executable).parent / "backupgw"), "rest", "serve"]
+
+
+def refused(folder: Path, *flags: str) -> str:
+    """Start a server that must not start; return what it says."""
+    ended = subprocess.run(
+        [*COMMAND, "--path", str(folder / "data"), *flags],
+        cwd=folder,
+        env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode in (1, 2), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    return ended.stderr
+
+
+@pytest.mark.parametrize("listen", [":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:8000"])
+def test_without_passwords_it_does_not_listen_to_others(tmp_path: Path, listen: str) -> None:
+    said = refused(tmp_path, "--listen", listen)
+    assert f"{listen} can be reached by others" in said
+    assert "htpasswd -B -c" in said
+    assert "--no-auth" in said
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "localhost:0", "unix:s"])
+def test_without_passwords_it_listens_to_this_machine(tmp_path: Path, listen: str) -> None:
+    started = subprocess.Popen(
+        [*COMMAND, "--path", str(tmp_path / "data"), "--listen", listen],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stderr is not None
+    with started:
+        assert started.stderr.readline().startswith("start server on ")
+        started.terminate()
+    assert started.returncode == 0
+    assert (tmp_path / "data").is_dir()
+
+
+def test_a_socket_handed_over_is_no_way_around(tmp_path: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        code = (
+            "import os, sys\n"
+            "os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True)\n"
+            "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '1'}\n"
+            "os.execv(sys.argv[2], sys.argv[2:])\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(listener.fileno()), *COMMAND, "--path", "data"],
+            cwd=tmp_path,
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert ended.returncode == 1
+    assert "can be reached by others" in ended.stderr
+
+
+def test_a_password_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    said = refused(tmp_path, "--listen", "127.0.0.1:0", "--htpasswd-file", "missing")
+    assert "missing" in said
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-auth",)], ids=["no file", "no-auth"])
+def test_private_repositories_need_users(tmp_path: Path, flags: Sequence[str]) -> None:
+    assert "private" in refused(tmp_path, "--private-repos", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--listen", "nonsense"), "has no port"),
+        (("--listen", "127.0.0.1:99999"), "is no port"),
+        (("--max-size", "-1"), "at least 0"),
+        (("--max-size", "much"), "invalid int value"),
+        (("--tls-min-ver", "1.1"), "1.2"),
+        (("--append-only=perhaps",), "neither true nor false"),
+        (("--proxy-auth-username", "a b"), "proxy_auth_username"),
+        (("--log", "missing/log"), "missing/log"),
+        (("--tls",), "public_key"),
+        (("--tls", "--tls-cert", "x"), "x"),
+        (("--unknown",), "--unknown"),
+    ],
+)
+def test_a_wrong_flag_is_named(tmp_path: Path, flags: Sequence[str], said: str) -> None:
+    assert said in refused(tmp_path, *flags)
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("not a folder")
+    assert "is not a folder" in refused(tmp_path)
+
+
+def test_links_that_are_not_followed_are_named(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "alice").mkdir(parents=True)
+    (tmp_path / "data" / "alice" / "laptop").symlink_to(tmp_path / "elsewhere")
+    with Gateway(tmp_path / "data") as server:
+        server.stop()
+        said = server.process.output
+    assert "alice/laptop" in said
+    assert str(tmp_path / "elsewhere") in said
+    assert "follow" in said
+
+
+def test_tls_finds_rest_servers_file_names(tmp_path: Path, certificate: Certificate) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copy(certificate.chain, data / "public_key")
+    shutil.copy(certificate.key, data / "private_key")
+    started = subprocess.Popen(
+        [*COMMAND, "--path", "data", "--listen", "127.0.0.1:0", "--tls"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stderr is not None
+    with started:
+        assert started.stderr.readline().startswith("start server on ")
+        started.terminate()
+
+
+def test_flags_may_say_true_or_false() -> None:
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser()
+    cli.configure(parser)
+    parsed = parser.parse_args(["serve", "--append-only=false", "--no-verify-upload=true", "--tls"])
+    found = {key: flag.value for key, flag in cli.overrides(parsed).items()}
+    assert found == {"rest.append_only": False, "rest.verify_upload": False, "rest.tls": True}
