@@ -47,7 +47,12 @@ WANTED = (
     Wanted(peers.RCLONE, "rclone", NEW_SUITE, "rclone", ("version",)),
 )
 
-SYSTEM = {"strace": "strace", "dmsetup": "dmsetup", "mkfs.ext4": "e2fsprogs"}
+SYSTEM = {
+    "strace": "strace",
+    "dmsetup": "dmsetup",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.btrfs": "btrfs-progs",
+}
 """Programs that tests marked `root` need, and their Debian packages."""
 
 UML = {"linux.uml": "user-mode-linux", "mkfs.xfs": "xfsprogs", "modprobe": "kmod"}

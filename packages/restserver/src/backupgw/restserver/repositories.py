@@ -14,7 +14,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from backupgw.kvstore.backends.base import Backend, ItemInfo, Writer
-from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, ObjectNotFound
+from backupgw.kvstore.backends.errors import (
+    BackendError,
+    ContentMismatch,
+    ObjectExists,
+    ObjectNotFound,
+)
 
 from .paths import TYPES, Kind, Target, is_id
 
@@ -156,7 +161,7 @@ class Upload:
         if self._writer is None:
             if self._compare.hexdigest() != self._id:
                 raise ObjectExists("an object of that name exists, and this is not its content")
-            return Outcome.IDENTICAL
+            return self._promise_stored()
         try:
             self._writer.commit()
         except ObjectExists:
@@ -195,7 +200,7 @@ class Upload:
             raise ObjectExists("the repository has a config already")
         if self._stored_is_sound():
             writer.abort()
-            return Outcome.IDENTICAL
+            return self._promise_stored()
         if not self._verify:
             # Nobody has hashed this body: it must not push anything aside.
             raise ObjectExists("an object of that name exists, and it does not hash to its name")
@@ -210,5 +215,15 @@ class Upload:
             if not self._stored_is_sound():
                 raise
             writer.abort()
-            return Outcome.IDENTICAL
+            return self._promise_stored()
         return Outcome.REPAIRED
+
+    def _promise_stored(self) -> Outcome:
+        """The client may forget the object, so another's upload must be as durable as our own."""
+        try:
+            self._backend.sync(self._name)
+        except ObjectNotFound as error:
+            raise BackendError(
+                f"{self._name} was removed while it was being uploaded again", retryable=True
+            ) from error
+        return Outcome.IDENTICAL

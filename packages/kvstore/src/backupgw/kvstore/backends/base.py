@@ -135,7 +135,8 @@ class Writer(ABC):
 
     @abstractmethod
     def commit(self) -> None:
-        """Make the value visible, durably. After an error nothing was stored.
+        """Make the value visible, durably. After an error nothing was stored, unless the place
+        broke down while it was acknowledging: then the value may be there, but never a part of it.
 
         Raises:
             ObjectExists: opened with if_absent, and an item of that name exists. The writer is
@@ -290,6 +291,17 @@ class Backend(ABC):
         The default never waits: it knows nothing. Raises what open_reader raises.
         """
         return None
+
+    def sync(self, name: str) -> None:
+        """Make sure that the item seen at `name` outlasts a power loss, whoever wrote it.
+
+        For those who promise an item that they did not write themselves: its writer may be between
+        naming it and syncing, or may have died there. Nothing to do where a place shows only what
+        it has acknowledged.
+
+        Raises:
+            ObjectNotFound: there is no such item.
+        """
 
     def resume_writer(self, token: str) -> Writer:
         """Carry on a checkpointed write.

@@ -422,6 +422,21 @@ class PosixFS(Backend):
 
     # -- optional operations
 
+    def sync(self, name: str) -> None:
+        check_path(name)
+        if not self._sync:
+            return
+        with self._parent(name) as (folder, _):
+            try:
+                fd = self._root.open(name, _READ)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                os.fsync(folder)
+            except OSError as error:
+                raise translate(error, name) from error
+
     def quota(self) -> Quota:
         try:
             usage = os.statvfs(self._root.fd)

@@ -88,5 +88,8 @@ class Layer(Backend):
     def move(self, name: str, new_name: str) -> None:
         self.inner.move(name, new_name)
 
+    def sync(self, name: str) -> None:
+        self.inner.sync(name)
+
     def reap(self, older_than: float) -> int:
         return self.inner.reap(older_than)
