@@ -55,13 +55,20 @@ class Access:
         if self.anonymous:
             return ""
         if self.user_header is not None:
-            name = _header(scope, self.user_header)
-            if not name:
-                raise Refused(401, "the proxy named no user", [CHALLENGE])
-            return name.decode("utf-8", "replace")
+            return self._named_by_proxy(scope)
         if self.authenticator is None:
             return None
         return self.authenticator.authenticate_cached(_header(scope, b"authorization"))
+
+    def _named_by_proxy(self, scope: Scope) -> str:
+        # Two headers: the client sent one, and the proxy added its own instead of replacing it.
+        names = [value for key, value in scope["headers"] if key == self.user_header]
+        try:
+            if len(names) == 1 and names[0]:
+                return str(names[0], "utf-8")
+        except UnicodeDecodeError as error:
+            raise Refused(401, "the proxy named a user in no known encoding") from error
+        raise Refused(401, "the proxy named no user, or several", [CHALLENGE])
 
     async def identify(self, scope: Scope) -> str:
         """Return the user whose password was given.

@@ -1,0 +1,66 @@
+"""Who a request comes from when a proxy says so, and what a user may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backupgw.restserver.access import Access, Refused
+from backupgw.restserver.paths import Target, parse
+
+
+def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {"type": "http", "headers": list(headers)}
+
+
+def target(path: str) -> Target:
+    found = parse(path.encode())
+    assert found is not None
+    return found
+
+
+PROXY = Access(None, user_header=b"x-user")
+
+
+def test_the_proxys_header_names_the_user() -> None:
+    assert PROXY.known_user(scope((b"x-user", b"alice"), (b"host", b"x"))) == "alice"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ((b"x-user", b""),),
+        ((b"x-user", b"admin"), (b"x-user", b"alice")),
+        ((b"x-user", b"\xff"),),
+        ((b"authorization", b"Basic YWxpY2U6"),),
+    ],
+)
+def test_a_missing_doubled_or_broken_header_is_nobody(
+    headers: tuple[tuple[bytes, bytes], ...],
+) -> None:
+    with pytest.raises(Refused) as refused:
+        PROXY.known_user(scope(*headers))
+    assert refused.value.status == 401
+
+
+def test_private_repositories_are_below_the_users_name() -> None:
+    access = Access(None, user_header=b"x-user", private=True)
+    access.check("alice", "GET", target("/alice/config"))
+    access.check("alice", "POST", target("/alice/laptop/"))
+    for path in ("/bob/config", "/config", "/", "/alicebob/config", "/Alice/config"):
+        with pytest.raises(Refused):
+            access.check("alice", "GET", target(path))
+    with pytest.raises(Refused):
+        access.check("", "GET", target("/config"))
+
+
+def test_append_only_deletes_locks_alone() -> None:
+    access = Access(None, append_only=True)
+    access.check("", "DELETE", target(f"/r/locks/{'0' * 64}"))
+    access.check("", "POST", target(f"/r/data/{'0' * 64}"))
+    for path in (f"/r/data/{'0' * 64}", f"/r/snapshots/{'0' * 64}", "/r/config"):
+        with pytest.raises(Refused) as refused:
+            access.check("", "DELETE", target(path))
+        assert refused.value.status == 403
