@@ -8,6 +8,8 @@ Whatever passes here names something beneath the root of a place: no segment is 
 
 from __future__ import annotations
 
+import re
+
 RESERVED_PREFIX = ".backupgw"
 """No protocol reaches a name with a segment that starts like this: temporary files, trash and
 quarantine live under such names."""
@@ -22,6 +24,12 @@ MAX_KEY_LENGTH = 100
 """borgstore 0.7's limit, in characters."""
 
 
+_PLAIN = re.compile(
+    r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,254})*\Z", re.ASCII
+)
+"""Paths that break no rule at a glance: one match costs a third of the checks one by one."""
+
+
 class InvalidName(ValueError):
     """A name that no backend accepts; the message says which rule it breaks."""
 
@@ -33,6 +41,8 @@ def check_path(path: str) -> str:
     """
     if not isinstance(path, str):
         raise TypeError(f"a name must be str, not {type(path).__name__}")
+    if len(path) <= MAX_PATH_BYTES and _PLAIN.match(path):
+        return path
     try:
         encoded = path.encode()
     except UnicodeEncodeError:

@@ -38,7 +38,7 @@ UPLOAD_BATCH = 1 << 20
 """Bytes gathered from the socket before a thread hashes and writes them: a thread hop costs about
 as much as hashing 100 KB."""
 
-DOWNLOAD_CHUNK = 256 << 10
+DOWNLOAD_CHUNK = 512 << 10
 """Bytes read and handed to the socket at a time."""
 
 LIST_V2 = b"application/vnd.x.restic.rest.v2"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -37,15 +38,27 @@ class _OpenHow(ctypes.Structure):
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
-_HOW_SIZE = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.POINTER(_OpenHow),
+    ctypes.c_size_t,
+)
+_HOW_SIZE = ctypes.sizeof(_OpenHow)
+
+
+@functools.cache
+def _how(flags: int, mode: int, resolve: int) -> ctypes._Pointer[_OpenHow]:
+    """Return the record for openat2, which only reads it; there are a dozen different ones."""
+    return ctypes.pointer(_OpenHow(flags, mode, resolve))
 
 
 def _openat2(root: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
-    how = _OpenHow(flags, mode, resolve)
+    how = _how(flags, mode, resolve)
     while True:
-        fd: int = _syscall(
-            ctypes.c_long(_SYS_OPENAT2), ctypes.c_int(root), path, ctypes.byref(how), _HOW_SIZE
-        )
+        fd: int = _syscall(_SYS_OPENAT2, root, path, how, _HOW_SIZE)
         if fd >= 0:
             return fd
         code = ctypes.get_errno()
