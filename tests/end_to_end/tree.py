@@ -58,7 +58,7 @@ def build_small(root: Path) -> None:
 def change(root: Path, seed: int) -> None:
     """Edit, add, remove, rename and re-mode files, as a day's work does."""
     source = random.Random(seed)
-    files = sorted(path for path in root.rglob("*") if _plain(path))
+    files = sorted(path for path in root.rglob("*") if _plain(path) and os.access(path, os.W_OK))
     for path in source.sample(files, min(60, len(files))):
         what = source.randrange(5)
         if what == 0:

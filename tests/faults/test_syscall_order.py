@@ -47,10 +47,13 @@ def trace(program: Program, root: Path, send: Callable[[Client], list[int]]) -> 
         tracing = Trace(server.pid, root / "trace")
         with tracing:
             statuses = send(client)
+            # A client can have its answer before strace has seen the call that sent it return.
+            # Whoever answers again has returned; of this one, strace may or may not see the end.
+            assert client.create("there") == 200
     assert statuses == [200] * len(statuses), client.said
     requests = by_answer(tracing.calls())
-    assert len(requests) == len(statuses), "strace saw another number of answers"
-    return requests
+    assert len(requests) - len(statuses) in (0, 1), "strace saw another number of answers"
+    return requests[: len(statuses)]
 
 
 def place(root: Path, path: str) -> Path:

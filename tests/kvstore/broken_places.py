@@ -157,6 +157,17 @@ class LooksBeforeItLeaps(Wrapping):
         return self.writer(self, Memory.open_writer(self, name), name, **options)
 
 
+@breaks("atomicity.commit_again_after_the_old_was_removed")
+class GivesUpWhenItIsRefused(Wrapping):
+    class writer(WrappedWriter):  # noqa: N801
+        def commit(self) -> None:
+            try:
+                self.inner.commit()
+            except ObjectExists:
+                self.inner.abort()
+                raise
+
+
 class FollowingReader(MemoryReader):
     """Looks the item up at every read."""
 

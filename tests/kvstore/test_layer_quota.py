@@ -246,6 +246,20 @@ class TestRefusals:
         with pytest.raises(QuotaExceeded):
             place.move("alice/main/data", "alice/main/locks/1")
 
+    def test_commit_goes_on_once_the_name_is_free(
+        self, place: QuotaLayer, check: Callable[[], None]
+    ) -> None:
+        content = b"y" * (UNRESERVED + 1)
+        writer = place.open_writer("alice/a", size=len(content), if_absent=True)
+        writer.write(content)
+        place.store("alice/a", b"in the way")
+        with pytest.raises(ObjectExists):
+            writer.commit()
+        place.delete("alice/a")
+        writer.commit()
+        assert place.load("alice/a") == content
+        check()
+
 
 class TestCheckpoints:
     @pytest.mark.parametrize("size", [100, 3 * UNRESERVED])

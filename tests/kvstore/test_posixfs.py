@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from backupgw.kvstore.backends.errors import (
     PermissionDenied,
 )
 from backupgw.kvstore.backends.posixfs import PosixFS, from_url
+from backupgw.kvstore.registry import open_place
 
 
 @pytest.fixture
@@ -61,6 +63,7 @@ def test_group_modes_are_exact_whatever_the_umask(root: Path) -> None:
             backend.mkdirs(["x/y"])
     finally:
         os.umask(previous)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o770
     assert stat.S_IMODE((root / "a/b").stat().st_mode) == 0o660
     assert stat.S_IMODE((root / "a").stat().st_mode) == 0o770
     assert stat.S_IMODE((root / "x/y").stat().st_mode) == 0o770
@@ -350,3 +353,58 @@ def test_a_url_is_decoded(tmp_path: Path) -> None:
     backend = from_url(f"file://{tmp_path}/with%20blank%3F")
     backend.create()
     assert (tmp_path / "with blank?").is_dir()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"durability": "slow"},
+        {"durability": None},
+        {"follow": 5},
+        {"follow": ["relative"]},
+        {"follow": [5]},
+        {"file_mode": "rw"},
+        {"file_mode": 640},
+        {"file_mode": 0o400},
+        {"folder_mode": 0o660},
+        {"folder_mode": True},
+    ],
+    ids=str,
+)
+def test_an_option_without_a_possible_value_is_named(option: dict[str, Any]) -> None:
+    with pytest.raises(BackendURLInvalid, match=next(iter(option))):
+        open_place("file:///srv/place", **option)
+
+
+def test_options_may_come_as_text(tmp_path: Path) -> None:
+    place = open_place(f"file://{tmp_path}/place", file_mode="0640", follow="/mnt/disk")
+    place.create()
+    with place:
+        place.store("a", b"")
+    assert stat.S_IMODE((tmp_path / "place/a").stat().st_mode) == 0o640
+
+
+def test_the_folder_of_a_place_is_durable_with_those_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    fsync = os.fsync
+
+    def record(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    PosixFS(str(tmp_path / "new/newer/place")).create()
+    assert set(synced) == {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new/newer")}
+
+
+def test_items_are_stored_where_there_is_no_proc(
+    place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posixfs_writer, "_OPEN_FILES", "/missing/proc/self/fd")
+    with place.open_writer("a/b", if_absent=True) as writer:
+        writer.write(b"value")
+    place.store("a/b", b"newer")
+    assert place.load("a/b") == b"newer"
+    assert files(root) == ["a/b"]

@@ -96,3 +96,14 @@ def test_the_accounts_cannot_be_reached(tmp_path: Path) -> None:
         for path in ("/.backupgw-ledger/config", "/.backupgw-ledger/data/", "/.backupgw-ledger/"):
             assert call(server, "GET", path)[0] == 404
             assert call(server, "POST", f"{path}?create=true")[0] == 404
+
+
+def test_a_damaged_object_is_replaced_under_a_limit_too(tmp_path: Path) -> None:
+    content = b"value"
+    name = hashlib.sha256(content).hexdigest()
+    with limited(tmp_path / "data", 1000 * KIB) as server:
+        assert call(server, "POST", f"/repo/data/{name}", content)[0] == 200
+        (tmp_path / "data/repo/data" / name[:2] / name).write_bytes(b"vaXue")
+        status, text = call(server, "POST", f"/repo/data/{name}", content)
+        assert (status, text) == (200, "")
+        assert call(server, "GET", f"/repo/data/{name}") == (200, "value")

@@ -29,6 +29,8 @@ def test_a_range_becomes_offset_and_size(header: bytes, expected: ByteRange | No
         b"bytes",
         b"bytes=",
         b"bytes=-",
+        b"bytes=-0",
+        b"bytes=-000",
         b"bytes=a-b",
         b"bytes=5-4",
         b"bytes=--5",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, ObjectNotFound
+from backupgw.kvstore.backends.posixfs import PosixFS
+from backupgw.kvstore.layers.base import Layer
 from backupgw.kvstore.registry import open_place
 from backupgw.restserver.paths import TYPES, Target, parse
 from backupgw.restserver.repositories import Listing, Outcome, Upload, make_repository
@@ -171,6 +173,41 @@ def test_clients_that_repair_the_same_at_once_all_succeed(backend: Backend) -> N
         thread.join()
     assert len(outcomes) == 4
     assert backend.load(to.name) == b"value"
+
+
+class _LaterQuarantine(Layer):
+    """Lets another client act between the look at a damaged object and its removal."""
+
+    def __init__(self, inner: Backend, meanwhile: Callable[[], None]) -> None:
+        super().__init__(inner)
+        self._meanwhile = [meanwhile]
+
+    def quarantine(self, name: str) -> str:
+        if self._meanwhile:
+            self._meanwhile.pop()()
+        return self.inner.quarantine(name)
+
+
+def test_a_repair_never_sets_aside_what_another_client_has_just_repaired(tmp_path: Path) -> None:
+    place = PosixFS(str(tmp_path / "place"))
+    place.create()
+    with place:
+        to = blob(b"value")
+        damage(place, to, b"vaXue")
+        outcomes: list[Outcome] = []
+        faster = threading.Thread(target=lambda: outcomes.append(upload(place, to, b"value")))
+
+        def start_the_faster() -> None:
+            faster.start()
+            # Either it ends here, with its answer out, or it waits for us: both are seen below.
+            faster.join(0.5)
+
+        outcomes.append(upload(_LaterQuarantine(place, start_the_faster), to, b"value"))
+        faster.join()
+        assert sorted(o.name for o in outcomes) == ["IDENTICAL", "REPAIRED"]
+        aside = [p for p in (tmp_path / "place/.backupgw-quarantine").rglob("*") if p.is_file()]
+        assert [p.read_bytes() for p in aside] == [b"vaXue"]
+        assert place.load(to.name) == b"value"
 
 
 def test_foreign_files_are_not_listed(backend: Backend) -> None:

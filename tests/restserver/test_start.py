@@ -143,6 +143,37 @@ def test_tls_finds_rest_servers_file_names(tmp_path: Path, certificate: Certific
         started.terminate()
 
 
+def test_tls_of_the_settings_file_finds_them_as_well(tmp_path: Path) -> None:
+    (tmp_path / "gw.toml").write_text("[rest]\ntls = true\n")
+    assert "data/public_key" in refused(tmp_path, "--config", "gw.toml")
+
+
+def test_a_password_file_that_is_a_broken_link_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".htpasswd").symlink_to(tmp_path / "not" / "mounted")
+    said = refused(tmp_path, "--listen", "127.0.0.1:0")
+    assert ".htpasswd: cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    "option", ['durability = "slow"', "follow = 5", "file_mode = 640", 'folder_mode = "x"']
+)
+def test_an_impossible_option_of_a_place_is_named(tmp_path: Path, option: str) -> None:
+    (tmp_path / "gw.toml").write_text(
+        f'[places.default]\nurl = "file://{tmp_path}/data"\n{option}\n'
+    )
+    checked = subprocess.run(
+        [COMMAND[0], "config", "check", "--config", "gw.toml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert checked.returncode == 1
+    assert checked.stderr.startswith("gw.toml:1: places.default: ")
+    assert option.split()[0] in checked.stderr
+
+
 def test_flags_may_say_true_or_false() -> None:
     from argparse import ArgumentParser
 
@@ -151,3 +182,12 @@ def test_flags_may_say_true_or_false() -> None:
     parsed = parser.parse_args(["serve", "--append-only=false", "--no-verify-upload=true", "--tls"])
     found = {key: flag.value for key, flag in cli.overrides(parsed).items()}
     assert found == {"rest.append_only": False, "rest.verify_upload": False, "rest.tls": True}
+
+
+def test_rules_that_would_not_be_asked_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "backupgw.toml").write_text(
+        '[[auth.rule]]\nwho = ["alice"]\nallow = ["read"]\non = ["*:**"]\n'
+    )
+    said = refused(tmp_path, "--listen", "127.0.0.1:0")
+    assert "backupgw.toml:1: auth.rule" in said
+    assert "private_repos" in said

@@ -287,3 +287,13 @@ def test_a_file_replaced_again_and_again_never_locks_a_steady_user_out(path: Pat
     assert refused == []
     file.refresh()
     assert len(file.users) == 51, "and what was written last counts in the end"
+
+
+def test_a_file_that_is_there_is_never_to_be_made_anew(tmp_path: Path) -> None:
+    # `htpasswd -c`, the advice for a missing file, would empty it.
+    path = tmp_path / "htpasswd"
+    path.mkdir()
+    with pytest.raises(HtpasswdError) as refused:
+        Htpasswd(path)
+    assert "htpasswd -B -c" not in str(refused.value)
+    assert "check what it is" in str(refused.value)

@@ -298,7 +298,9 @@ def test_the_schema_knows_every_section() -> None:
 
 def test_ctrl_c_is_quiet() -> None:
     program = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        # A shell's background job starts with SIGINT ignored, and so would this one.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from backupgw.runtime import cli\n"
         "from backupgw.runtime.command import Command\n"
         "def run(arguments):\n"

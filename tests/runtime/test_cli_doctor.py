@@ -1,6 +1,8 @@
 """`backupgw doctor`: finds what would go wrong before a backup does."""
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -158,3 +160,30 @@ def test_a_clock_before_the_installation(monkeypatch: pytest.MonkeyPatch) -> Non
     assert checks.check_clock().status is checks.Status.OK
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert checks.check_clock().status is checks.Status.FAILED
+
+
+def test_a_place_that_is_closed_to_us_is_a_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "closed" / "place"
+    place.mkdir(parents=True)
+    look, enter = os.stat, os.open
+
+    # Tests may run as root, to whom nothing is closed.
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(str(place)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    def open_(path: Any, *args: Any, **options: Any) -> int:
+        if str(path).startswith(str(place)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return enter(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "open", open_)
+    status, found = doctor(capsys, settings(tmp_path, place))
+    assert status == 1
+    assert found["place default"][0]["status"] == "failed"
+    assert "Permission denied" in found["place default"][0]["message"]
+    assert found["clock"][0]["status"] == "ok"

@@ -32,7 +32,7 @@ def test_forms_that_the_environment_and_flags_bring() -> None:
         ("listen", "8000", "'8000' has no port; write"),
         ("listen", [], "no address"),
         ("listen", [8000], "8000 is no address"),
-        ("listen", 8000, "no address"),
+        ("listen", 8000, "8000 is no list of addresses"),
         ("socket_mode", 600, r"600 is no file mode|without access; write 0o600"),
         ("socket_mode", 0o077, "without access; write 0o600"),
         ("socket_mode", "rw", "'rw' is no file mode; write 0o600"),

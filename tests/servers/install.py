@@ -52,6 +52,7 @@ SYSTEM = {
     "dmsetup": "dmsetup",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.btrfs": "btrfs-progs",
+    "redis-server": "redis-server",
 }
 """Programs that tests marked `root` need, and their Debian packages."""
 

@@ -93,13 +93,12 @@ def run(options: Namespace) -> int:
     from backupgw.runtime.settings import load
 
     wanted = overrides(options)
-    if options.tls:
-        wanted |= _certificate(load(options.config, wanted))
+    wanted |= _certificate(load(options.config, wanted))
     return serve(options, wanted, only="rest")
 
 
 def _certificate(settings: Settings) -> dict[str, Any]:
-    """Return rest-server's names for the pair that --tls needs, where none were given."""
+    """Return rest-server's names for the pair that TLS needs, where none were given."""
     from backupgw.runtime.settings_sources import Flag
 
     from .settings import RestSettings
@@ -107,7 +106,7 @@ def _certificate(settings: Settings) -> dict[str, Any]:
 
     rest = settings.section("rest", RestSettings)
     folder = place_folder(settings)
-    if folder is None:
+    if folder is None or not rest.tls:
         return {}
     names = {"tls_cert": "public_key", "tls_key": "private_key"}
     return {

@@ -23,10 +23,10 @@ class InvalidRange(ValueError):
 
 def parse(header: bytes) -> ByteRange | None:
     """Return the range asked for; None where the whole item is the right answer (RFC 9110,
-    section 14.2 lets a server ignore several ranges or another unit).
+    section 14.2 lets a server ignore several ranges).
 
     Raises:
-        InvalidRange: it is malformed, or empty by its own numbers.
+        InvalidRange: it is malformed, of another unit than bytes, or empty by its own numbers.
     """
     if not header:
         return None
@@ -47,4 +47,7 @@ def parse(header: bytes) -> ByteRange | None:
         return ByteRange(offset, int(last) - offset + 1)
     if not last:
         raise InvalidRange("malformed Range header")
+    if int(last) == 0:
+        # RFC 9110, 14.1.2: unsatisfiable. As an offset, -0 would be the whole object.
+        raise InvalidRange("the Range asks for the last 0 bytes")
     return ByteRange(-int(last), None)

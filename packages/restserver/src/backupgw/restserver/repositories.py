@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -101,6 +102,11 @@ class Listing:
         close = getattr(self._items, "close", None)
         if close is not None:
             close()
+
+
+_repairing = threading.Lock()
+"""Held from the look at a damaged object until its cure is stored: of two clients that bring one,
+the slower must not set aside what the faster was just promised."""
 
 
 class Outcome(enum.Enum):
@@ -198,9 +204,14 @@ class Upload:
         """The body is whole, but its name is taken: by a twin of this upload, or by damage."""
         if self._id is None:
             raise ObjectExists("the repository has a config already")
-        if self._stored_is_sound():
-            writer.abort()
-            return self._promise_stored()
+        if not self._stored_is_sound():
+            with _repairing:
+                if not self._stored_is_sound():
+                    return self._repair(writer)
+        writer.abort()
+        return self._promise_stored()
+
+    def _repair(self, writer: Writer) -> Outcome:
         if not self._verify:
             # Nobody has hashed this body: it must not push anything aside.
             raise ObjectExists("an object of that name exists, and it does not hash to its name")

@@ -25,6 +25,7 @@ from backupgw.runtime.auth import BasicAuthenticator, Htpasswd
 from backupgw.runtime.http.listeners import FIRST_ACTIVATED, Tcp, parse_address
 from backupgw.runtime.http.reload import on_reload
 from backupgw.runtime.settings import Settings
+from backupgw.runtime.settings_auth import AuthSettings
 from backupgw.runtime.threads import Threads
 
 from . import quota
@@ -53,6 +54,13 @@ def prepare(settings: Settings) -> str:
         BackendError: the place cannot be used.
     """
     rest = settings.section("rest", RestSettings)
+    if settings.section("auth", AuthSettings).rule:
+        raise settings.mistake(
+            "restic's server does not ask these rules yet, and would let through what they deny; "
+            "use private_repos and append_only in [rest], and remove the rules",
+            "auth",
+            "rule",
+        )
     who = _identification(settings)
     backend = _backend(settings)
     try:
@@ -203,7 +211,8 @@ def _identification(settings: Settings) -> _Identification:
         return _Identification(None, rest.proxy_auth_username.lower().encode())
     folder = place_folder(settings)
     path = rest.htpasswd_file or (folder / HTPASSWD if folder is not None else None)
-    if path is not None and (path.exists() or rest.htpasswd_file is not None):
+    # A link that leads nowhere just now is meant to be a password file, too.
+    if path is not None and (rest.htpasswd_file is not None or os.path.lexists(path)):
         return _Identification(path, None)
     make = f"make one with: htpasswd -B -c {path or '/etc/backupgw/htpasswd'} USER"
     if path is None:

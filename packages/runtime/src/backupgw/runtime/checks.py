@@ -134,7 +134,8 @@ def _existing_parent(url: str) -> Path | None:
     if parts.scheme != "file":
         return None
     path = Path(unquote(parts.path))
-    while not path.exists() and path != path.parent:
+    # os.path.exists is false for what is closed to us; Path.exists raises.
+    while not os.path.exists(path) and path != path.parent:
         path = path.parent
     return path
 
@@ -173,7 +174,7 @@ def check_service(settings: Settings, name: str) -> Iterator[Result]:
     if htpasswd is None and place is not None and place.url.startswith("file:"):
         # rest-server's default, which its takeover keeps: in the folder of the repositories.
         beside = Path(unquote(urlsplit(place.url).path), ".htpasswd")
-        htpasswd = beside if hasattr(section, "htpasswd_file") and beside.exists() else None
+        htpasswd = beside if hasattr(section, "htpasswd_file") and os.path.lexists(beside) else None
     if htpasswd:
         yield _check_htpasswd(f"{name} passwords", Path(htpasswd))
     certificate, key = getattr(section, "tls_cert", None), getattr(section, "tls_key", None)

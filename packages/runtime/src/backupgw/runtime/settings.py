@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote, urlsplit
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from .secrets import Secret
 from .services import Service, installed_services
+from .settings_auth import AuthSettings
 from .settings_errors import (
     DEFAULT,
     Issue,
@@ -35,6 +36,7 @@ from .settings_errors import (
 )
 from .settings_file import find, read
 from .settings_models import LogSettings, PlaceSettings
+from .settings_sections import GATEWAY_SECTIONS
 from .settings_sources import PREFIX, SEPARATOR, Flag, Sources
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Settings:
         config: the settings file that was read, None if there was none.
         origins: where each value that is not a default was set.
         warnings: lines for the operator; nothing that keeps a gateway from starting.
+        gateway: the sections of `settings_sections`, by name.
     """
 
     places: Mapping[str, PlaceSettings]
@@ -68,6 +71,7 @@ class Settings:
     config: Path | None
     origins: Mapping[Key, Origin]
     warnings: tuple[str, ...]
+    gateway: Mapping[str, BaseModel] = field(default_factory=dict)
 
     @overload
     def section(self, name: str) -> Any: ...
@@ -76,7 +80,7 @@ class Settings:
     def section(self, name: str, kind: type[Section]) -> Section: ...
 
     def section(self, name: str, kind: type[BaseModel] | None = None) -> Any:
-        """Return the section of a service, an instance of its settings model.
+        """Return a section of a service or of the gateway, an instance of its settings model.
 
         Args:
             kind: that model, for the type checker's sake.
@@ -84,16 +88,16 @@ class Settings:
         Raises:
             KeyError: no service of that name is installed.
         """
-        section = self.sections[name]
+        section = self.gateway[name] if name in self.gateway else self.sections[name]
         if kind is not None and not isinstance(section, kind):
             raise TypeError(f"[{name}] is a {type(section).__name__}, not a {kind.__name__}")
         return section
 
-    def origin(self, *key: str) -> Origin:
+    def origin(self, *key: str | int) -> Origin:
         """Return where a value was set: `settings.origin("rest", "listen")`."""
         return self.origins.get(key, DEFAULT)
 
-    def mistake(self, message: str, *key: str) -> SettingsError:
+    def mistake(self, message: str, *key: str | int) -> SettingsError:
         """Return an error about the value at `key`, told with where it was set, to be raised.
 
         For what only a service can judge: `raise settings.mistake("needs a password file; …",
@@ -159,6 +163,11 @@ class _Check:
         self._check_names()
         places = self._places()
         log = self._section(("log",), LogSettings, self._table("log"))
+        gateway: dict[str, BaseModel] = {}
+        for name, model in GATEWAY_SECTIONS.items():
+            if (found := self._section((name,), model, self._table(name))) is not None:
+                gateway[name] = found
+        self._check_rules(gateway.get("auth"), places)
         sections: dict[str, BaseModel] = {}
         enabled = set()
         for name, service in self._services.items():
@@ -173,7 +182,7 @@ class _Check:
             issues = sorted(dict.fromkeys(self._issues), key=lambda issue: issue.origin.line)
             raise SettingsError(*issues)
         assert log is not None
-        self._warn(places, sections)
+        self._warn(places, gateway | sections)
         return Settings(
             places={name: place for name, place in places.items() if place is not None},
             log=log,
@@ -182,17 +191,18 @@ class _Check:
             config=path,
             origins={key: self._sources.origin(key) for key in _keys(self._sources.values, ())},
             warnings=tuple(self._warnings),
+            gateway=gateway,
         )
 
     def _say(self, key: Key, message: str) -> None:
         self._issues.append(Issue(self._sources.origin(key), dotted(key), message))
 
     def _check_names(self) -> None:
-        known = {"places", "log", *self._services}
+        known = {"places", "log", *GATEWAY_SECTIONS, *self._services}
         for name in self._sources.values.keys() - known:
             missing = "no installed package has such settings"
             self._say((name,), f"{missing}; {did_you_mean(name, known)}")
-        fields: dict[str, type[BaseModel]] = {"log": LogSettings}
+        fields: dict[str, type[BaseModel]] = {"log": LogSettings, **GATEWAY_SECTIONS}
         fields |= {s.name: s.settings for s in self._services.values()}
         for variable in self._environ:
             if not variable.startswith(PREFIX) or SEPARATOR in variable:
@@ -286,6 +296,11 @@ class _Check:
             advice = did_you_mean(place, places)
             self._say((name, "place"), f"there is no [places.{place}]; {advice}")
 
+    def _check_rules(self, auth: BaseModel | None, places: Iterable[str]) -> None:
+        if isinstance(auth, AuthSettings):
+            for key, message in auth.mistakes(places):
+                self._say(("auth", *key), message)
+
     def _warn(
         self, places: Mapping[str, PlaceSettings | None], sections: Mapping[str, BaseModel]
     ) -> None:
@@ -317,6 +332,11 @@ def _keys(values: Mapping[str, Any], above: Key) -> Iterator[Key]:
         yield (*above, name)
         if isinstance(value, Mapping):
             yield from _keys(value, (*above, name))
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                yield (*above, name, number)
+                if isinstance(item, Mapping):
+                    yield from _keys(item, (*above, name, number))
 
 
 def _literal_secrets(model: BaseModel, above: Key) -> list[Key]:
@@ -326,6 +346,10 @@ def _literal_secrets(model: BaseModel, above: Key) -> list[Key]:
             found.append((*above, name))
         elif isinstance(value, BaseModel):
             found += _literal_secrets(value, (*above, name))
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    found += _literal_secrets(item, (*above, name, number))
     return found
 
 

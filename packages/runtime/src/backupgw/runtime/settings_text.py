@@ -16,6 +16,7 @@ from .services import Service
 from .settings import Settings
 from .settings_errors import Origin
 from .settings_models import LogSettings, PlaceSettings
+from .settings_sections import GATEWAY_SECTIONS
 
 _WIDTH = 96
 
@@ -39,6 +40,8 @@ url = "file:///var/lib/backupgw"
 def sample(services: Mapping[str, Service]) -> str:
     """Return a settings file that is valid as it is and shows every key with its default."""
     parts = [_HEAD, _section("log", LogSettings, "What is logged, to standard error.", ())]
+    for name, model in GATEWAY_SECTIONS.items():
+        parts.append(_section(name, model, _first_line(model), ()))
     for name, service in services.items():
         enabled = () if "enabled" in service.settings.model_fields else (service.enabled,)
         parts.append(_section(name, service.settings, _first_line(service.settings), enabled))
@@ -96,7 +99,9 @@ def toml(value: Any, *, octal: bool = False) -> str:
     if isinstance(value, BaseModel):
         value = dict(value)
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{key} = {toml(item)}" for key, item in value.items())
+        # TOML has no word for nothing.
+        there = {key: item for key, item in value.items() if item is not None}
+        inner = ", ".join(f"{key} = {toml(item)}" for key, item in there.items())
         return f"{{ {inner} }}" if inner else "{}"
     if value is None:
         return "(none)"
@@ -108,7 +113,11 @@ def schema(services: Mapping[str, Service]) -> dict[str, Any]:
     """Return the JSON schema (2020-12) of the settings file, for editors."""
     definitions: dict[str, Any] = {}
     sections: dict[str, Any] = {}
-    models: dict[str, type[BaseModel]] = {"log": LogSettings, "place": PlaceSettings}
+    models: dict[str, type[BaseModel]] = {
+        "log": LogSettings,
+        "place": PlaceSettings,
+        **GATEWAY_SECTIONS,
+    }
     models |= {name: service.settings for name, service in services.items()}
     for name, model in models.items():
         part = model.model_json_schema(ref_template="#/$defs/{model}")
@@ -151,7 +160,7 @@ def in_effect(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any, Origin
         yield ("places", name, "url"), redact_url(place.url), settings.origin("places", name, "url")
         for key, value in (place.__pydantic_extra__ or {}).items():
             yield ("places", name, key), value, settings.origin("places", name, key)
-    for section, model in {"log": settings.log, **settings.sections}.items():
+    for section, model in {"log": settings.log, **settings.gateway, **settings.sections}.items():
         if section in settings.sections and "enabled" not in type(model).model_fields:
             origin = settings.origin(section, "enabled")
             yield (section, "enabled"), section in settings.enabled, origin

@@ -17,7 +17,6 @@ import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from ..names import check_folder, check_path, is_reserved
@@ -35,9 +34,8 @@ from .errors import (
 )
 from .posixfs_errors import translate
 from .posixfs_leftovers import STALE_AGE, reap_below, reap_entry
+from .posixfs_options import Durability, known_durability, mode, targets
 from .posixfs_reader import PosixReader, item_info
-
-Durability = Literal["full", "fast"]
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a planted FIFO or device must not stop us
 _QUARANTINE = ".backupgw-quarantine"
@@ -54,7 +52,7 @@ def from_url(
     """Make the backend of a `file:///absolute/path` URL; the path is percent-decoded.
 
     Raises:
-        BackendURLInvalid: it names a host or a relative path.
+        BackendURLInvalid: it names a host or a relative path, or an option has no possible value.
     """
     parts = urlsplit(url)
     path = unquote(parts.path)
@@ -63,7 +61,11 @@ def from_url(
     if parts.query or parts.fragment:
         raise BackendURLInvalid("a file URL has no query: write ? and # in a path as %3F and %23")
     return PosixFS(
-        path, durability=durability, follow=follow, file_mode=file_mode, folder_mode=folder_mode
+        path,
+        durability=known_durability(durability),
+        follow=targets(follow),
+        file_mode=mode("file_mode", file_mode, 0o600),
+        folder_mode=mode("folder_mode", folder_mode, 0o700),
     )
 
 
@@ -120,12 +122,10 @@ class PosixFS(Backend):
         if self._beneath is not None:
             raise BackendMustNotBeOpen(self.path)
         try:
-            os.makedirs(self.path, mode=self._modes.folder, exist_ok=True)
+            writing.make_root(self.path, self._modes, sync=self._sync)
             with os.scandir(self.path) as entries:
                 if next(entries, None) is not None:
                     raise BackendAlreadyExists(f"{self.path} is not empty")
-            if self._sync:
-                writing.sync_path(os.path.dirname(os.path.abspath(self.path)))
         except (FileExistsError, NotADirectoryError) as error:
             raise BackendAlreadyExists(f"{self.path} is not a folder") from error
         except OSError as error:

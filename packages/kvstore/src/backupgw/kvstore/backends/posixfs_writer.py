@@ -34,6 +34,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
 """What file systems and old kernels say to O_TMPFILE; a missing folder was met before."""
 
+_OPEN_FILES = "/proc/self/fd"
+"""By which an unnamed file gets its name; there is none in a bare chroot."""
+
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -94,6 +97,8 @@ class PosixWriter(Writer):
         """Begin a value. Raises OSError, with `folder` still open."""
         hidden = None
         try:
+            if not os.path.isdir(_OPEN_FILES):
+                raise OSError(errno.EOPNOTSUPP, "an unnamed file could not get its name")
             fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, modes.file, dir_fd=folder)
         except OSError as error:
             if error.errno not in _NO_TMPFILE:
@@ -275,7 +280,7 @@ class PosixWriter(Writer):
 
 def _link_unnamed(fd: int, folder: int, name: str) -> None:
     # AT_EMPTY_PATH would need a capability; the way through /proc is open(2)'s own advice.
-    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=folder, follow_symlinks=True)
+    os.link(f"{_OPEN_FILES}/{fd}", name, dst_dir_fd=folder, follow_symlinks=True)
 
 
 def _rename_new(folder: int, source: str, target: str) -> None:
@@ -321,8 +326,33 @@ def make_folder(parent: int, segment: str, modes: Modes, *, sync: bool) -> None:
         os.fsync(parent)
 
 
-def sync_path(path: str) -> None:
-    """Sync the folder `path`. Raises OSError."""
+def make_root(path: str, modes: Modes, *, sync: bool) -> None:
+    """Make the folder of a place, durably, with those above it. Raises OSError.
+
+    Those above are nobody's in particular and get what the umask leaves them; one that exists
+    keeps its modes.
+    """
+    path = os.path.abspath(path)
+    missing = []
+    above = os.path.dirname(path)
+    while not os.path.lexists(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    for folder in reversed(missing):
+        os.makedirs(folder, exist_ok=True)  # somebody else may be making it, too
+    try:
+        os.mkdir(path, modes.folder)
+        if modes.folder & 0o077:
+            os.chmod(path, modes.folder)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    if sync:
+        for folder in (*missing, above):
+            _sync_path(folder)
+
+
+def _sync_path(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -133,6 +133,19 @@ def if_absent_keeps_the_old(at: Ground) -> None:
     require(at.names() == ["late", "new", "old"], f"if_absent left {at.names()}")
 
 
+@check()
+def commit_again_after_the_old_was_removed(at: Ground) -> None:
+    """A commit that if_absent refused succeeds when the item is out of the way."""
+    writer = at.backend.open_writer(at.name("item"), size=3, if_absent=True)
+    writer.write(b"new")
+    at.put("item", b"old")
+    expect(ObjectExists, writer.commit, "commit with if_absent over an item that came meanwhile")
+    expect(ObjectExists, writer.commit, "the second commit over that item")
+    at.backend.delete(at.name("item"))
+    writer.commit()
+    require(at.tree() == {"item": b"new"}, f"the last commit left {sorted(at.tree())}")
+
+
 def _refused_if_absent(at: Ground, name: str) -> None:
     try:
         writer = at.backend.open_writer(at.name(name), if_absent=True)

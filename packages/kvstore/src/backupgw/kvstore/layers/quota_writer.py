@@ -292,6 +292,8 @@ class QuotaWriter(Writer):
     def commit(self) -> None:
         try:
             self._room.commit(self._received, self._writer.commit)
+        except ObjectExists:
+            raise  # still whole: once that item was moved out of the way, commit is called again
         except BaseException:
             self.abort()
             raise

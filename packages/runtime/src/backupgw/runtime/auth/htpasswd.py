@@ -140,9 +140,14 @@ class Htpasswd:
         try:
             content, seen = self._read()
         except OSError as error:
+            # Never advise `htpasswd -c` on a file that exists: it empties it.
+            advice = (
+                f"make it with: htpasswd -B -c {self.path} USER"
+                if isinstance(error, FileNotFoundError) and not os.path.lexists(self.path)
+                else "check what it is, its owner and its mode"
+            )
             raise HtpasswdError(
-                f"{self.path}: cannot be read: {error.strerror}; make it with: "
-                f"htpasswd -B -c {self.path} USER"
+                f"{self.path}: cannot be read: {error.strerror}; {advice}"
             ) from error
         self._use(parse(self.path, content))
         self._seen = seen

@@ -22,8 +22,10 @@ MIB = 1024 * 1024
 def _listen(value: Any) -> Any:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",")]
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError('no address to listen on; write for example "127.0.0.1:8000"')
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'{value!r} is no list of addresses; write for example ["127.0.0.1:8000"]')  # noqa: TRY004 - pydantic reports ValueError only
+    if not value:
+        raise ValueError('no address to listen on; write for example ["127.0.0.1:8000"]')
     for address in value:
         if not isinstance(address, str):
             raise ValueError(f'{address!r} is no address; write for example "127.0.0.1:8000"')  # noqa: TRY004 - pydantic reports ValueError only

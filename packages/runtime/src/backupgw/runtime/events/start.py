@@ -1,0 +1,89 @@
+"""From the settings to running events."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from backupgw.runtime.command import CommandError
+
+from .dispatcher import Events, Sink
+from .log_sink import LogSink
+from .metrics_sink import MetricsSink
+from .settings import EventsSettings, HookSettings, check_url
+from .stream import EventStream
+
+if TYPE_CHECKING:
+    from .hooks import Carrier
+
+
+def start(
+    settings: EventsSettings,
+    *,
+    stream: EventStream | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Events:
+    """Start what the settings describe, in this process; `Events.close` ends it.
+
+    Call it in each worker: they share the journal, and each hook is told once.
+
+    Args:
+        stream: told as well; a service keeps it for its route.
+        environ: what commands may inherit from; default `os.environ`.
+
+    Raises:
+        CommandError: a secret cannot be had, or the journal cannot be used. The message says which
+            hook and what to do.
+    """
+    sinks: list[Sink] = [MetricsSink()]
+    if settings.log:
+        sinks.insert(0, LogSink())
+    if stream is not None:
+        sinks.append(stream)
+    if settings.hook:
+        from .hooks import Hook, Hooks
+        from .journal import Journal
+
+        environ = os.environ if environ is None else environ
+        hooks = [
+            Hook(hook.name, hook.filter(), _carrier(hook, environ), hook.keep_for)
+            for hook in settings.hook
+        ]
+        sinks.append(Hooks(hooks, Journal(str(settings.journal)), pending=settings.pending))
+    events = Events(sinks, queue_size=settings.queue, gateway=settings.gateway)
+    events.start()
+    return events
+
+
+def _carrier(hook: HookSettings, environ: Mapping[str, str]) -> Carrier:
+    if hook.command:
+        from .commands import CommandCarrier
+
+        return CommandCarrier(hook.command, hook.time_limit, environ)
+    try:
+        from .webhooks import Endpoint, WebhookCarrier
+    except ImportError as error:
+        raise CommandError(
+            f"the hook {hook.name} needs the library {error.name}; install backupgw-runtime[events]"
+        ) from error
+    from .signature import key_of
+
+    assert hook.url is not None
+    url = hook.url.reveal()
+    headers = {name: value.reveal() for name, value in hook.headers.items()}
+    try:
+        check_url(url)
+        key = key_of(hook.secret.reveal()) if hook.secret is not None else None
+    except ValueError as error:
+        raise CommandError(f"the hook {hook.name}: {error}") from None
+    for name, value in headers.items():
+        if not value.isascii() or not value.isprintable():
+            raise CommandError(f"the hook {hook.name}: the header {name} is not printable ASCII")
+    ca_file = None if hook.ca_file is None else str(hook.ca_file)
+    try:
+        return WebhookCarrier(Endpoint(url, key, headers, ca_file), hook.time_limit)
+    except OSError as error:
+        raise CommandError(
+            f"the hook {hook.name}: cannot use the certificates in {ca_file}: {error.strerror}"
+        ) from error
