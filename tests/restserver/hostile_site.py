@@ -5,7 +5,7 @@
     FOLDER/store-beside/…              one whose name starts like the root's
     FOLDER/store/                      the root that is served
     FOLDER/store/good/                 a repository that must stay as it is
-    FOLDER/store/work/                 the repository of the working client
+    FOLDER/store/busy/                 the repository of the working client
 
 Every file outside holds CANARY; seeing that text in a response is a leak. Reading is noticed too:
 the files' access times lie before their modification times, which makes every read of the contents
@@ -77,7 +77,7 @@ class Site:
         for name in ("outside", "store-beside"):
             make_repository(folder / name, CANARY)
         make_repository(self.root / "good", SENTINEL)
-        make_repository(self.root / "work", SENTINEL)
+        make_repository(self.root / "busy", SENTINEL)
         add_blob(self.root / "good", SMUGGLED)
         for path in self._outside():
             if path.is_file():
@@ -116,7 +116,7 @@ class Site:
         """Files and folders below the root, the working client's and the kernel's own aside."""
         found: set[str] = set()
         for folder, folders, files in os.walk(self.root):
-            folders[:] = [f for f in folders if not f.startswith(".backupgw") and f != "work"]
+            folders[:] = [f for f in folders if not f.startswith(".backupgw") and f != "busy"]
             names = [*folders, *(f for f in files if not f.startswith(".backupgw"))]
             found.update(os.path.relpath(os.path.join(folder, name), self.root) for name in names)
         return found
@@ -170,12 +170,12 @@ class WorkingClient(threading.Thread):
     def _turn(self, wire: Wire) -> None:
         contents = hashlib.sha256(b"%d" % self.turns).digest() * 2000
         name = hashlib.sha256(contents).hexdigest()
-        target = b"/work/data/" + name.encode()
+        target = b"/busy/data/" + name.encode()
         kind = b"Accept: application/vnd.x.restic.rest.v2\r\n"
         self._expect(
             wire, 200, b"POST", target, b"Content-Length: %d\r\n" % len(contents), contents
         )
-        listed = self._expect(wire, 200, b"GET", b"/work/data/", kind)
+        listed = self._expect(wire, 200, b"GET", b"/busy/data/", kind)
         if name.encode() not in listed:
             self.failures.append(f"turn {self.turns}: its blob is not in the list")
         self._expect(wire, 200, b"HEAD", target)
