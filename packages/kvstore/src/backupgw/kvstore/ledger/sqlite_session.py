@@ -154,8 +154,7 @@ class SQLiteSession:
             if self._on_alarm is not None:
                 try:
                     self._on_alarm(alarm)
-                except Exception:
-                    # The callback is not ours, and the write that raised the alarm is done.
+                except Exception:  # not ours, and the write that raised the alarm is done
                     logger.exception("the callback for %s failed", alarm)
 
     def _transact(self, steps: Sequence[Step[Any]]) -> None:
