@@ -1,11 +1,13 @@
 """What the ledger costs an upload: the same uploads with the quota layer and without, in one run.
 
     python -m benchmarks.ledger [--folder DIR] [--uploads N] [--rounds N] [--threads N]
-        [--processes N] [--size BYTES] [--json]
+        [--processes N] [--size BYTES] [--postgres] [--json]
 
 Each round uploads the same number of items to a fresh disk place (durability "full") twice, off
 and on in turn, so that a disturbance meets both. Prints the median wall time and CPU time of an
-upload for both, the ratio of each pair, and what intend and settle cost by themselves.
+upload for both, the ratio of each pair, and what intend and settle cost by themselves. The ledger
+is SQLite's, or with --postgres one in a PostgreSQL that is started for it on this machine, synced
+to the same disk.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.quota import QuotaLayer
-from backupgw.kvstore.ledger import NOTHING, Amount, Effect, Limit, SQLiteLedger
+from backupgw.kvstore.ledger import NOTHING, Amount, Effect, Ledger, Limit, SQLiteLedger
 
 SCOPES = ("server", "user:alice", "repo:alice/main")
 
@@ -39,6 +43,7 @@ class Result:
     threads: int
     processes: int
     size: int
+    ledger: str
     off_wall: float
     on_wall: float
     wall_ratio: float
@@ -56,16 +61,17 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=5, help="in each process")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--size", type=int, default=20_000, help="bytes of an item")
+    parser.add_argument("--postgres", action="store_true", help="the ledger in PostgreSQL")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder, database(options):
         result = measure(folder, options)
     if options.json:
         print(json.dumps(asdict(result)))
         return 0
     print(
-        f"{result.size} bytes, {result.processes} x {result.threads} at a time, median of "
-        f"{result.rounds} rounds of {result.uploads}\n"
+        f"{result.ledger}, {result.size} bytes, {result.processes} x {result.threads} at a time, "
+        f"median of {result.rounds} rounds of {result.uploads}\n"
         f"  wall   off {result.off_wall:7.0f} us   on {result.on_wall:7.0f} us   "
         f"ratio {result.wall_ratio:.3f}\n"
         f"  CPU    off {result.off_cpu:7.0f} us   on {result.on_cpu:7.0f} us   "
@@ -73,6 +79,38 @@ def main() -> int:
         f"  intend and settle alone, one thread: {result.ledger_alone:.0f} us"
     )
     return 0
+
+
+@contextmanager
+def database(options: argparse.Namespace) -> Iterator[None]:
+    """Run a PostgreSQL if it is wanted, and note its URL in the options."""
+    options.url = None
+    if not options.postgres:
+        yield
+        return
+    from tests.servers.postgres import Postgres
+
+    from backupgw.runtime.database import connect, schema
+
+    with Postgres(flags=("fsync=on", "shared_buffers=128MB")) as server:
+        options.url = server.new_database()
+        with connect(options.url) as state:
+            schema.migrate(state)
+        yield
+
+
+@contextmanager
+def open_ledger(path: str, options: argparse.Namespace) -> Iterator[Ledger]:
+    """Open the ledger that is measured."""
+    if options.url is None:
+        with SQLiteLedger(path) as ledger:
+            yield ledger
+        return
+    from backupgw.runtime.database import open_database
+    from backupgw.runtime.ledger import PostgresLedger
+
+    with open_database(options.url) as state, PostgresLedger(state) as shared:
+        yield shared
 
 
 def measure(folder: str, options: argparse.Namespace) -> Result:
@@ -89,13 +127,14 @@ def measure(folder: str, options: argparse.Namespace) -> Result:
         options.threads,
         options.processes,
         options.size,
+        "PostgreSQL" if options.postgres else "SQLite",
         off_wall=statistics.median(wall for wall, _ in halves[False]),
         on_wall=statistics.median(wall for wall, _ in halves[True]),
         wall_ratio=statistics.median(on[0] / off[0] for off, on in pairs),
         off_cpu=statistics.median(cpu for _, cpu in halves[False]),
         on_cpu=statistics.median(cpu for _, cpu in halves[True]),
         cpu_ratio=statistics.median(on[1] / off[1] for off, on in pairs),
-        ledger_alone=alone(os.path.join(folder, "alone.sqlite3")),
+        ledger_alone=alone(os.path.join(folder, "alone.sqlite3"), options),
     )
 
 
@@ -127,13 +166,21 @@ def run_half(folder: str, options: argparse.Namespace, *, quota: bool) -> tuple[
 def work(  # type: ignore[no-untyped-def]  # multiprocessing's own types are private
     folder, options: argparse.Namespace, count: int, number: int, quota: bool, ready, results
 ) -> None:
-    place: Backend = PosixFS(folder)
-    ledger = SQLiteLedger(folder + ".ledger.sqlite3")
-    if quota:
-        ledger.open()
+    if not quota:
+        results.put(upload_all(PosixFS(folder), options, count, number, ready))
+        return
+    with open_ledger(folder + ".ledger.sqlite3", options) as ledger:
         for scope in SCOPES:
             ledger.set_limit(scope, Limit(hard_bytes=1 << 40, hard_objects=1 << 30))
-        place = QuotaLayer(place, ledger, lambda _name: SCOPES)
+        place = QuotaLayer(PosixFS(folder), ledger, lambda _name: SCOPES)
+        results.put(upload_all(place, options, count, number, ready))
+        ledger.forget("")
+
+
+def upload_all(  # type: ignore[no-untyped-def]
+    place: Backend, options: argparse.Namespace, count: int, number: int, ready
+) -> float:
+    """Return the seconds of CPU time that the uploads took."""
     body = os.urandom(options.size)
     with place:
         ready.wait()
@@ -146,10 +193,7 @@ def work(  # type: ignore[no-untyped-def]  # multiprocessing's own types are pri
             thread.start()
         for thread in threads:
             thread.join()
-        results.put(time.process_time() - before)
-    if quota:
-        ledger.forget("")
-        ledger.close()
+        return time.process_time() - before
 
 
 def upload(
@@ -161,9 +205,9 @@ def upload(
             writer.write(body)
 
 
-def alone(path: str, count: int = 2000) -> float:
+def alone(path: str, options: argparse.Namespace, count: int = 2000) -> float:
     """Return the microseconds of an intend and its settle."""
-    with SQLiteLedger(path) as ledger:
+    with open_ledger(path, options) as ledger:
         for scope in SCOPES:
             ledger.set_limit(scope, Limit(hard_bytes=1 << 40))
         started = time.perf_counter()

@@ -76,7 +76,7 @@ def run_phase(
     with ExitStack() as running:
         started = []
         for number, program in enumerate(servers):
-            store = shared if phase.reads_only else work / f"store-{number}"
+            store = shared if phase.one_folder else work / f"store-{number}"
             store.mkdir(exist_ok=True)
             server = running.enter_context(Server(program, store, site, tls=phase.tls))
             phase.ready(server)

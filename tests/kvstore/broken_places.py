@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tempfile
 import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from backupgw.kvstore.backends.base import Backend, ItemInfo, Reader, Writer
+from backupgw.kvstore.backends.base import Backend, FileSpan, ItemInfo, Reader, Writer
 from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, ObjectNotFound
 from backupgw.kvstore.backends.memory import Memory, MemoryReader
 
@@ -42,6 +43,9 @@ class WrappedWriter(Writer):
 
     def commit(self) -> None:
         self.inner.commit()
+
+    def commit_over(self, kept: str) -> None:
+        self.inner.commit_over(kept)
 
     def abort(self) -> None:
         self.inner.abort()
@@ -378,6 +382,23 @@ class AnotherAnswerWithoutWaiting(Memory):
         self, name: str, *, offset: int = 0, size: int | None = None
     ) -> Reader | None:
         return self.open_reader(name, offset=0, size=size)
+
+
+class SealedReader(MemoryReader):
+    """Changes what it reads, as an encrypting layer does, but shows the file beneath."""
+
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the tests
+
+    def file_span(self) -> FileSpan:
+        return FileSpan(self.file.fileno(), 0, self.remaining)
+
+
+@breaks("ranges.file_spans_hold_the_item")
+class ShowsTheFileBeneath(Memory):
+    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> MemoryReader:
+        reader = super().open_reader(name, offset=offset, size=size)
+        reader.__class__ = SealedReader
+        return reader
 
 
 class BufferedReader(Reader):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.ledger import Amount, Ledger, SQLiteLedger
+from backupgw.kvstore.names import is_reserved
+
+LIMIT = 3 << 20
+OBJECTS = 150
 
 
 def scopes(name: str) -> tuple[str, ...]:
@@ -60,3 +66,21 @@ def in_ledger(ledger: Ledger) -> dict[str, Amount]:
 
 def nothing_reserved(ledger: Ledger) -> bool:
     return not any(usage.reserved for usage in ledger.usages())
+
+
+def names(folder: Path) -> Iterator[str]:
+    """Yield what is there, in order; what the killed were writing has no name yet."""
+    root = folder / "store"
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not is_reserved(path.name):
+            yield path.relative_to(root).as_posix()
+
+
+def kill_after(process: subprocess.Popen[bytes], operations: int) -> None:
+    """Kill it in the middle of whatever it does after so many operations."""
+    assert process.stdout is not None
+    for _ in range(operations):
+        if not process.stdout.readline():
+            break
+    process.kill()
+    process.wait()

@@ -18,7 +18,7 @@ from tests.kvstore import quota_place
 from backupgw.kvstore.backends.errors import ObjectNotFound, QuotaExceeded
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.layers.quota_writer import UNRESERVED
-from backupgw.kvstore.ledger import SQLiteLedger
+from backupgw.kvstore.ledger import Ledger, LedgerError
 
 NAMES = 400
 
@@ -28,9 +28,12 @@ class LimitPassedError(Exception):
 
 
 class Client(threading.Thread):
-    """Uploads bodies of a size that nobody knows beforehand, and changes what is there."""
+    """Uploads bodies of a size that nobody knows beforehand, and changes what is there.
 
-    def __init__(self, place: QuotaLayer, ledger: SQLiteLedger, seed: int, operations: int) -> None:
+    A ledger that is away for a moment is the client's misfortune: it is told, and goes on.
+    """
+
+    def __init__(self, place: QuotaLayer, ledger: Ledger, seed: int, operations: int) -> None:
         super().__init__()
         self.failure: BaseException | None = None
         self._place = place
@@ -41,8 +44,9 @@ class Client(threading.Thread):
     def run(self) -> None:
         try:
             for _ in range(self._operations):
-                self._operate()
+                done = self._operate()
                 self._check()
+                print(done, flush=True)
         except BaseException as error:
             self.failure = error
             raise
@@ -51,7 +55,7 @@ class Client(threading.Thread):
         number = self._random.randrange(NAMES)
         return f"user{number % 3}/repo{number % 2}/data/{number % 7:02}/{number}"
 
-    def _operate(self) -> None:
+    def _operate(self) -> str:
         try:
             match self._random.randrange(10):
                 case 0:
@@ -65,12 +69,14 @@ class Client(threading.Thread):
                 case _:
                     self._upload()
         except ObjectNotFound:
-            done = "found nothing"
+            return "found nothing"
         except QuotaExceeded:
-            done = "refused"
-        else:
-            done = "done"
-        print(done, flush=True)
+            return "refused"
+        except LedgerError as error:
+            if not error.retryable:
+                raise
+            return "away"
+        return "done"
 
     def _body(self) -> list[bytes]:
         """Chunks of 0 bytes to a few steps of the reservation, mostly small."""
@@ -93,22 +99,30 @@ class Client(threading.Thread):
             writer.abort()
 
     def _check(self) -> None:
-        usage = self._ledger.usage("server")
+        try:
+            usage = self._ledger.usage("server")
+        except LedgerError as error:
+            if not error.retryable:
+                raise
+            return
         limit = usage.limit.hard_bytes
         if limit is not None and usage.used.bytes + usage.reserved.bytes > limit:
             raise LimitPassedError(usage)
 
 
+def play(place: QuotaLayer, ledger: Ledger, seed: int, threads: int, operations: int) -> int:
+    """Run the clients to their end; returns the exit code."""
+    clients = [Client(place, ledger, seed * 1000 + number, operations) for number in range(threads)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    return 1 if any(client.failure for client in clients) else 0
+
+
 def serve(folder: Path, seed: int, threads: int, operations: int) -> int:
     with quota_place.ledger_of(folder) as ledger, quota_place.layer_of(folder, ledger) as place:
-        clients = [
-            Client(place, ledger, seed * 1000 + number, operations) for number in range(threads)
-        ]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
-    return 1 if any(client.failure for client in clients) else 0
+        return play(place, ledger, seed, threads, operations)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.kvstore import broken_keepers  # noqa: F401 - more that is caught
 from tests.kvstore.broken_places import Wrapping, caught_by
 
 from backupgw.kvstore.backends.base import Backend

@@ -85,3 +85,23 @@ def test_mistakes_are_exit_code_2() -> None:
         assert done.stderr
         assert "hush" not in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_stack_of_layers_is_checked_as_it_would_run(tmp_path: Path) -> None:
+    done = conformance(
+        *(f"file://{tmp_path}/place", "--option", "durability=fast", "--only", "operations"),
+        *("--layer", "observe", "--layer", '{"layer": "prefix", "folder": "a/b"}', "--json"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["ok"]
+    done = conformance(f"file://{tmp_path}/other", "--layer", "readonly", "--only", "operations")
+    assert done.returncode == 1
+    assert "read-only" in done.stderr + done.stdout
+    for wrong, says in (
+        ("retyr", "did you mean 'retry'?"),
+        ('{"layer": "retry", "attempts": 0}', "layer retry: attempts: must be"),
+        ('{"layer": ', "not JSON"),
+    ):
+        done = conformance(f"file://{tmp_path}/other", "--layer", wrong)
+        assert done.returncode == 2
+        assert says in done.stderr

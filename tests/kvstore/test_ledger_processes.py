@@ -15,13 +15,11 @@ from pathlib import Path
 
 import pytest
 from tests.kvstore import quota_place
+from tests.kvstore.quota_place import LIMIT, OBJECTS, kill_after
 
 from backupgw.kvstore.ledger import Limit, SQLiteLedger
-from backupgw.kvstore.names import is_reserved
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
-LIMIT = 3 << 20
-OBJECTS = 150
 
 
 @contextmanager
@@ -38,16 +36,6 @@ def running(
             yield process
         finally:
             process.kill()
-
-
-def kill_after(process: subprocess.Popen[bytes], operations: int) -> None:
-    """Kill it in the middle of whatever it does after so many operations."""
-    assert process.stdout is not None
-    for _ in range(operations):
-        if not process.stdout.readline():
-            break
-    process.kill()
-    process.wait()
 
 
 @pytest.fixture
@@ -76,12 +64,9 @@ def compare(folder: Path) -> None:
 def make_room(folder: Path, random_: random.Random) -> None:
     """Delete most of what is there, so that the next round runs into the limit anew."""
     with quota_place.ledger_of(folder) as ledger, quota_place.layer_of(folder, ledger) as place:
-        root = folder / "store"
-        for path in sorted(root.rglob("*")):
-            if not path.is_file() or is_reserved(path.name):
-                continue  # what the killed wrote has no name yet
+        for name in quota_place.names(folder):
             if random_.random() < 0.7:
-                place.delete(path.relative_to(root).as_posix())
+                place.delete(name)
 
 
 @pytest.mark.timeout(7200 if SOAK else 300)

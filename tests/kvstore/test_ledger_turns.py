@@ -48,7 +48,7 @@ class Record:
             raise LedgerFull("no room")
         self.batches.append(len(steps))
         for step in steps:
-            step.result = step.work(None)  # type: ignore[arg-type]  # these need no books
+            step.result = step.work(None)
 
 
 def test_closing_never_hangs_however_it_meets_what_lingers(

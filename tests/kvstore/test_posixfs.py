@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from backupgw.kvstore.backends import beneath, posixfs_writer
+from backupgw.kvstore.backends import beneath, posixfs_naming, posixfs_writer
 from backupgw.kvstore.backends.errors import (
     BackendError,
     BackendURLInvalid,
@@ -201,7 +201,7 @@ def test_without_hard_links_one_of_many_creators_wins(
     monkeypatch.setattr(os, "open", no_tmpfile)
     monkeypatch.setattr(os, "link", refuse)
     if not noreplace:
-        monkeypatch.setattr(posixfs_writer, "rename_noreplace", refuse)
+        monkeypatch.setattr(posixfs_naming, "rename_noreplace", refuse)
     won: list[int] = []
 
     def create(number: int) -> None:

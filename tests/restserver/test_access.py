@@ -8,6 +8,7 @@ import pytest
 
 from backupgw.restserver.access import Access, Refused
 from backupgw.restserver.paths import Target, parse
+from backupgw.runtime.authorisation import Principal
 
 
 def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
@@ -24,7 +25,7 @@ PROXY = Access(None, user_header=b"x-user")
 
 
 def test_the_proxys_header_names_the_user() -> None:
-    assert PROXY.known_user(scope((b"x-user", b"alice"), (b"host", b"x"))) == "alice"
+    assert PROXY.known(scope((b"x-user", b"alice"), (b"host", b"x"))) == Principal("alice")
 
 
 @pytest.mark.parametrize(
@@ -41,26 +42,26 @@ def test_a_missing_doubled_or_broken_header_is_nobody(
     headers: tuple[tuple[bytes, bytes], ...],
 ) -> None:
     with pytest.raises(Refused) as refused:
-        PROXY.known_user(scope(*headers))
+        PROXY.known(scope(*headers))
     assert refused.value.status == 401
 
 
 def test_private_repositories_are_below_the_users_name() -> None:
     access = Access(None, user_header=b"x-user", private=True)
-    access.check("alice", "GET", target("/alice/config"))
-    access.check("alice", "POST", target("/alice/laptop/"))
+    access.check(Principal("alice"), "GET", target("/alice/config"))
+    access.check(Principal("alice"), "POST", target("/alice/laptop/"))
     for path in ("/bob/config", "/config", "/", "/alicebob/config", "/Alice/config"):
         with pytest.raises(Refused):
-            access.check("alice", "GET", target(path))
+            access.check(Principal("alice"), "GET", target(path))
     with pytest.raises(Refused):
-        access.check("", "GET", target("/config"))
+        access.check(Principal(""), "GET", target("/config"))
 
 
 def test_append_only_deletes_locks_alone() -> None:
     access = Access(None, append_only=True)
-    access.check("", "DELETE", target(f"/r/locks/{'0' * 64}"))
-    access.check("", "POST", target(f"/r/data/{'0' * 64}"))
+    access.check(Principal(""), "DELETE", target(f"/r/locks/{'0' * 64}"))
+    access.check(Principal(""), "POST", target(f"/r/data/{'0' * 64}"))
     for path in (f"/r/data/{'0' * 64}", f"/r/snapshots/{'0' * 64}", "/r/config"):
         with pytest.raises(Refused) as refused:
-            access.check("", "DELETE", target(path))
+            access.check(Principal(""), "DELETE", target(path))
         assert refused.value.status == 403

@@ -11,12 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.restserver.client import Client
 from tests.servers.gateway import Gateway
 from tests.servers.tls import Certificate
 
 from backupgw.restserver import cli
 
 COMMAND = [str(Path(sys.executable).parent / "backupgw"), "rest", "serve"]
+
+
+class NamedPlace(Gateway):
+    """A gateway that serves the place of its settings file instead of a folder."""
+
+    def _arguments(self) -> list[str]:
+        return super()._arguments()[2:]
 
 
 def refused(folder: Path, *flags: str) -> str:
@@ -39,7 +47,7 @@ def refused(folder: Path, *flags: str) -> str:
 def test_without_passwords_it_does_not_listen_to_others(tmp_path: Path, listen: str) -> None:
     said = refused(tmp_path, "--listen", listen)
     assert f"{listen} can be reached by others" in said
-    assert "htpasswd -B -c" in said
+    assert "backupgw rest user add USER --htpasswd-file" in said
     assert "--no-auth" in said
 
 
@@ -184,10 +192,33 @@ def test_flags_may_say_true_or_false() -> None:
     assert found == {"rest.append_only": False, "rest.verify_upload": False, "rest.tls": True}
 
 
-def test_rules_that_would_not_be_asked_are_refused(tmp_path: Path) -> None:
+def test_a_rule_for_a_place_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """It would protect nothing: with --path the place is called path."""
     (tmp_path / "backupgw.toml").write_text(
-        '[[auth.rule]]\nwho = ["alice"]\nallow = ["read"]\non = ["*:**"]\n'
+        '[[auth.rule]]\nwho = ["alice"]\nallow = ["read"]\non = ["repository:default/**"]\n'
     )
     said = refused(tmp_path, "--listen", "127.0.0.1:0")
-    assert "backupgw.toml:1: auth.rule" in said
-    assert "private_repos" in said
+    assert "backupgw.toml:4: auth.rule[0].on[0]: there is no place 'default'" in said
+
+
+def test_the_layers_of_a_place_are_what_is_served(tmp_path: Path) -> None:
+    config = tmp_path / "backupgw.toml"
+    config.write_text(f'[places.default]\nurl = "file://{tmp_path}/data"\nlayers = ["readonly"]\n')
+    (tmp_path / "data").mkdir()
+    with NamedPlace(tmp_path / "data", flags=["--config", str(config)]) as server:
+        assert Client(server).status("GET", "/repo/config") == 404
+        assert Client(server).save("repo")[0] == 403
+
+
+def test_limits_that_would_not_see_the_trash_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "backupgw.toml"
+    config.write_text(
+        f'[places.default]\nurl = "file://{tmp_path}/data"\n'
+        'layers = ["observe", { layer = "trash", keep = "7d" }]\n'
+        '[rest.quota.server]\nbytes = "1 GB"\n'
+    )
+    ended = subprocess.run(
+        [*COMMAND, "--config", str(config)], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "remove observe, or the limits" in ended.stderr

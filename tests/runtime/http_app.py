@@ -11,11 +11,15 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
+from backupgw.runtime.http.file_body import FILE_BODY
 from backupgw.runtime.http.host import Hosted, run
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.http.reload import on_reload
+
+SEEN: ContextVar[int] = ContextVar("seen", default=0)
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -27,6 +31,7 @@ class App:
 
     def __init__(self, argument: dict[str, Any]) -> None:
         self.argument = argument
+        self.begins_without_task = bool(argument.get("begins_without_task"))
         self.reloads = 0
         on_reload(self._reload)
 
@@ -115,6 +120,26 @@ class App:
         for _ in range(64):
             await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+    async def on_file(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a part of a file; the query is `offset,size` or `offset,size,announced`."""
+        offset, size, *announced = map(int, scope["query_string"].split(b","))
+        by_host = FILE_BODY in scope["extensions"]
+        headers = [(b"x-sent-by", b"host" if by_host else b"service")]
+        headers.append((b"content-length", b"%d" % (announced or [size])[0]))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        with open(self.argument["file"], "rb") as file:  # noqa: ASYNC230 - a small test
+            if by_host:
+                await send({"type": FILE_BODY, "fd": file.fileno(), "offset": offset, "size": size})
+                return
+            file.seek(offset)
+            await send({"type": "http.response.body", "body": file.read(size)})
+
+    async def on_memory(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell what the requests before have left in this one's context."""
+        before = SEEN.get()
+        SEEN.set(before + 1)
+        await respond(send, 200, b"%d" % before)
 
     async def on_wait(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin an answer and never end it."""

@@ -133,7 +133,7 @@ listen = [
         "gw.toml:7: places.default.password: has no name after file =",
         "gw.toml:9: places.nas.url: is missing; add url = …",
         "gw.toml:13: rest.workers: must be a whole number, not 'many'",
-        "gw.toml:14: rest.listen[1]: must be text in quotes, not 3",
+        "gw.toml:16: rest.listen[1]: must be text in quotes, not 3",
     ]
 
 

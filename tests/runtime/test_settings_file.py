@@ -58,8 +58,8 @@ w = 3
 '''
     assert lines_of(text) == {
         "top": 2, "a": 4, "a.x": 5, "a.y": 9, "a.y.p": 9, "a.y.q": 9, "a.y.q.0": 9, "a.y.q.1": 9,
-        "a.quoted key": 10, "a.b": 11, "a.b.c": 12, "a.b.c.d": 12, "a.b.c.d.0": 12,
-        "a.b.c.d.1": 12, "arr": 17, "arr.0": 17, "arr.0.v": 18, "arr.1": 19, "arr.1.v": 20,
+        "a.quoted key": 10, "a.b": 11, "a.b.c": 12, "a.b.c.d": 12, "a.b.c.d.0": 14,
+        "a.b.c.d.1": 15, "arr": 17, "arr.0": 17, "arr.0.v": 18, "arr.1": 19, "arr.1.v": 20,
         "arr.1.sub": 21, "arr.1.sub.w": 22,
     }  # fmt: skip
 

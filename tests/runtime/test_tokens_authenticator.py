@@ -11,9 +11,10 @@ import pytest
 
 from backupgw.runtime.auth import Throttled
 from backupgw.runtime.authorisation import Action, Authoriser, Principal, Scope, Target
+from backupgw.runtime.database import sqlite_url
 from backupgw.runtime.secrets import Secret
 from backupgw.runtime.settings_tokens import KeySettings, TokenSettings
-from backupgw.runtime.tokens import SqliteTokens, Token, TokenAuthenticator, TokenStoreError, mint
+from backupgw.runtime.tokens import DatabaseTokens, Token, TokenAuthenticator, TokenStoreError, mint
 from backupgw.runtime.tokens.authenticator import basic_header, is_token
 from backupgw.runtime.tokens.signed import SignedTokens, load_key
 
@@ -33,7 +34,7 @@ class Clock:
         return NOW + self.now
 
 
-class Store(SqliteTokens):
+class Store(DatabaseTokens):
     """Counts lookups, and breaks when told."""
 
     looked_up = 0
@@ -54,8 +55,8 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
-        self.store = Store(folder / "tokens.sqlite3")
-        self.elsewhere = SqliteTokens(folder / "tokens.sqlite3")
+        self.store = Store.at(sqlite_url(folder / "state.sqlite3"))
+        self.elsewhere = DatabaseTokens.at(sqlite_url(folder / "state.sqlite3"))
         key = load_key(KeySettings(id="h", algorithm="HS256", secret=Secret("s" * 40)))
         self.signed = SignedTokens([key], TokenSettings(), self.store)
         self.tokens = TokenAuthenticator(
@@ -210,7 +211,7 @@ def test_last_use_reaches_the_store(tmp_path: Path) -> None:
         assert found.used == NOW + 61
 
     play(tmp_path, act)
-    site = SqliteTokens(tmp_path / "tokens.sqlite3")
+    site = DatabaseTokens.at(sqlite_url(tmp_path / "state.sqlite3"))
     assert [token.used for token in site.tokens()] == [NOW + 61]
     site.close()
 

@@ -147,7 +147,7 @@ def test_a_question_that_makes_no_sense(
 
 def test_a_damaged_store_is_told(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
-    (tmp_path / "state" / "tokens.sqlite3").write_bytes(b"no database" * 500)
+    (tmp_path / "state" / "state.sqlite3").write_bytes(b"no database" * 500)
     assert shell("token", "list") == 1
-    assert "tokens.sqlite3" in shell.err
+    assert "state.sqlite3" in shell.err
     assert "internal error" not in shell.err

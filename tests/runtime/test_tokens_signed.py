@@ -20,10 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backupgw.runtime.authorisation import Scope
+from backupgw.runtime.database import sqlite_url
 from backupgw.runtime.secrets import Secret
 from backupgw.runtime.settings import SettingsError, load
 from backupgw.runtime.settings_tokens import KeySettings, TokenSettings
-from backupgw.runtime.tokens import SqliteTokens, TokenRefused
+from backupgw.runtime.tokens import DatabaseTokens, TokenRefused
 from backupgw.runtime.tokens.signed import SignedTokens, from_settings, load_key
 
 NOW = 1_800_000_000.0
@@ -40,13 +41,13 @@ ALLOW, ON = ["append"], ["repository:default/ann"]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteTokens]:
-    store = SqliteTokens(tmp_path / "tokens.sqlite3")
+def store(tmp_path: Path) -> Iterator[DatabaseTokens]:
+    store = DatabaseTokens.at(sqlite_url(tmp_path / "state.sqlite3"))
     yield store
     store.close()
 
 
-def signed(store: SqliteTokens, *keys: KeySettings, **options: Any) -> SignedTokens:
+def signed(store: DatabaseTokens, *keys: KeySettings, **options: Any) -> SignedTokens:
     return SignedTokens([load_key(key) for key in keys], TokenSettings(**options), store)
 
 
@@ -73,7 +74,7 @@ def handmade(header: dict[str, Any], claims: dict[str, Any], key: bytes | None) 
 
 
 @pytest.mark.parametrize("key", [HS, ED])
-def test_what_was_issued_is_verified(store: SqliteTokens, key: KeySettings) -> None:
+def test_what_was_issued_is_verified(store: DatabaseTokens, key: KeySettings) -> None:
     tokens = signed(store, key)
     claims = tokens.verify(issue(tokens, extra={"server": "s1"}), now=NOW + 1)
     assert claims.principal.user == "ann"
@@ -82,14 +83,14 @@ def test_what_was_issued_is_verified(store: SqliteTokens, key: KeySettings) -> N
     assert claims.expires == NOW + 600
 
 
-def test_a_gateway_with_the_public_key_verifies_and_cannot_sign(store: SqliteTokens) -> None:
+def test_a_gateway_with_the_public_key_verifies_and_cannot_sign(store: DatabaseTokens) -> None:
     verifier = signed(store, ED_PUBLIC)
     assert verifier.verify(issue(signed(store, ED)), now=NOW).principal.user == "ann"
     with pytest.raises(ValueError, match="can sign"):
         issue(verifier)
 
 
-def test_the_forger_of_these_tests_makes_good_tokens_otherwise(store: SqliteTokens) -> None:
+def test_the_forger_of_these_tests_makes_good_tokens_otherwise(store: DatabaseTokens) -> None:
     assert signed(store, HS).verify(forged(), now=NOW).principal.user == "ann"
 
 
@@ -128,7 +129,7 @@ def test_the_forger_of_these_tests_makes_good_tokens_otherwise(store: SqliteToke
     ],
 )
 def test_whatever_is_wrong_with_a_token_it_is_refused(
-    store: SqliteTokens, text: str, why: str
+    store: DatabaseTokens, text: str, why: str
 ) -> None:
     with pytest.raises(TokenRefused, match=why):
         signed(store, HS, ED).verify(text, now=NOW)
@@ -140,14 +141,14 @@ CLAIMS = {"iss": "backupgw", "aud": "backupgw", "sub": "ann", "exp": NOW + 600}
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None])
 @pytest.mark.parametrize("kid", ["h", "e"])
 def test_a_token_without_a_signature_is_refused(
-    store: SqliteTokens, algorithm: str | None, kid: str
+    store: DatabaseTokens, algorithm: str | None, kid: str
 ) -> None:
     text = handmade({"typ": "JWT", "alg": algorithm, "kid": kid}, CLAIMS, None)
     with pytest.raises(TokenRefused):
         signed(store, HS, ED).verify(text, now=NOW)
 
 
-def test_a_public_key_is_no_shared_secret(store: SqliteTokens) -> None:
+def test_a_public_key_is_no_shared_secret(store: DatabaseTokens) -> None:
     for key in (PUBLIC_PEM.encode(), PRIVATE.public_key().public_bytes_raw()):
         text = handmade({"alg": "HS256", "kid": "e"}, CLAIMS, key)
         with pytest.raises(TokenRefused, match="algorithm"):
@@ -169,7 +170,7 @@ def test_a_public_key_is_no_shared_secret(store: SqliteTokens) -> None:
         {"kid": []},
     ],
 )
-def test_headers_that_ask_for_more_are_refused(store: SqliteTokens, more: dict[str, Any]) -> None:
+def test_headers_that_ask_for_more_are_refused(store: DatabaseTokens, more: dict[str, Any]) -> None:
     good = {"alg": "HS256", "kid": "h"}
     tokens = signed(store, HS)
     assert tokens.verify(handmade(good, CLAIMS, SECRET.encode()), now=NOW).principal.user == "ann"
@@ -179,7 +180,7 @@ def test_headers_that_ask_for_more_are_refused(store: SqliteTokens, more: dict[s
 
 @given(st.one_of(st.text(max_size=60), st.binary(max_size=60).map(lambda b: b.decode("latin-1"))))
 def test_nonsense_is_refused_and_nothing_worse(text: str) -> None:
-    store = SqliteTokens(Path("unused"))
+    store = DatabaseTokens.at("sqlite:///unused")
     header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"h"}').decode()
     for candidate in (text, f"{header}.{text}", f"{header}.{text}.{text}", text + "." + text):
         with pytest.raises(TokenRefused):
@@ -187,11 +188,11 @@ def test_nonsense_is_refused_and_nothing_worse(text: str) -> None:
 
 
 def test_a_token_for_once_is_good_once_also_beside_another_gateway(
-    store: SqliteTokens, tmp_path: Path
+    store: DatabaseTokens, tmp_path: Path
 ) -> None:
     tokens = signed(store, HS)
     text = issue(tokens, once=True)
-    other_store = SqliteTokens(tmp_path / "tokens.sqlite3")
+    other_store = DatabaseTokens.at(sqlite_url(tmp_path / "state.sqlite3"))
     other = signed(other_store, HS)
     with pytest.raises(TokenRefused, match="once"):
         tokens.verify(text, now=NOW)
@@ -205,7 +206,7 @@ def test_a_token_for_once_is_good_once_also_beside_another_gateway(
     other_store.close()
 
 
-def test_a_token_that_is_refused_is_not_used_up(store: SqliteTokens) -> None:
+def test_a_token_that_is_refused_is_not_used_up(store: DatabaseTokens) -> None:
     tokens = signed(store, HS)
     with pytest.raises(TokenRefused, match="udience"):
         tokens.verify_once(forged(), now=NOW, audience="other")
@@ -214,7 +215,7 @@ def test_a_token_that_is_refused_is_not_used_up(store: SqliteTokens) -> None:
         tokens.verify_once(forged(jti=None), now=NOW)
 
 
-def test_keys_are_rotated_without_cutting_anybody_off(store: SqliteTokens) -> None:
+def test_keys_are_rotated_without_cutting_anybody_off(store: DatabaseTokens) -> None:
     old = issue(signed(store, HS))
     rotated = signed(store, ED, HS)
     assert rotated.verify(old, now=NOW).principal.user == "ann"
@@ -226,7 +227,7 @@ def test_keys_are_rotated_without_cutting_anybody_off(store: SqliteTokens) -> No
         ended.verify(old, now=NOW)
 
 
-def test_an_audience_of_its_own(store: SqliteTokens) -> None:
+def test_an_audience_of_its_own(store: DatabaseTokens) -> None:
     tokens = signed(store, HS)
     text = issue(tokens, audience="downloads")
     assert tokens.verify(text, now=NOW, audience="downloads").principal.user == "ann"
@@ -238,7 +239,7 @@ def test_an_audience_of_its_own(store: SqliteTokens) -> None:
     "options",
     [{"lifetime": 0}, {"lifetime": 86_401}, {"extra": {"exp": 1}}, {"extra": {"allow": ["admin"]}}],
 )
-def test_what_cannot_be_issued(store: SqliteTokens, options: dict[str, Any]) -> None:
+def test_what_cannot_be_issued(store: DatabaseTokens, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"lifetime|claim"):
         issue(signed(store, HS), **options)
 
@@ -264,7 +265,7 @@ OTHER_CURVE = (
     ],
 )
 def test_a_key_that_cannot_be_used_is_told_with_its_line_and_not_shown(
-    tmp_path: Path, store: SqliteTokens, key: str, told: str
+    tmp_path: Path, store: DatabaseTokens, key: str, told: str
 ) -> None:
     config = tmp_path / "gw.toml"
     config.write_text(f'[[tokens.key]]\nid = "k"\n{key}\n')
@@ -276,7 +277,7 @@ def test_a_key_that_cannot_be_used_is_told_with_its_line_and_not_shown(
         assert secret not in str(caught.value)
 
 
-def test_keys_in_the_settings(tmp_path: Path, store: SqliteTokens) -> None:
+def test_keys_in_the_settings(tmp_path: Path, store: DatabaseTokens) -> None:
     config = tmp_path / "gw.toml"
     (tmp_path / "key.pem").write_text(PRIVATE_PEM)
     (tmp_path / "key.pem").chmod(0o600)

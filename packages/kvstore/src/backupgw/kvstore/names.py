@@ -30,14 +30,37 @@ _PLAIN = re.compile(
 """Paths that break no rule at a glance: one match costs a third of the checks one by one."""
 
 
+KERNEL_MARGIN = 80
+"""Bytes by which a `KernelPath` may be longer: still below PATH_MAX."""
+
+
 class InvalidName(ValueError):
     """A name that no backend accepts; the message says which rule it breaks."""
+
+
+class KernelPath(str):
+    """A path that may lie in the part that the kernel keeps for itself.
+
+    Only kernel code makes one, from what it knows and never from what a client said; text made
+    from one (a slice, a sum) is an ordinary str and is refused again. Who passes a name on with
+    something before it makes the result one of these too (`joined`).
+    """
+
+    __slots__ = ()
+
+
+def joined(folder: str, name: str) -> str:
+    """Return `folder/name`, which is the kernel's own path if one of the two is."""
+    path = f"{folder}/{name}" if folder and name else folder or name
+    kernel = isinstance(folder, KernelPath) or isinstance(name, KernelPath)
+    return KernelPath(path) if kernel else path
 
 
 def check_path(path: str) -> str:
     """Return `path` if it may name an item or a folder, else raise InvalidName.
 
-    A path is one or more segments joined by `/`, each of at most 255 bytes of UTF-8.
+    A path is one or more segments joined by `/`, each of at most 255 bytes of UTF-8. One in the
+    kernel's own part has to be a `KernelPath`.
     """
     if not isinstance(path, str):
         raise TypeError(f"a name must be str, not {type(path).__name__}")
@@ -47,7 +70,8 @@ def check_path(path: str) -> str:
         encoded = path.encode()
     except UnicodeEncodeError:
         raise InvalidName(f"not valid Unicode: {path!a}") from None
-    if len(encoded) > MAX_PATH_BYTES:
+    kernel = isinstance(path, KernelPath)
+    if len(encoded) > MAX_PATH_BYTES + (KERNEL_MARGIN if kernel else 0):
         raise InvalidName(f"longer than {MAX_PATH_BYTES} bytes: {path[:60]!r}…")
     if "\0" in path:
         raise InvalidName(f"holds a NUL: {path!a}")
@@ -56,7 +80,7 @@ def check_path(path: str) -> str:
             raise InvalidName(f"has an empty, '.' or '..' segment: {path!r}")
         if len(segment) > MAX_SEGMENT_BYTES // 4 and len(segment.encode()) > MAX_SEGMENT_BYTES:
             raise InvalidName(f"has a segment longer than {MAX_SEGMENT_BYTES} bytes: {path!r}")
-        if segment.startswith(RESERVED_PREFIX):
+        if segment.startswith(RESERVED_PREFIX) and not kernel:
             raise InvalidName(f"{RESERVED_PREFIX!r} names belong to the kernel: {path!r}")
     return path
 

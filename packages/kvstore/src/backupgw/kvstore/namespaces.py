@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from .names import check_key
 from .utils.nesting import CHARACTERS_PER_LEVEL, nest
 
+KNOWN = frozenset({"levels", "cache", "max_age", "size"})
+"""What the config of a namespace may say."""
+
 HEX_FOLDERS = 256
 """Folders a level has: two hexadecimal digits."""
 
@@ -29,7 +32,11 @@ class Namespaces:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Mapping[str, object]]) -> Namespaces:
-        """Read `{namespace: {"levels": [0]}}`. Raises ValueError for anything else."""
+        """Read `{namespace: {"levels": [0]}}`; what is said of caching may stand beside it.
+
+        Raises:
+            ValueError: it is anything else.
+        """
         if not config or not isinstance(config, Mapping):
             raise ValueError("No or invalid config given.")
         levels: dict[str, Sequence[int]] = {}
@@ -37,8 +44,10 @@ class Namespaces:
             if not isinstance(settings, Mapping):
                 # borgstore raises ValueError for whatever is wrong with a config
                 raise ValueError(f"{namespace!r}: {settings!r} is no dict")  # noqa: TRY004
-            if unknown := sorted(set(settings) - {"levels"}):
-                raise ValueError(f"{namespace!r}: unknown keys {unknown!r} (known: 'levels')")
+            if unknown := sorted(set(settings) - KNOWN):
+                raise ValueError(
+                    f"{namespace!r}: unknown keys {unknown!r} (known: {', '.join(sorted(KNOWN))})"
+                )
             given = settings.get("levels")
             if not given or not isinstance(given, list):
                 raise ValueError(f"{namespace!r}: 'levels' must be a list of one or more ints")

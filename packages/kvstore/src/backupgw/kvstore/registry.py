@@ -1,53 +1,69 @@
-"""From a URL to a backend, by the entry points that packages register.
+"""From a URL to a place, by the entry points that packages register.
 
 A backend belongs to the group `backupgw.backends`: the entry point's name is the URL scheme, its
 value a function `from_url(url, *, option=…) -> Backend`. The options are that function's keyword
 parameters; the registry refuses others by name. Which of them may also stand in the URL's query is
-the backend's to document and to parse.
+the backend's to document and to parse. Layers around it belong to a group of their own: see
+`layers.stack`.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import re
-from collections.abc import Callable, Iterable
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 
+from . import entry_points
 from .backends.base import Backend
-from .backends.errors import BackendDoesNotExist, BackendError, BackendURLInvalid
+from .backends.errors import BackendURLInvalid
+from .layers.stack import LayerSpec, stacked
 
 GROUP = "backupgw.backends"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
-def open_place(url: str, **options: object) -> Backend:
-    """Return the backend for `url`, not yet open.
+def open_place(
+    url: str,
+    *,
+    layers: Sequence[LayerSpec] = (),
+    context: Mapping[str, object] | None = None,
+    **options: object,
+) -> Backend:
+    """Return the place at `url`, not yet open: its backend with the layers around it.
 
     Args:
         url: what the place is; the scheme decides which backend understands the rest.
+        layers: outermost first, each a name or a mapping with the name under "layer" and the
+            layer's options: `["readonly", {"layer": "retry", "attempts": 5}]`.
+        context: what layers are given that have such a parameter and were not told otherwise
+            (`layers.stack.stacked`).
         options: the backend's own, by name.
 
     Raises:
         BackendURLInvalid: no backend has that scheme, or it does not understand the rest, or has
             no such option.
         BackendDoesNotExist: the library that reaches the place is not installed.
+        LayerInvalid: the layers cannot be.
     """
     scheme = _scheme_of(url)
-    known = _entry_points()
+    known = entry_points.registered(GROUP, "URL scheme")
     if scheme not in known:
         raise BackendURLInvalid(
-            f"no backend for {redact_url(url)!r}: {_unknown('scheme', scheme, known)}"
+            f"no backend for {redact_url(url)!r}: {entry_points.unknown('scheme', scheme, known)}"
         )
-    from_url = _load(known[scheme])
-    _check_options(scheme, from_url, options)
-    return from_url(url, **options)
+    from_url = entry_points.load(known[scheme])
+    taken = entry_points.options_of(from_url)
+    for option in options:
+        if taken is not None and option not in taken:  # where it is None, the backend checks them
+            message = entry_points.unknown("option", option, taken)
+            raise BackendURLInvalid(f"{scheme}: {message}")
+    backend: Backend = from_url(url, **options)
+    return stacked(backend, layers, context=context, open_place=open_place)
 
 
 def schemes() -> list[str]:
     """Return the URL schemes that are registered, sorted."""
-    return sorted(_entry_points())
+    return sorted(entry_points.registered(GROUP, "URL scheme"))
 
 
 def redact_url(url: str) -> str:
@@ -89,58 +105,3 @@ def _scheme_of(url: str) -> str:
             f"{', '.join(f'{scheme}:' for scheme in schemes())}{hint}"
         )
     return match[1].lower()
-
-
-def _entry_points() -> dict[str, metadata.EntryPoint]:
-    found: dict[str, metadata.EntryPoint] = {}
-    for entry in metadata.entry_points(group=GROUP):
-        if entry.name in found and found[entry.name].value != entry.value:
-            raise BackendError(
-                f"two packages claim the URL scheme {entry.name!r}: "
-                f"{found[entry.name].value} and {entry.value}; uninstall one of them"
-            )
-        found[entry.name] = entry
-    return found
-
-
-def _load(entry: metadata.EntryPoint) -> Callable[..., Backend]:
-    try:
-        from_url: Callable[..., Backend] = entry.load()
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if entry.module == missing or entry.module.startswith(f"{missing}."):
-            raise BackendDoesNotExist(
-                f"{entry.name}: the package that registered it is not whole, {missing} is missing"
-            ) from error
-        raise BackendDoesNotExist(
-            f"{entry.name}: needs {missing}, which is not installed: {_install(entry, missing)}"
-        ) from error
-    return from_url
-
-
-def _install(entry: metadata.EntryPoint, missing: str) -> str:
-    """Return the command that installs what `entry` needs: its extra, where there is one."""
-    if entry.dist is not None:
-        extras = entry.dist.metadata.get_all("Provides-Extra") or []
-        if entry.name in extras:
-            return f"pip install '{entry.dist.name}[{entry.name}]'"
-    return f"pip install {missing.partition('.')[0]}"
-
-
-def _check_options(
-    scheme: str, from_url: Callable[..., Backend], options: dict[str, object]
-) -> None:
-    parameters = list(inspect.signature(from_url).parameters.values())[1:]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return  # the backend checks them itself
-    known = [parameter.name for parameter in parameters]
-    for option in options:
-        if option not in known:
-            raise BackendURLInvalid(f"{scheme}: {_unknown('option', option, known)}")
-
-
-def _unknown(what: str, given: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(given, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {what} {given!r}{hint} (known: {', '.join(names) or 'none'})"

@@ -48,7 +48,7 @@ class Statistics:
 
     def as_dict(self) -> dict[str, float]:
         """Return borgstore's keys: `_calls`, `_time` in seconds, `_volume` in bytes, `_throughput`
-        in bytes per second. The cache's are zero while a store has none."""
+        in bytes per second. The cache's are zero where there is none."""
         with self._lock:
             result: dict[str, float] = dict(self._counts)
         for key in _ALWAYS:
@@ -62,6 +62,7 @@ class Statistics:
             volume = result.setdefault(f"{operation}_volume", 0)
             time = result[f"{operation}_time"]
             result[f"{operation}_throughput"] = volume / time if time else 0
+        asked = result["cache_hits"] + result["cache_misses"]
         result["cache_disabled"] = False
-        result["cache_hit_ratio"] = 0
+        result["cache_hit_ratio"] = result["cache_hits"] / asked if asked else 0
         return result

@@ -1,15 +1,16 @@
 """`Store`: borgstore's key/value store on top of any backend.
 
-It adds to a backend: namespaces whose keys are nested in folders, soft deletion, recursive lists
-and statistics. The API, the layout on the backend and the errors are borgstore 0.7's. Different
-from it: operations of many threads overlap, and lists come in the backend's order, which need not
-be sorted.
+It adds to a backend: namespaces whose keys are nested in folders, soft deletion, recursive lists,
+a cache and statistics. The API, the layout on the backend and the errors are borgstore 0.7's.
+Different from it: operations of many threads overlap, and lists come in the backend's order, which
+need not be sorted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,29 +20,31 @@ from typing import Self
 
 from . import parts
 from .backends.base import CHUNK, Backend, ItemInfo
-from .backends.errors import BackendURLInvalid, NoBackendGiven, ObjectNotFound
-from .constants import DEL_SUFFIX
-from .names import InvalidName, check_key
+from .backends.errors import (
+    BackendURLInvalid,
+    NoBackendGiven,
+)
+from .backends.errors import ReadRangeError as ReadRangeError  # borgstore's users import it here
+from .cached_items import CachedItems
+from .constants import DEL_SUFFIX, ROOTNS
+from .layers.cache_items import Cache
+from .layers.cache_policy import CacheMode as CacheMode  # borgstore's users import it here
+from .layers.cache_policy import CachePolicy, policies
+from .names import check_key
 from .namespaces import Namespaces
 from .parts import Part
-from .registry import open_place, redact_url, schemes
+from .primary import Emulation, Primary
+from .registry import redact_url
 from .statistics import Statistics
+from .store_listing import items_below
+from .store_places import Permissions
+from .store_places import get_backend as get_backend  # borgstore's users import it here
 from .utils import hashing
 from .utils.nesting import unnest
 
 logger = logging.getLogger(__name__)
 
 Value = bytes | bytearray | memoryview
-
-
-def get_backend(url: str) -> Backend | None:
-    """Return the backend for `url`, or None where no backend has its scheme.
-
-    Raises:
-        BackendURLInvalid: the scheme's backend does not understand the rest.
-        BackendDoesNotExist: the library that reaches the place is not installed.
-    """
-    return open_place(url) if url.partition(":")[0].lower() in schemes() else None
 
 
 class Store:
@@ -51,13 +54,19 @@ class Store:
         url: the place; or
         backend: a backend object, not yet open.
         config: `{namespace: {"levels": [ints]}}`. Items are looked for at all levels and new ones
-            go to the last; the longest namespace that matches a name counts.
+            go to the last; the longest namespace that matches a name counts. Beside the levels
+            may stand "cache" ("off", "writethrough" or "mirror"), with "size" (bytes) and
+            "max_age" (seconds since the last use) as its limits.
+        permissions: borgstore's letters by name, for a file URL.
+        cache_url, cache_backend: where the cache lies; its items are nobody else's. It is made by
+            `create`, and does without saying where it cannot be used.
         max_concurrency: operations that may run at a time; others wait.
 
     Raises:
         NoBackendGiven: neither url nor backend.
         BackendURLInvalid, BackendDoesNotExist: as `open_place`.
-        ValueError: the config is none.
+        ValueError: the config is none, a cache is missing or given twice, permissions for another
+            URL, or one of borgstore's variables (`primary`) is no number.
 
     Any number of threads may use one Store. A sequence of operations is not atomic.
     """
@@ -67,13 +76,16 @@ class Store:
         url: str | None = None,
         backend: Backend | None = None,
         config: Mapping[str, Mapping[str, object]] | None = None,
+        permissions: Permissions | None = None,
         *,
+        cache_url: str | None = None,
+        cache_backend: Backend | None = None,
         max_concurrency: int = 32,
     ) -> None:
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")
         if backend is None and url is not None:
-            backend = get_backend(url)
+            backend = get_backend(url, permissions=permissions)
             if backend is None:
                 raise BackendURLInvalid(
                     f"Invalid or unsupported Backend Storage URL: {redact_url(url)}"
@@ -85,9 +97,53 @@ class Store:
         self._namespaces = Namespaces.from_config(config or {})
         self._slots = threading.BoundedSemaphore(max_concurrency)
         self._statistics = Statistics()
+        self._cache = self._new_cache(config or {}, cache_url, cache_backend)
+        self._primary = Primary(self._statistics, Emulation.from_environment(os.environ))
+        self._items = CachedItems(backend, self._primary, self._cache)
+
+    def _new_cache(
+        self,
+        config: Mapping[str, Mapping[str, object]],
+        url: str | None,
+        backend: Backend | None,
+    ) -> Cache | None:
+        found = policies(
+            {namespace: CachePolicy.from_config(each) for namespace, each in config.items()}
+        )
+        if url is not None and backend is not None:
+            raise ValueError("Only one of cache_url and cache_backend can be given.")
+        if url is not None:
+            backend = get_backend(url)
+            if backend is None:
+                raise BackendURLInvalid(
+                    f"Invalid or unsupported Cache Backend URL: {redact_url(url)}"
+                )
+        if backend is None:
+            if found:
+                raise ValueError(
+                    "cache_url or cache_backend is required for cache modes other than C_OFF."
+                )
+            return None
+        return Cache(backend, found, self._statistics)
 
     def __repr__(self) -> str:
-        return f"<Store(backend={type(self.backend).__name__!r})>"
+        cache = "" if self._cache is None else f", cache_backend={_kind(self._cache.backend)!r}"
+        return f"<Store(backend={_kind(self.backend)!r}{cache})>"
+
+    @property
+    def cache_backend(self) -> Backend | None:
+        """Where the cache lies."""
+        return None if self._cache is None else self._cache.backend
+
+    @property
+    def latency(self) -> float:
+        """Seconds that a call to the place takes at least."""
+        return self._primary.emulation.latency
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second that the place moves at most, 0 for as many as it can."""
+        return self._primary.emulation.bandwidth
 
     # -- the store as a whole
 
@@ -113,18 +169,26 @@ class Store:
     def create(self) -> None:
         """Make the place. Raises BackendAlreadyExists, BackendMustNotBeOpen."""
         self.backend.create()
+        if self._cache is not None:
+            self._cache.create()
 
     def destroy(self) -> None:
         """Remove the place with all items. Raises BackendDoesNotExist, BackendMustNotBeOpen."""
         self.backend.destroy()
+        if self._cache is not None:
+            self._cache.destroy()
 
     def open(self) -> None:
         """Get ready. Raises BackendDoesNotExist, BackendMustNotBeOpen."""
         self.backend.open()
+        if self._cache is not None:
+            self._cache.open()
 
     def close(self) -> None:
         """Raises BackendMustBeOpen."""
         self.backend.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def __enter__(self) -> Self:
         self.open()
@@ -150,7 +214,9 @@ class Store:
 
         They tell what users of this Store saw; calls that raised are left out.
         """
-        return self._statistics.as_dict()
+        result = self._statistics.as_dict()
+        result["cache_disabled"] = self._cache is not None and self._cache.disabled
+        return result
 
     # -- items
 
@@ -162,8 +228,7 @@ class Store:
     def info(self, name: str, *, deleted: bool = False) -> ItemInfo:
         """Tell about an item; `exists` is False for a missing one. `name` is the last segment."""
         with self._operation("info", name):
-            nested = self._find(name, deleted=deleted)
-            return self.backend.info(nested)._replace(name=nested.rpartition("/")[2])
+            return self._primary.call(lambda: self._info(name, deleted=deleted))
 
     def load(
         self, name: str, *, size: int | None = None, offset: int = 0, deleted: bool = False
@@ -174,11 +239,8 @@ class Store:
             ObjectNotFound: no such item.
         """
         with self._operation("load", name) as operation:
-            nested = self._find(name, deleted=deleted)
-            self._statistics.add({"backend_load_calls": 1})
-            value = self.backend.load(nested, offset=offset, size=size)
+            value = self._items.load(self._find(name, deleted=deleted), offset, size)
             operation.volume = len(value)
-            self._statistics.add({"backend_load_volume": len(value)})
             return value
 
     def store(self, name: str, value: Value) -> None:
@@ -189,18 +251,13 @@ class Store:
         """
         data = _as_bytes_view(value)
         with self._operation("store", name) as operation:
-            nested = self._find(name)
-            self._statistics.add({"backend_store_calls": 1})
-            self.backend.store(nested, data)
+            self._items.store(self._find(name), data)
             operation.volume = len(data)
-            self._statistics.add({"backend_store_volume": len(data)})
 
     def delete(self, name: str, *, deleted: bool = False) -> None:
         """Remove an item for good; for soft deletion see `move`. Raises ObjectNotFound."""
         with self._operation("delete", name):
-            nested = self._find(name, deleted=deleted)
-            self._statistics.add({"backend_delete_calls": 1})
-            self.backend.delete(nested)
+            self._items.delete(self._find(name, deleted=deleted))
 
     def move(
         self,
@@ -234,7 +291,7 @@ class Store:
             else:
                 source = self._find(name, deleted=deleted)
                 target = self._find(new_name or "", deleted=deleted)
-            self.backend.move(source, target)
+            self._items.move(source, target)
 
     def list(self, name: str, deleted: bool = False) -> Iterator[ItemInfo]:
         """Yield the items of a namespace, `""` for all, through all nesting; names without it.
@@ -250,12 +307,33 @@ class Store:
         self._statistics.add({"list_calls": 1})
         count = 0
         try:
-            for info in self._list_below(name):
+            for info in items_below(
+                self.backend,
+                name,
+                slots=self._slots,
+                primary=self._primary,
+                statistics=self._statistics,
+            ):
                 if info.name.endswith(DEL_SUFFIX) == deleted:
                     count += 1
                     yield info._replace(name=info.name.removesuffix(DEL_SUFFIX))
         finally:
             logger.debug("list %r -> %d items", name, count)
+
+    def cache_invalidate(self, name: str, *, deleted: bool = False) -> None:
+        """Remove an item from the cache, all of a namespace (with or without `/`), or everything
+        ("")."""
+        cache = self._cache
+        if cache is None:
+            return
+        spaces = [namespace.rstrip("/") for namespace, _ in cache.policies]
+        if name == ROOTNS or name.rstrip("/") in spaces:
+            cache.clear(name.rstrip("/"))
+            return
+        with self._slots:
+            nested = self._find(name, deleted=deleted)
+            with cache.changing(nested):
+                cache.delete(nested)
 
     def hash(self, name: str, algorithm: str = "sha256", *, deleted: bool = False) -> str:
         """Return the hex digest of an item by one of hashlib's algorithms, or blake3 where that
@@ -267,14 +345,7 @@ class Store:
         """
         with self._operation("hash", name):
             nested = self._find(name, deleted=deleted)
-            if algorithm in hashlib.algorithms_available:
-                hashing.new(algorithm)  # some of those have no length of their own
-                return self.backend.hash(nested, algorithm)
-            digest = hashing.new(algorithm)
-            with self.backend.open_reader(nested) as reader:
-                while chunk := reader.read(CHUNK):
-                    digest.update(chunk)
-            return digest.hexdigest()
+            return self._primary.call(lambda: self._hash(nested, algorithm))
 
     def gather(
         self, sources: Iterable[Part], *, namespace: str | None = None, deleted: bool = False
@@ -294,10 +365,8 @@ class Store:
             found = self._find_parts(checked, namespace, deleted=deleted)
             if not checked:
                 return b""
-            self._statistics.add({"backend_gather_calls": 1})
-            value = self.backend.gather(found)
+            value = self._items.gather(found, f"{namespace}/" if namespace else "")
             operation.volume = len(value)
-            self._statistics.add({"backend_gather_volume": len(value)})
             return value
 
     def defrag(
@@ -365,26 +434,18 @@ class Store:
         parts.write_verified(self.backend, found, nested, algorithm, name)
         return nested
 
-    def _list_below(self, name: str) -> Iterator[ItemInfo]:
-        entries = self.backend.list(name)
-        while True:
-            # One entry at a time: the caller may take as long as it likes between two, and use
-            # the store meanwhile.
-            with self._slots:
-                start = time.perf_counter_ns()
-                info = next(entries, None)
-                self._statistics.add({"list_time": time.perf_counter_ns() - start})
-            if info is None:
-                return
-            if not _is_key(info.name):
-                continue
-            if not info.directory:
-                yield info
-                continue
-            try:
-                yield from self._list_below(f"{name}/{info.name}" if name else info.name)
-            except ObjectNotFound:
-                continue  # the folder vanished since it was listed
+    def _info(self, name: str, *, deleted: bool) -> ItemInfo:
+        nested = self._find(name, deleted=deleted)
+        return self.backend.info(nested)._replace(name=nested.rpartition("/")[2])
+
+    def _hash(self, nested: str, algorithm: str) -> str:
+        digest = hashing.new(algorithm)
+        if algorithm in hashlib.algorithms_available:
+            return self.backend.hash(nested, algorithm)
+        with self.backend.open_reader(nested) as reader:
+            while chunk := reader.read(CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     @contextmanager
     def _operation(self, what: str, name: str) -> Iterator[_Operation]:
@@ -418,9 +479,5 @@ def _as_bytes_view(value: Value) -> memoryview:
         raise
 
 
-def _is_key(segment: str) -> bool:
-    try:
-        check_key(segment)
-    except InvalidName:
-        return False
-    return True
+def _kind(backend: Backend) -> str:
+    return type(backend).__name__

@@ -1,21 +1,46 @@
-"""Who a request comes from, and whether it may do what it asks: rest-server's rules.
+"""Who a request comes from, and whether it may do what it asks.
 
-Without private repositories every known user may use every repository; with them, a user has what
-lies below the folder of the same name. In append-only mode nothing is overwritten or deleted but
-locks. Whoever cannot be told apart from a stranger is a stranger.
+Two kinds of rules, and both must let a request pass. rest-server's: without private repositories
+every known user may use every repository; with them, a user has what lies below the folder of the
+same name; in append-only mode nothing is overwritten or deleted but locks. And the gateway's own,
+`[[auth.rule]]` and the limits of tokens. Whoever cannot be told apart from a stranger is a
+stranger.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from backupgw.runtime import authorisation
 from backupgw.runtime.auth import BasicAuthenticator, Throttled
+from backupgw.runtime.authorisation import Action, Authoriser, Principal
+from backupgw.runtime.tokens import TokenAuthenticator, TokenStoreError
+from backupgw.runtime.tokens.authenticator import is_token
 
-from .paths import Target
+from .paths import Kind, Target
 
 CHALLENGE = (b"www-authenticate", b'Basic realm="backupgw", charset="UTF-8"')
+NOBODY = Principal("")
+"""A client without a name, where nobody has to show one."""
+
+_ON_OBJECTS = {"HEAD": Action.OPEN, "GET": Action.OPEN, "POST": Action.ADD}
+_ON_DATA = {
+    "HEAD": Action.LIST,  # tells a size, as a listing does
+    "GET": Action.LOAD,
+    "POST": Action.ADD,
+    "DELETE": Action.DELETE,
+}
+_ACTIONS = {
+    "data": _ON_DATA,
+    "locks": {**_ON_OBJECTS, "POST": Action.LOCK, "DELETE": Action.LOCK},
+    **{
+        kind: {**_ON_OBJECTS, "DELETE": Action.DELETE}
+        for kind in ("config", "index", "keys", "snapshots")
+    },
+}
 
 
 class Refused(Exception):
@@ -35,30 +60,46 @@ class Access:
     """The rules of one server.
 
     Args:
-        authenticator: checks credentials; None where there are none to check.
+        authenticator: checks passwords; None where there are none to check.
         user_header: name of a trusted proxy's header that carries the user, lower case.
         private: each user has only the repositories below their own name.
         append_only: nothing but locks can be deleted.
+        tokens: checks tokens, where there is an authenticator; None takes none.
+        rules: who may do what; may be given others at any time.
+        place: the place's name, by which rules and tokens know it.
+        throttled: told the address of a client that tried too many wrong passwords.
     """
 
     authenticator: BasicAuthenticator | None
     user_header: bytes | None = None
     private: bool = False
     append_only: bool = False
+    tokens: TokenAuthenticator | None = None
+    rules: Authoriser = field(default_factory=Authoriser)
+    place: str = "default"
+    throttled: Callable[[str], None] = lambda _address: None
     anonymous: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.anonymous = self.authenticator is None and self.user_header is None
 
-    def known_user(self, scope: Scope) -> str | None:
-        """Return the user where that needs no waiting, None where it does; "" is nobody."""
+    def known(self, scope: Scope) -> Principal | None:
+        """Return who asks where that needs no waiting, None where it does.
+
+        Raises:
+            Refused: 401 where a proxy named nobody.
+        """
         if self.anonymous:
-            return ""
+            return NOBODY
         if self.user_header is not None:
-            return self._named_by_proxy(scope)
+            return Principal(self._named_by_proxy(scope))
         if self.authenticator is None:
             return None
-        return self.authenticator.authenticate_cached(_header(scope, b"authorization"))
+        header = _header(scope, b"authorization")
+        user = self.authenticator.authenticate_cached(header)
+        if user is not None:
+            return Principal(user)
+        return None if self.tokens is None else self.tokens.authenticate_cached(header)
 
     def _named_by_proxy(self, scope: Scope) -> str:
         # Two headers: the client sent one, and the proxy added its own instead of replacing it.
@@ -70,35 +111,79 @@ class Access:
             raise Refused(401, "the proxy named a user in no known encoding") from error
         raise Refused(401, "the proxy named no user, or several", [CHALLENGE])
 
-    async def identify(self, scope: Scope) -> str:
-        """Return the user whose password was given.
+    async def identify(self, scope: Scope) -> Principal:
+        """Return who showed a right password or a good token.
 
         Raises:
-            Refused: 401 without a right one, 429 after too many wrong ones.
+            Refused: 401 without either, 429 after too many wrong passwords, 503 while tokens
+                cannot be looked up.
         """
         if self.authenticator is None:
             raise Refused(401, "authentication is required", [CHALLENGE])
         client = scope.get("client")
+        address = client[0] if client else ""
+        header = _header(scope, b"authorization")
+        # A token shown as a password must not count as a wrong one.
+        token = self.tokens is not None and is_token(header)
         try:
-            user = await self.authenticator.authenticate(
-                _header(scope, b"authorization"), client[0] if client else ""
-            )
+            if self.tokens is not None and token:
+                principal = await self.tokens.authenticate(header, address)
+            else:
+                user = await self.authenticator.authenticate(header, address)
+                principal = None if user is None else Principal(user)
         except Throttled as throttled:
+            if not token:
+                self.throttled(address)
             wait = b"%d" % max(1, round(throttled.retry_after))
             raise Refused(
                 429, "too many failed logins; try again later", [(b"retry-after", wait)]
             ) from throttled
-        if user is None:
-            raise Refused(401, "unknown user or wrong password", [CHALLENGE])
-        return user
+        except TokenStoreError as error:
+            raise Refused(
+                503, "tokens cannot be looked up just now; see the server's log"
+            ) from error
+        if principal is None:
+            raise Refused(401, "unknown user, wrong password or token", [CHALLENGE])
+        return principal
 
-    def check(self, user: str, method: str, target: Target) -> None:
+    def check(self, who: Principal, method: str, target: Target) -> None:
         """Let the request pass or raise Refused."""
-        if self.private and (target.owner != user or not user):
+        if self.private and (target.owner != who.user or not who.user):
             # rest-server's status: a stranger learns nothing about whose repositories exist.
             raise Refused(401, "this repository belongs to another user")
         if self.append_only and method == "DELETE" and target.type != "locks":
             raise Refused(403, "this server is append-only: only locks can be deleted")
+        action = action_of(method, target)
+        asked = authorisation.Target.repository(self.place, target.repo)
+        if not self.rules.allows(who, action, asked):
+            name = who.user or "a client without a name"
+            raise Refused(403, f"{name} is not allowed to {action.word} in {asked}")
+        if (
+            target.kind is Kind.REPOSITORY
+            and method == "DELETE"
+            and (not who.user or target.owner != who.user)
+            and not self.rules.allows(who, Action.MANAGE, asked)
+        ):
+            raise Refused(403, f"{asked} can be removed by its owner, or who may manage it")
+
+    def may_see_metrics(self, who: Principal) -> bool:
+        """Whether the metrics, which name users and repositories, are for this one.
+
+        With private repositories they are for the user `metrics` alone, as rest-server has it.
+        """
+        if self.private and who.user != "metrics":
+            return False
+        place = authorisation.Target(authorisation.Kind.PLACE, self.place)
+        return self.rules.allows(who, Action.LIST, place)
+
+
+def action_of(method: str, target: Target) -> Action:
+    """Return what a request that the protocol knows does, in the words of the rules."""
+    if target.kind is Kind.LISTING:
+        return Action.LIST
+    if target.kind is Kind.REPOSITORY:
+        return Action.CREATE if method == "POST" else Action.DELETE
+    return _ACTIONS[target.type][method]
 
 
 def _header(scope: Scope, name: bytes) -> bytes | None:

@@ -13,23 +13,20 @@ from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
-from backupgw.kvstore.backends.base import Backend, Reader
-from backupgw.kvstore.backends.errors import (
-    BackendConnectionError,
-    BackendError,
-    ContentMismatch,
-    ObjectExists,
-    ObjectNotFound,
-    PermissionDenied,
-    QuotaExceeded,
-)
+from backupgw.kvstore.backends.base import Backend, FileSpan, Reader
+from backupgw.kvstore.backends.errors import BackendConnectionError, BackendError, ObjectNotFound
+from backupgw.kvstore.ledger import LimitExceeded
 from backupgw.kvstore.names import InvalidName
+from backupgw.runtime.http.file_body import FILE_BODY
 from backupgw.runtime.threads import Threads
 
 from . import paths, ranges
 from .access import Access, Refused
+from .announcements import Announcer
 from .counters import BlobCounters
 from .paths import Kind, Target
+from .refusals import Headers, Refusal, refusal_for
+from .removal import InUse, removal
 from .repositories import Listing, Outcome, Upload, make_repository
 
 log = logging.getLogger(__name__)
@@ -39,24 +36,14 @@ UPLOAD_BATCH = 1 << 20
 as much as hashing 100 KB."""
 
 DOWNLOAD_CHUNK = 512 << 10
-"""Bytes read and handed to the socket at a time."""
+"""Bytes read and handed to the socket at a time; larger bodies are left to threads of the host
+where they lie in a file."""
 
 LIST_V2 = b"application/vnd.x.restic.rest.v2"
 LIST_V1 = b"application/vnd.x.restic.rest.v1"
 
-Headers = list[tuple[bytes, bytes]]
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _OCTETS = (b"content-type", b"application/octet-stream")
-
-
-class Refusal(Exception):
-    """An answer other than success: a status, one line for a person, perhaps headers."""
-
-    def __init__(self, status: int, text: str, headers: Headers | None = None) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-        self.headers = headers or []
 
 
 class ClientGone(Exception):
@@ -71,7 +58,9 @@ class RestApp:
         access: who may do what.
         threads: where blocking calls run.
         counters: None where no metrics are wanted.
+        announcer: tells others what happens.
         verify: whether uploads must hash to their names.
+        removable: whether whole repositories can be removed by who may do it.
     """
 
     def __init__(
@@ -80,13 +69,16 @@ class RestApp:
         access: Access,
         threads: Threads,
         counters: BlobCounters | None,
+        announcer: Announcer,
         *,
         verify: bool,
+        removable: bool = False,
     ) -> None:
         self._backend = backend
         self._access = access
         self._threads = threads
         self._counters = counters
+        self._announcer = announcer
         self._verify = verify
         self._verbs: dict[Kind, dict[str, _Handler]] = {
             Kind.REPOSITORY: {"POST": self._create},
@@ -104,6 +96,8 @@ class RestApp:
                 "DELETE": self._delete,
             },
         }
+        if removable:
+            self._verbs[Kind.REPOSITORY]["DELETE"] = self._remove
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -111,12 +105,18 @@ class RestApp:
         try:
             handler = await self._admit(exchange)
             await handler(exchange)
+            if self._announcer.place_is_away:
+                self._announcer.place_works()
         except ClientGone:
             return
         except Refusal as refusal:
             await exchange.refuse(refusal)
         except (BackendError, InvalidName) as error:
-            await exchange.refuse(_refusal_for(error, exchange.target))
+            if isinstance(error, LimitExceeded):
+                self._announcer.refused(error)
+            elif isinstance(error, BackendConnectionError):
+                self._announcer.place_failed(str(error))
+            await exchange.refuse(refusal_for(error, exchange.target))
 
     async def ready(self) -> bool:
         """Whether the place answers."""
@@ -127,27 +127,24 @@ class RestApp:
             return False
 
     async def metrics_allowed(self, scope: Scope) -> int:
-        """Return 200 for who may see the metrics, else the status of the refusal.
-
-        With private repositories that is the user `metrics` alone, as rest-server has it.
-        """
+        """Return 200 for who may see the metrics, else the status of the refusal."""
         try:
-            user = self._access.known_user(scope)
-            if user is None:
-                user = await self._access.identify(scope)
+            who = self._access.known(scope)
+            if who is None:
+                who = await self._access.identify(scope)
         except Refused as refused:
             return refused.status
-        return 401 if self._access.private and user != "metrics" else 200
+        return 200 if self._access.may_see_metrics(who) else 401
 
     async def _admit(self, exchange: _Exchange) -> _Handler:
         """Return the handler of a request that may proceed."""
         scope = exchange.scope
         try:
-            user = self._access.known_user(scope)
-            if user is None:
-                user = await self._access.identify(scope)
-            exchange.user = user
-            scope.setdefault("state", {})["user"] = user
+            who = self._access.known(scope)
+            if who is None:
+                who = await self._access.identify(scope)
+            exchange.user = who.user
+            scope.setdefault("state", {})["user"] = who.user
             try:
                 target = paths.parse(scope["raw_path"])
             except paths.MalformedPath as error:
@@ -161,7 +158,7 @@ class RestApp:
             if handler is None:
                 allow = ", ".join(verbs).encode()
                 raise Refusal(405, f"{method} is not possible here", [(b"allow", allow)])
-            self._access.check(user, method, target)
+            self._access.check(who, method, target)
         except Refused as refused:
             raise Refusal(refused.status, refused.text, refused.headers) from refused
         return handler
@@ -174,6 +171,21 @@ class RestApp:
             raise Refusal(400, "a repository is made by POST with ?create=true")
         await self._threads.run(make_repository, self._backend, exchange.found.repo)
         log.info("repository %s created", exchange.found.repo or "/")
+        await exchange.answer(200)
+
+    async def _remove(self, exchange: _Exchange) -> None:
+        query = parse_qs(exchange.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if query.get("delete", [""])[0] != "true":
+            raise Refusal(400, "a repository is removed by DELETE with ?delete=true")
+        repo = exchange.found.repo
+        steps = removal(self._backend, repo)
+        try:
+            while await self._threads.run(next, steps, None) is not None:
+                pass
+        except InUse as error:
+            raise Refusal(409, str(error)) from error
+        log.warning("repository %s was removed by %s", repo or "/", exchange.user or "somebody")
+        self._announcer.repository_deleted(exchange.user, repo)
         await exchange.answer(200)
 
     # -- listings
@@ -240,7 +252,10 @@ class RestApp:
     ) -> None:
         size = reader.remaining
         await exchange.start(status, [(b"content-length", b"%d" % size), _OCTETS, *headers])
-        while reader.remaining:
+        span = reader.file_span() if size > DOWNLOAD_CHUNK and exchange.takes_files else None
+        if span is not None:
+            await exchange.send_file(span)
+        while span is None and reader.remaining:
             chunk = reader.read_nowait(DOWNLOAD_CHUNK)
             if chunk is None:
                 chunk = await self._threads.run(reader.read, DOWNLOAD_CHUNK)
@@ -258,10 +273,15 @@ class RestApp:
             outcome = await self._take_body(exchange, upload)
             finished = True
         finally:
+            if upload.damaged:
+                self._announcer.damaged(target, repaired=finished)
             if not finished:
                 await self._threads.run(upload.abort)
         if outcome is not Outcome.IDENTICAL and self._counters is not None:
             self._counters.written(exchange.user, target, upload.received)
+        if outcome is Outcome.STORED:
+            # Before the answer: it is durable, whether or not the client learns of it.
+            self._announcer.stored(exchange.user, target, upload.received)
         await exchange.answer(200)
 
     async def _take_body(self, exchange: _Exchange, upload: Upload) -> Outcome:
@@ -288,6 +308,7 @@ class RestApp:
         except ObjectNotFound:
             log.debug("%s was gone already", target.name)
         else:
+            self._announcer.deleted(exchange.user, target)
             if self._counters is not None:
                 self._counters.deleted(exchange.user, target, size)
         await exchange.answer(200)
@@ -341,6 +362,16 @@ class _Exchange:
     async def send_body(self, body: bytes | bytearray, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
+    @property
+    def takes_files(self) -> bool:
+        """Whether the host sends files by itself (it does not on TLS)."""
+        return FILE_BODY in self.scope.get("extensions", ())
+
+    async def send_file(self, span: FileSpan) -> None:
+        await self._send(
+            {"type": FILE_BODY, "fd": span.fd, "offset": span.offset, "size": span.size}
+        )
+
     async def answer(self, status: int, text: str = "", headers: Headers | None = None) -> None:
         body = f"{text}\n".encode() if text else b""
         head: Headers = [(b"content-length", b"%d" % len(body)), _TEXT, *(headers or [])]
@@ -353,27 +384,3 @@ class _Exchange:
             log.error("an answer was broken off: %s", refusal.text)
             raise refusal
         await self.answer(refusal.status, refusal.text, refusal.headers)
-
-
-def _refusal_for(error: Exception, target: Target | None) -> Refusal:
-    """Return the protocol's status for what the kernel says."""
-    what = target.name if target is not None else "request"
-    if isinstance(error, ObjectNotFound | InvalidName):
-        return Refusal(404, "no such repository or object")
-    if isinstance(error, ObjectExists):
-        return Refusal(403, str(error))
-    if isinstance(error, ContentMismatch):
-        return Refusal(400, str(error))
-    if isinstance(error, QuotaExceeded):
-        log.warning("%s: %s", what, error)
-        return Refusal(507, str(error))
-    if isinstance(error, PermissionDenied):
-        log.error("%s: %s", what, error)
-        return Refusal(403, "the storage does not permit this; see the server's log")
-    wait = getattr(error, "retry_after", None)
-    headers: Headers = [(b"retry-after", b"%d" % max(1, round(wait)))] if wait else []
-    if isinstance(error, BackendConnectionError) or getattr(error, "retryable", False):
-        log.warning("%s: %s", what, error)
-        return Refusal(503, "the storage cannot be reached just now", headers)
-    log.error("%s: %s", what, error, exc_info=error)
-    return Refusal(500, "the storage failed; see the server's log", headers)

@@ -1,4 +1,4 @@
-"""`backupgw rest`: restic's REST server with rest-server 0.14's flags.
+"""`backupgw rest`: restic's REST server with rest-server 0.14's flags, and what its operator needs.
 
 The flags mean what they mean there. Where a default differs it is the safer one: `--listen` is
 loopback instead of every address, `--path` is ./data instead of a folder in /tmp.
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from backupgw.runtime.command import Command, global_options
+
+from . import quota_command, repos_command, user_command
 
 if TYPE_CHECKING:
     from backupgw.runtime.settings import Settings
@@ -33,6 +35,12 @@ def _switch(text: str) -> bool:
 def configure(parser: ArgumentParser) -> None:
     """Add the subcommands and their flags."""
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    options = [global_options()]
+    quota_command.configure(verbs.add_parser("quota", parents=options, help="list limits and use"))
+    repos_command.configure(
+        verbs.add_parser("repos", parents=options, help="list repositories with sizes and times")
+    )
+    user_command.configure(verbs.add_parser("user", help="add, change, remove and list users"))
     serve = verbs.add_parser(
         "serve",
         parents=[global_options()],
@@ -88,7 +96,19 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Serve until stopped; return the exit status."""
+    """Do what the subcommand says; return the exit status."""
+    match options.verb:
+        case "quota":
+            return quota_command.run(options)
+        case "repos":
+            return repos_command.run(options)
+        case "user":
+            return user_command.run(options)
+        case _:
+            return _serve(options)
+
+
+def _serve(options: Namespace) -> int:
     from backupgw.runtime.commands.serve import serve
     from backupgw.runtime.settings import load
 
@@ -101,8 +121,8 @@ def _certificate(settings: Settings) -> dict[str, Any]:
     """Return rest-server's names for the pair that TLS needs, where none were given."""
     from backupgw.runtime.settings_sources import Flag
 
+    from .identification import place_folder
     from .settings import RestSettings
-    from .start import place_folder
 
     rest = settings.section("rest", RestSettings)
     folder = place_folder(settings)
@@ -116,6 +136,19 @@ def _certificate(settings: Settings) -> dict[str, Any]:
     }
 
 
+def place_overrides(path: str | None) -> dict[str, Any]:
+    """Return what `--path` sets."""
+    from backupgw.runtime.settings_sources import Flag
+
+    if path is None:
+        return {}
+    url = f"file://{quote(os.path.abspath(path))}"
+    return {
+        f"places.{_PLACE}.url": Flag("--path", url),
+        "rest.place": Flag("--path", _PLACE),
+    }
+
+
 def overrides(options: Namespace) -> dict[str, Any]:
     """Return what the flags set, as settings by their dotted keys."""
     from backupgw.runtime.settings_sources import Flag
@@ -126,10 +159,7 @@ def overrides(options: Namespace) -> dict[str, Any]:
         if value is not None:
             found[key] = Flag(name, value)
 
-    if options.path is not None:
-        folder = os.path.abspath(options.path)
-        flag(f"places.{_PLACE}.url", "--path", f"file://{quote(folder)}")
-        flag("rest.place", "--path", _PLACE)
+    found |= place_overrides(options.path)
     if options.no_verify_upload is not None:
         flag("rest.verify_upload", "--no-verify-upload", not options.no_verify_upload)
     flag("rest.tls_cert", "--tls-cert", options.tls_cert)

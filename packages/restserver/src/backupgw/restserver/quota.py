@@ -1,23 +1,46 @@
-"""`--max-size`: a limit for all repositories together, exact among workers.
+"""Limits on what is stored, exact among workers: for the server, each user and each repository.
 
 The accounts lie in a ledger beside the repositories, under a name that no client can reach, unless
-the settings name another file (a ledger belongs on a local disk). As with rest-server, the place is
-counted at each start, since another server may have written there in between; from then on every
-upload reserves its bytes as they arrive. Locks always pass: without them nothing could be pruned.
+the settings name another file (a ledger belongs on a local disk). Every upload reserves its bytes
+as they arrive, in all its accounts or in none. Locks always pass: without them nothing could be
+pruned.
+
+Where gateways share a database (`[state] database` on PostgreSQL), they share the ledger in it, and
+so the limits are exact among all of them, unless the settings name a file. Gateways that share one
+serve the same repositories.
+
+The ledger knows what is stored over restarts and kills, so the place is counted only when it
+cannot: at first, after a power loss, after a time without limits, and when users and repositories
+get accounts of their own. With `--max-size` alone it is counted at each start as with rest-server,
+since another server may have written there in between.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from backupgw.kvstore.backends.base import Backend
+from backupgw.kvstore.backends.base import Backend, Writer
 from backupgw.kvstore.layers.quota import QuotaLayer
-from backupgw.kvstore.ledger import Limit, SQLiteLedger
+from backupgw.kvstore.ledger import Alarm, Ledger, Report, SQLiteLedger
+from backupgw.runtime.settings import Settings
+from backupgw.runtime.settings_state import StateSettings
 
-SCOPE = "server"
+from .identification import place_folder
+from .limits import SERVER, Limits, all_accounts, server_alone
+from .settings import RestSettings
+
+_log = logging.getLogger(__name__)
+
 _FOLDER = ".backupgw-ledger"
+_FILE = "ledger.sqlite3"
+
+_TOGETHER, _DIVIDED = "rest", "rest, divided"
+"""What the ledger, which other services may use as well, calls the place: another name with other
+accounts, since what was counted for the one says nothing about the other."""
 
 
 def ledger_path(place: Path | None, named: Path | None) -> Path:
@@ -37,28 +60,183 @@ def ledger_path(place: Path | None, named: Path | None) -> Path:
         raise ValueError("a limit for this place needs a file for its accounts on a local disk")
     folder = place / _FOLDER
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    return folder / "ledger.sqlite3"
+    return folder / _FILE
 
 
-def limited(backend: Backend, path: Path) -> QuotaLayer:
-    """Return `backend` with the limit in front of it; neither it nor its ledger is open yet."""
-    return QuotaLayer(
-        backend,
-        SQLiteLedger(str(path)),
-        scopes=lambda _name: (SCOPE,),
-        exempt=is_lock,
-        total=SCOPE,
+def is_shared(settings: Settings) -> bool:
+    """Whether the ledger is that of several gateways, in their database."""
+    database = settings.section("state", StateSettings).database or ""
+    named = settings.section("rest", RestSettings).ledger
+    return named is None and database.startswith("postgres")
+
+
+def _shared(settings: Settings, on_alarm: Callable[[Alarm], None] | None) -> Ledger:
+    from backupgw.runtime.database.state import open_state
+    from backupgw.runtime.ledger import PostgresLedger
+
+    # Closed at once: it was asked whether its tables are there, and the ledger connects by itself.
+    with open_state(settings, application="backupgw rest: ledger") as database:
+        return PostgresLedger(database, on_alarm=on_alarm)
+
+
+def make_ledger(settings: Settings, on_alarm: Callable[[Alarm], None] | None) -> Ledger:
+    """Return the ledger that the settings name, not open.
+
+    Raises:
+        SettingsError: there is no place for it.
+        CommandError: the gateways' database cannot be used.
+    """
+    if is_shared(settings):
+        return _shared(settings, on_alarm)
+    rest = settings.section("rest", RestSettings)
+    key = ("rest", "max_size" if rest.max_size else "quota")
+    try:
+        path = ledger_path(place_folder(settings), rest.ledger)
+    except ValueError as error:
+        raise settings.mistake(f"{error}; set ledger in [rest]", *key) from error
+    except OSError as error:
+        raise settings.mistake(
+            f"the accounts cannot be kept beside the repositories ({error.strerror}); "
+            "set ledger in [rest] to a file elsewhere",
+            *key,
+        ) from error
+    return SQLiteLedger(str(path), on_alarm=on_alarm)
+
+
+class RepositoryQuota(QuotaLayer):
+    """The limits in front of a place. Which pattern an account falls under is looked up when it
+    is first written to, so that what may come need not be known beforehand.
+
+    Args:
+        inner: the place.
+        ledger: opened and closed by whoever made it.
+        limits: what the accounts may hold; `limit` changes it.
+    """
+
+    def __init__(self, inner: Backend, ledger: Ledger, limits: Limits) -> None:
+        super().__init__(
+            inner,
+            ledger,
+            scopes=all_accounts if limits.divided else server_alone,
+            place=_DIVIDED if limits.divided else _TOGETHER,
+            exempt=is_lock,
+            total=SERVER,
+        )
+        self._limits = limits
+        self._divided = limits.divided
+        self._known: set[str] = set()
+
+    def open_writer(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> Writer:
+        self._learn(name)
+        return super().open_writer(
+            name, size=size, if_absent=if_absent, expected_hash=expected_hash
+        )
+
+    def copy(self, name: str, new_name: str) -> None:
+        self._learn(new_name)
+        super().copy(name, new_name)
+
+    def move(self, name: str, new_name: str) -> None:
+        self._learn(new_name)
+        super().move(name, new_name)
+
+    def _learn(self, name: str) -> None:
+        """Set the limits of accounts that this process writes to for the first time."""
+        # In this order: what was learnt from limits that are replaced meanwhile is not kept.
+        known, limits = self._known, self._limits
+        for account in self.scopes_of(name):
+            if account not in known:
+                limit = limits.of(account)
+                if self.ledger.usage(account).limit != limit:
+                    self.ledger.set_limit(account, limit)
+                known.add(account)
+
+    def limit(self, limits: Limits) -> None:
+        """Use other limits from now on; what is stored beyond them stays.
+
+        Raises:
+            ValueError: users or repositories would need accounts that nobody has counted.
+            LedgerError: not all of them are in effect.
+        """
+        if limits.divided and not self._divided:
+            raise ValueError("the first limit of users or repositories needs a restart")
+        self._limits = limits
+        self._known = set()
+        for usage in self.ledger.usages():
+            wanted = limits.of(usage.scope)
+            if usage.limit != wanted:
+                self.ledger.set_limit(usage.scope, wanted)
+
+    def prepare(self, *, count: bool) -> Report:
+        """Get ledger and place ready before anybody writes; neither is left open.
+
+        Args:
+            count: count the place even if the ledger knows what it holds.
+
+        Raises:
+            BackendError: the place or the ledger failed.
+        """
+        self.ledger.open()
+        with closing(self.ledger):
+            self.ledger.forget(_TOGETHER if self._divided else _DIVIDED)
+            self.limit(self._limits)
+            self.ledger.set_limit(SERVER, self._limits.server)
+            with self:
+                report = self.reconcile() if count else self.recover()
+            self.limit(self._limits)  # accounts that the count has found
+            return report
+
+
+def limited(
+    settings: Settings, backend: Backend, on_alarm: Callable[[Alarm], None] | None = None
+) -> RepositoryQuota | None:
+    """Return the place with its limits in front of it, not open; None where there are none.
+
+    Args:
+        on_alarm: called with each alarm, by whatever thread.
+
+    Raises:
+        SettingsError: there is no place for the accounts.
+    """
+    limits = settings.section("rest", RestSettings).limits()
+    if not limits:
+        return None
+    return RepositoryQuota(backend, make_ledger(settings, on_alarm), limits)
+
+
+def forget(settings: Settings) -> None:
+    """Let a ledger that is not used know that it no longer knows the place.
+
+    Raises:
+        LedgerError: it cannot be written.
+        CommandError: the gateways' database cannot be used.
+    """
+    if is_counted(settings):
+        ledger = make_ledger(settings, None)
+        ledger.open()
+        with closing(ledger):
+            for place in (_TOGETHER, _DIVIDED):
+                if not ledger.needs_reconcile(place):
+                    _log.info("without limits nobody counts; the next ones will begin with a count")
+                    ledger.forget(place)
+
+
+def is_counted(settings: Settings) -> bool:
+    """Whether there are accounts."""
+    if is_shared(settings):
+        return True
+    folder = place_folder(settings)
+    path = settings.section("rest", RestSettings).ledger or (
+        None if folder is None else folder / _FOLDER / _FILE
     )
-
-
-def begin(layer: QuotaLayer, max_size: int) -> None:
-    """Set the limit in bytes and count the place. Raises BackendError."""
-    ledger = layer.ledger
-    ledger.open()
-    with closing(ledger):
-        ledger.set_limit(SCOPE, Limit(hard_bytes=max_size))
-        with layer:
-            layer.reconcile()
+    return path is not None and path.exists()
 
 
 def is_lock(name: str) -> bool:

@@ -141,6 +141,8 @@ class Upload:
         self._comparing = False
         self._begun = False
         self.received = 0
+        self.damaged = False
+        """What was stored under the name had another hash."""
 
     def write(self, chunks: Iterable[bytes]) -> None:
         """Take a piece of the body. Raises what `finish` raises."""
@@ -212,6 +214,7 @@ class Upload:
         return self._promise_stored()
 
     def _repair(self, writer: Writer) -> Outcome:
+        self.damaged = True
         if not self._verify:
             # Nobody has hashed this body: it must not push anything aside.
             raise ObjectExists("an object of that name exists, and it does not hash to its name")

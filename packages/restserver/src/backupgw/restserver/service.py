@@ -2,6 +2,7 @@
 
 from backupgw.runtime.services import Service
 
+from . import event_records  # noqa: F401 - hooks may name its types
 from .settings import RestSettings
 
 service = Service(

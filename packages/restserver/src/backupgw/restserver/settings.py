@@ -3,10 +3,116 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
+from backupgw.kvstore.ledger import Limit
 from backupgw.runtime.http.options import HttpOptions
+
+from .limits import Limits
+
+
+def _size(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, int | float) and value <= 0):
+        raise ValueError('must be more than 0, such as 500_000_000 or "500 GB"; remove it for none')
+    return value
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Size = Annotated[ByteSize, BeforeValidator(_size)]
+Patterns = Annotated[list[str], BeforeValidator(_one_or_more), Field(min_length=1)]
+
+
+class Allowance(BaseModel):
+    """What an account may hold; what is not set has no limit.
+
+    Attributes:
+        bytes: a number, or text with a unit: "500 GB", "2 TiB"; more is refused.
+        objects: how many objects; more are refused.
+        soft_bytes: raises an event, and refuses nothing.
+        soft_objects: the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: Size | None = None
+    objects: int | None = Field(default=None, gt=0)
+    soft_bytes: Size | None = None
+    soft_objects: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for soft, hard in ((self.soft_bytes, self.bytes), (self.soft_objects, self.objects)):
+            if soft is not None and hard is not None and soft > hard:
+                raise ValueError("a soft limit above the hard one is never reached; lower it")
+        return self
+
+    def limit(self) -> Limit:
+        """Return it as the ledger knows it."""
+        return Limit(
+            hard_bytes=None if self.bytes is None else int(self.bytes),
+            hard_objects=self.objects,
+            soft_bytes=None if self.soft_bytes is None else int(self.soft_bytes),
+            soft_objects=self.soft_objects,
+        )
+
+
+class UserAllowance(Allowance):
+    """One [[rest.quota.user]].
+
+    Attributes:
+        who: users, as patterns: "ann", "*".
+    """
+
+    who: Patterns
+
+    @field_validator("who")
+    @classmethod
+    def _no_groups(cls, who: list[str]) -> list[str]:
+        if any(pattern.startswith("@") for pattern in who):
+            raise ValueError("names users, as patterns; a limit is each user's own, not a group's")
+        return who
+
+
+class RepositoryAllowance(Allowance):
+    """One [[rest.quota.repository]].
+
+    Attributes:
+        on: paths of repositories, as patterns: "ann/laptop", "ann/*", "**".
+    """
+
+    on: Patterns
+
+
+class QuotaSettings(BaseModel):
+    """Limits: for all repositories, for each user, for each repository.
+
+    Attributes:
+        server: all repositories together.
+        user: limits of users, as [[rest.quota.user]]; the first that fits.
+        repository: limits of repositories, as [[rest.quota.repository]]; the first that fits.
+        count_at_start: list the whole place at each start, for places where others write, too;
+            default only with max_size alone, as rest-server does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    server: Allowance = Allowance()
+    user: tuple[UserAllowance, ...] = ()
+    repository: tuple[RepositoryAllowance, ...] = ()
+    count_at_start: bool | None = None
 
 
 class RestSettings(HttpOptions):
@@ -22,8 +128,10 @@ class RestSettings(HttpOptions):
         private_repos: users have only the repositories below their own name.
         group_accessible_repos: files and folders are made readable and writable for the group.
         verify_upload: refuse an upload that does not hash to its name.
+        removable_repos: a whole repository can be removed by its owner, or who may manage it.
         max_size: bytes that all repositories together may take; 0 sets no limit.
-        ledger: file of the accounts that max_size needs, on a local disk; default
+        quota: limits, by server, user and repository; see docs/restserver.md.
+        ledger: file of the accounts that limits need, on a local disk; default
             `.backupgw-ledger/ledger.sqlite3` in the place's folder.
         threads: blocking storage calls at a time in each worker.
         cpu_profile: file that receives a profile of the event loop's thread at the end.
@@ -37,7 +145,35 @@ class RestSettings(HttpOptions):
     private_repos: bool = False
     group_accessible_repos: bool = False
     verify_upload: bool = True
+    removable_repos: bool = False
     max_size: int = Field(0, ge=0)
+    quota: QuotaSettings = QuotaSettings()
     ledger: Path | None = None
     threads: int = Field(24, ge=2, le=512)
     cpu_profile: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if self.max_size and self.quota.server.bytes is not None:
+            raise ValueError("max_size and bytes in [rest.quota.server] say the same; keep one")
+        return self
+
+    def limits(self) -> Limits:
+        """Return all limits together."""
+        server = self.quota.server.limit()
+        if self.max_size:
+            server = Limit(
+                self.max_size, server.hard_objects, server.soft_bytes, server.soft_objects
+            )
+        return Limits(
+            server,
+            tuple((tuple(each.who), each.limit()) for each in self.quota.user),
+            tuple((tuple(each.on), each.limit()) for each in self.quota.repository),
+        )
+
+    @property
+    def count_at_start(self) -> bool:
+        """Whether the place is counted at each start."""
+        if self.quota.count_at_start is not None:
+            return self.quota.count_at_start
+        return bool(self.max_size) and self.quota == QuotaSettings()

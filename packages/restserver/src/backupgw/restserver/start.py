@@ -3,47 +3,38 @@ is told."""
 
 from __future__ import annotations
 
+import asyncio
 import cProfile
-import ipaddress
+import dataclasses
 import logging
-import os
-import socket
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from starlette.types import Receive, Scope, Send
 
 from backupgw.kvstore.backends.base import Backend
-from backupgw.kvstore.backends.errors import BackendDoesNotExist
+from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError
 from backupgw.kvstore.backends.posixfs import PosixFS
-from backupgw.kvstore.layers.quota import QuotaLayer
-from backupgw.kvstore.ledger import Ledger
-from backupgw.kvstore.registry import open_place
+from backupgw.kvstore.layers.base import Layer
+from backupgw.kvstore.ledger import Alarm, Ledger
+from backupgw.runtime import authorisation
 from backupgw.runtime.auth import BasicAuthenticator, Htpasswd
-from backupgw.runtime.http.listeners import FIRST_ACTIVATED, Tcp, parse_address
+from backupgw.runtime.command import CommandError
+from backupgw.runtime.events import Events, start_gateway
 from backupgw.runtime.http.reload import on_reload
 from backupgw.runtime.settings import Settings
-from backupgw.runtime.settings_auth import AuthSettings
 from backupgw.runtime.threads import Threads
 
 from . import quota
 from .access import Access
+from .announcements import Announcer
 from .app import RestApp
+from .identification import Identification, Tokens, identification, place_folder
+from .reload import Change, Reloader, take_rules
 from .settings import RestSettings
 
 log = logging.getLogger(__name__)
-
-HTPASSWD = ".htpasswd"
-
-
-@dataclass(frozen=True)
-class _Identification:
-    """How clients are told apart: by a password file, by a proxy's header, or not at all."""
-
-    htpasswd: Path | None
-    user_header: bytes | None
 
 
 def prepare(settings: Settings) -> str:
@@ -54,14 +45,7 @@ def prepare(settings: Settings) -> str:
         BackendError: the place cannot be used.
     """
     rest = settings.section("rest", RestSettings)
-    if settings.section("auth", AuthSettings).rule:
-        raise settings.mistake(
-            "restic's server does not ask these rules yet, and would let through what they deny; "
-            "use private_repos and append_only in [rest], and remove the rules",
-            "auth",
-            "rule",
-        )
-    who = _identification(settings)
+    who = identification(settings)
     backend = _backend(settings)
     try:
         backend.open()
@@ -69,11 +53,10 @@ def prepare(settings: Settings) -> str:
         backend.create()
         backend.open()
     try:
-        links = list(backend.unlisted_links()) if isinstance(backend, PosixFS) else []
+        links = [] if (disk := _disk(backend)) is None else list(disk.unlisted_links())
     finally:
         backend.close()
-    if rest.max_size:
-        quota.begin(_limited(settings, backend), rest.max_size)
+    _prepare_quota(settings, backend)
     for name, target in links:
         log.warning(
             "%s is a symbolic link to %s and is not followed; to serve it, add the target to "
@@ -85,25 +68,77 @@ def prepare(settings: Settings) -> str:
     return _instructions(settings, who)
 
 
+def _prepare_quota(settings: Settings, backend: Backend) -> None:
+    rest = settings.section("rest", RestSettings)
+    alarms: list[Alarm] = []
+    limited = quota.limited(settings, backend, alarms.append)
+    if limited is None:
+        try:
+            quota.forget(settings)
+        except (BackendError, CommandError) as error:
+            # Reading must go on from a read-only disk, or while the gateways' database is away.
+            log.warning(
+                "the accounts of earlier limits will be wrong (%s); before there are limits "
+                "again, remove them",
+                error,
+            )
+        return
+    limited.prepare(count=rest.count_at_start)
+    if alarms:
+        # Told by this process: the ledger raises each only once.
+        with start_gateway(settings) as events:
+            announcer = Announcer(events.publish, rest.place)
+            for alarm in alarms:
+                announcer.alarm(alarm)
+
+
+def _take_limits(limited: quota.RepositoryQuota | None) -> Change:
+    """Return what gives the limits of new settings to a place; None is one without any."""
+
+    def change(settings: Settings) -> None:
+        limits = settings.section("rest", RestSettings).limits()
+        if limited is None:
+            if limits:
+                raise CommandError("the first limit of all needs a restart")
+            return
+        try:
+            limited.limit(limits)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+
+    return change
+
+
 def build(settings: Settings) -> Running:
     """Return the application, with its place open; called in each worker."""
     rest = settings.section("rest", RestSettings)
-    who = _identification(settings)
-    authenticator = None
+    who = identification(settings)
+    rules = authorisation.from_settings(settings)
+    changes: dict[str, Change] = {"the rules": take_rules(rules)}
+    authenticator = tokens = None
     if who.htpasswd is not None:
         authenticator = BasicAuthenticator(Htpasswd(who.htpasswd))
         on_reload(authenticator.reload)
+        tokens = Tokens(settings)
+        changes["the keys of tokens"] = tokens.rotate
     access = Access(
         authenticator,
         user_header=who.user_header,
         private=rest.private_repos,
         append_only=rest.append_only,
+        tokens=None if tokens is None else tokens.authenticator,
+        rules=rules,
+        place=rest.place,
     )
+    events = start_gateway(settings)
+    announcer = Announcer(events.publish, rest.place)
+    access.throttled = announcer.throttled
     backend = _backend(settings)
     ledger = None
-    if rest.max_size:
-        backend = _limited(settings, backend)
-        ledger = backend.ledger
+    limited = quota.limited(settings, backend, announcer.alarm)
+    changes["the limits"] = _take_limits(limited)
+    if limited is not None:
+        backend, ledger = limited, limited.ledger
         ledger.open()
     backend.open()
     threads = Threads(rest.threads, "rest")
@@ -115,27 +150,54 @@ def build(settings: Settings) -> Running:
         from .counters import BlobCounters
 
         counters = BlobCounters(REGISTRY)
-    app = RestApp(backend, access, threads, counters, verify=rest.verify_upload)
-    return Running(app, backend, ledger, threads, authenticator, rest.cpu_profile)
+    app = RestApp(
+        backend,
+        access,
+        threads,
+        counters,
+        announcer,
+        verify=rest.verify_upload,
+        removable=rest.removable_repos,
+    )
+    on_reload(Reloader(settings, changes).trigger)
+    held = Held(backend, ledger, threads, authenticator, tokens, events)
+    return Running(app, held, rest.cpu_profile)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a worker has to let go of at its end."""
+
+    backend: Backend
+    ledger: Ledger | None
+    threads: Threads
+    authenticator: BasicAuthenticator | None
+    tokens: Tokens | None
+    events: Events
+
+    async def close(self) -> None:
+        """Wait for running calls, then close everything."""
+        self.threads.close()
+        self.backend.close()
+        if self.ledger is not None:
+            self.ledger.close()
+        if self.tokens is not None:
+            await self.tokens.close()
+        if self.authenticator is not None:
+            self.authenticator.close()
+        # Last: the others may have had something to tell.
+        await asyncio.to_thread(self.events.close)
 
 
 class Running:
     """The application with what it holds while it runs: the ASGI callable of a worker."""
 
-    def __init__(
-        self,
-        app: RestApp,
-        backend: Backend,
-        ledger: Ledger | None,
-        threads: Threads,
-        authenticator: BasicAuthenticator | None,
-        profile: Path | None,
-    ) -> None:
+    begins_without_task = True
+    """See `backupgw.runtime.http.first_step`: the application waits for threads alone."""
+
+    def __init__(self, app: RestApp, held: Held, profile: Path | None) -> None:
         self._app = app
-        self._backend = backend
-        self._ledger = ledger
-        self._threads = threads
-        self._authenticator = authenticator
+        self._held = held
         self._profile = profile
         self.ready = app.ready
         self.metrics_allowed = app.metrics_allowed
@@ -156,115 +218,36 @@ class Running:
         if profiler is not None and self._profile is not None:
             profiler.disable()
             profiler.dump_stats(self._profile)
-        self._threads.close()
-        self._backend.close()
-        if self._ledger is not None:
-            self._ledger.close()
-        if self._authenticator is not None:
-            self._authenticator.close()
+        await self._held.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
 def _backend(settings: Settings) -> Backend:
+    """Return the place with the layers around it that its section names."""
     rest = settings.section("rest", RestSettings)
     place = settings.places[rest.place]
-    options = dict(place.options())
+    names = [layer.layer for layer in place.layers]
+    if rest.limits() and "trash" in names[1:]:
+        raise settings.mistake(
+            f"what lies in the trash would not count towards the limits in [rest]: they must lie "
+            f"directly around it; remove {', '.join(names[: names.index('trash')])}, or the limits",
+            *("places", rest.place, "layers"),
+        )
     if rest.group_accessible_repos and place.url.startswith("file:"):
-        options |= {"file_mode": 0o660, "folder_mode": 0o770}
-    return open_place(place.url, **options)
+        modes = {"file_mode": 0o660, "folder_mode": 0o770}
+        places = {**settings.places, rest.place: place.model_copy(update=modes)}
+        settings = dataclasses.replace(settings, places=places)
+    return settings.open_place(rest.place)
 
 
-def _limited(settings: Settings, backend: Backend) -> QuotaLayer:
-    """Return the place with the limit of --max-size in front of it."""
-    rest = settings.section("rest", RestSettings)
-    try:
-        path = quota.ledger_path(place_folder(settings), rest.ledger)
-    except ValueError as error:
-        raise settings.mistake(f"{error}; set ledger in [rest]", "rest", "max_size") from error
-    except OSError as error:
-        raise settings.mistake(
-            f"the accounts cannot be kept beside the repositories ({error.strerror}); "
-            "set ledger in [rest] to a file elsewhere",
-            "rest",
-            "max_size",
-        ) from error
-    return quota.limited(backend, path)
+def _disk(backend: Backend) -> PosixFS | None:
+    """Return the folder that a place lies in, beneath its layers."""
+    while isinstance(backend, Layer):
+        backend = backend.inner
+    return backend if isinstance(backend, PosixFS) else None
 
 
-def place_folder(settings: Settings) -> Path | None:
-    """Return the folder of a place on local disk."""
-    url = settings.places[settings.section("rest", RestSettings).place].url
-    return Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
-
-
-def _identification(settings: Settings) -> _Identification:
-    rest = settings.section("rest", RestSettings)
-    if rest.no_auth:
-        if rest.private_repos:
-            raise settings.mistake(
-                "private repositories need users; remove --no-auth or --private-repos",
-                "rest",
-                "private_repos",
-            )
-        return _Identification(None, None)
-    if rest.proxy_auth_username is not None:
-        return _Identification(None, rest.proxy_auth_username.lower().encode())
-    folder = place_folder(settings)
-    path = rest.htpasswd_file or (folder / HTPASSWD if folder is not None else None)
-    # A link that leads nowhere just now is meant to be a password file, too.
-    if path is not None and (rest.htpasswd_file is not None or os.path.lexists(path)):
-        return _Identification(path, None)
-    make = f"make one with: htpasswd -B -c {path or '/etc/backupgw/htpasswd'} USER"
-    if path is None:
-        make += " and name it with --htpasswd-file"
-    if rest.private_repos:
-        raise settings.mistake(
-            f"private repositories need a password file; {make}", "rest", "private_repos"
-        )
-    if strangers := _open_to_strangers(rest):
-        raise settings.mistake(
-            f"{strangers} can be reached by others, and there is no password file; {make}; "
-            "or listen on 127.0.0.1, or use --no-auth to let everybody in",
-            "rest",
-            "listen",
-        )
-    return _Identification(None, None)
-
-
-def _open_to_strangers(rest: RestSettings) -> str | None:
-    """Return the first address to listen on that is not this machine's alone."""
-    handed_over = _activated_addresses()
-    for address in handed_over if handed_over is not None else rest.listen:
-        parsed = parse_address(address)
-        if isinstance(parsed, Tcp) and not _is_loopback(parsed.host):
-            return address
-    return None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _activated_addresses() -> list[str] | None:
-    """Return the TCP addresses of sockets that systemd hands over, None without any."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return None
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    found = []
-    for fd in range(FIRST_ACTIVATED, FIRST_ACTIVATED + count):
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            if sock.family != socket.AF_UNIX:
-                host, port = sock.getsockname()[:2]
-                found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    return found
-
-
-def _instructions(settings: Settings, who: _Identification) -> str:
+def _instructions(settings: Settings, who: Identification) -> str:
     """Return the restic commands to try, with the password handling that they need."""
     rest = settings.section("rest", RestSettings)
     address = rest.listen[0]

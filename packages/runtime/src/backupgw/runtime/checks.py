@@ -53,6 +53,8 @@ class Result:
 
 def check_all(config: Path | None) -> Iterator[Result]:
     """Run every check. Never raises for what it finds."""
+    from .checks_state import check_state
+
     try:
         settings = load(config)
     except (SettingsError, CommandError) as error:
@@ -66,6 +68,7 @@ def check_all(config: Path | None) -> Iterator[Result]:
         yield from check_place(settings, name)
     for name in sorted(settings.enabled):
         yield from check_service(settings, name)
+    yield from check_state(settings)
     yield check_clock()
 
 
@@ -83,7 +86,7 @@ def check_place(settings: Settings, name: str) -> Iterator[Result]:
                 f"does not exist yet; it can be made when a service starts ({parent} is writable)"
             )
             yield Result(label, Status.WARNING, text)
-            yield from _space(label, parent)
+            yield from space(label, parent)
         else:
             yield Result(label, Status.FAILED, redact_url(str(error)))
         return
@@ -94,7 +97,7 @@ def check_place(settings: Settings, name: str) -> Iterator[Result]:
         yield from _use(label, backend)
         folder = _existing_parent(url)
         if folder is not None:
-            yield from _space(label, folder)
+            yield from space(label, folder)
     finally:
         backend.close()
 
@@ -140,7 +143,8 @@ def _existing_parent(url: str) -> Path | None:
     return path
 
 
-def _space(label: str, folder: Path) -> Iterator[Result]:
+def space(label: str, folder: Path) -> Iterator[Result]:
+    """Look at what is free on a folder's file system."""
     try:
         facts = os.statvfs(folder)
     except OSError as error:

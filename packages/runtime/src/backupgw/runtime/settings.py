@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from . import settings_layers
 from .secrets import Secret
 from .services import Service, installed_services
 from .settings_auth import AuthSettings
@@ -106,17 +107,35 @@ class Settings:
         return SettingsError(Issue(self.origin(*key), dotted(key), message))
 
     def open_place(self, name: str) -> Backend:
-        """Return the backend of a place, not yet open.
+        """Return a place, its backend with the layers around it, not yet open.
 
         Raises:
             KeyError: no such place.
             SecretError: one of its secrets cannot be had.
-            BackendError: its URL or options are not what the backend takes.
+            BackendError: its URL or options are not what the backend or a layer takes.
         """
         from backupgw.kvstore.registry import open_place
 
         place = self.places[name]
-        return open_place(place.url, **place.options())
+        if not place.layers:
+            return open_place(place.url, **place.options())
+        return open_place(
+            place.url,
+            layers=settings_layers.specs(place.layers, self.open_place),
+            context=self._context(name),
+            **place.options(),
+        )
+
+    def _context(self, name: str) -> Mapping[str, object]:
+        """Return what layers are given that can use it; see `backupgw.kvstore.layers.stack`."""
+        from . import state_folder
+        from .place_metrics import count_operation
+
+        return {
+            "name": name,
+            "state_folder": str(state_folder.find(self) / "places" / name),
+            "on_operation": count_operation,
+        }
 
 
 def load(
@@ -236,7 +255,10 @@ class _Check:
             return {"default": None}  # told already; what refers to places is not to blame
         if not tables:
             tables = {"default": {"url": f"file://{quote(str(Path.cwd() / 'data'))}"}}
-        return {name: self._place(name, tables[name]) for name in tables}
+        places = {name: self._place(name, tables[name]) for name in tables}
+        for key, message in settings_layers.mistakes(places):
+            self._say(("places", *key), message)
+        return places
 
     def _place(self, name: str, table: object) -> PlaceSettings | None:
         key = ("places", name)
@@ -346,10 +368,14 @@ def _literal_secrets(model: BaseModel, above: Key) -> list[Key]:
             found.append((*above, name))
         elif isinstance(value, BaseModel):
             found += _literal_secrets(value, (*above, name))
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             for number, item in enumerate(value):
                 if isinstance(item, BaseModel):
                     found += _literal_secrets(item, (*above, name, number))
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if isinstance(item, Secret) and item.literal:
+                    found.append((*above, name, key))
     return found
 
 

@@ -61,6 +61,7 @@ class SettingsFile:
                 table = _table(parsed, counts)
                 _note(lines, table, number)
             else:
+                _note_elements(lines, table, parsed, number, statement)
                 _note_values(lines, table, parsed, number)
         return lines
 
@@ -117,6 +118,48 @@ def _note_values(lines: dict[Key, int], key: Key, value: Any, number: int) -> No
         items = enumerate(value)
     for name, item in items:
         _note_values(lines, (*key, name), item, number)
+
+
+_LONGEST_ARRAY = 200
+"""Lines of an array whose elements are looked for one by one."""
+
+
+def _note_elements(
+    lines: dict[Key, int], table: Key, parsed: dict[str, Any], number: int, statement: str
+) -> None:
+    """Note on which line each element of an array stands that is written over several lines."""
+    text = statement.removesuffix("\n").split("\n")
+    if not 1 < len(text) <= _LONGEST_ARRAY:
+        return
+    path: list[str] = []
+    value: Any = parsed
+    while isinstance(value, dict) and len(value) == 1:
+        name, value = next(iter(value.items()))
+        path.append(name)
+    if not isinstance(value, list):
+        return
+    _note(lines, (*table, *path), number)
+    done = 0
+    start = 0
+    for line in range(len(text)):
+        if text[start].strip() == "" or text[start].lstrip().startswith("#"):
+            start = line  # an element cannot begin there
+        complete = _elements("\n".join(text[: line + 1]), path)
+        for element in range(done, complete):
+            _note_values(lines, (*table, *path, element), value[element], number + start)
+        if complete > done or line == 0:
+            done, start = complete, min(line + 1, len(text) - 1)
+
+
+def _elements(beginning: str, path: list[str]) -> int:
+    """Return how many elements of an array its first lines hold whole; 0 if that cannot be told."""
+    try:
+        value: Any = tomllib.loads(f"{beginning}\n]")
+    except tomllib.TOMLDecodeError:
+        return 0
+    for name in path:
+        value = value[name]
+    return len(value)
 
 
 def read(path: Path) -> SettingsFile:

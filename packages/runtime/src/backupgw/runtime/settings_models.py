@@ -19,8 +19,9 @@ from pydantic import (
 from backupgw.kvstore.registry import schemes
 
 from .log import Format, Level
-from .secrets import Secret, names_secret, redact_url
+from .secrets import Secret, redact_url
 from .settings_errors import did_you_mean
+from .settings_layers import LayerSetting, hide_secrets, secret_option
 
 
 class LogSettings(BaseModel):
@@ -39,33 +40,25 @@ class LogSettings(BaseModel):
         return value.lower() if isinstance(value, str) else value
 
 
-def _option(value: object) -> object:
-    """Read `{ file = … }`, `{ env = … }` and `{ command = … }` among a backend's options."""
-    if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in Secret.KINDS:
-        return Secret.parse(value)
-    return value
-
-
 class PlaceSettings(BaseModel):
-    """Section `[places.NAME]`: where bytes live. What is not `url` is the backend's own option."""
+    """Section `[places.NAME]`: where bytes live. What has no field is the backend's own option."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_option)]]
+    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(secret_option)]]
 
     url: str = Field(
         min_length=1,
         description="what the place is; the scheme says which backend: file:///srv/backup",
     )
+    layers: list[LayerSetting] = Field(
+        default=[],
+        description='what lies around it, outermost first: ["observe", { layer = "retry" }]',
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _hide(cls, values: object) -> object:
-        if not isinstance(values, Mapping):
-            return values
-        return {
-            name: Secret(value) if isinstance(value, str) and names_secret(name) else value
-            for name, value in values.items()
-        }
+        return hide_secrets(values) if isinstance(values, Mapping) else values
 
     @field_validator("url")
     @classmethod

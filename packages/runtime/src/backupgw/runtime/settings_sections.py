@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from .events.settings import EventsSettings
 from .settings_auth import AuthSettings
+from .settings_jobs import JobsSettings
 from .settings_state import StateSettings
 from .settings_tokens import TokenSettings
 
@@ -18,5 +20,7 @@ GATEWAY_SECTIONS: Mapping[str, type[BaseModel]] = {
     "state": StateSettings,
     "auth": AuthSettings,
     "tokens": TokenSettings,
+    "events": EventsSettings,
+    "jobs": JobsSettings,
 }
 """In the order of the sample file."""

@@ -34,6 +34,8 @@ url = "file:///var/lib/backupgw"
 #   password = { file = "/etc/backupgw/password" }
 #   password = { env = "NAS_PASSWORD" }
 #   password = { command = ["pass", "show", "nas"] }
+# What lies around the place, outermost first; docs/places.md tells what there is:
+#   layers = ["observe", { layer = "throttle", upload = "08:00,2M 19:00,off" }, "retry"]
 """
 
 
@@ -158,6 +160,9 @@ def in_effect(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any, Origin
     """Yield key, value and where it was set, for every value. Secrets are `Secret`s still."""
     for name, place in settings.places.items():
         yield ("places", name, "url"), redact_url(place.url), settings.origin("places", name, "url")
+        if place.layers:
+            origin = settings.origin("places", name, "layers")
+            yield ("places", name, "layers"), place.layers, origin
         for key, value in (place.__pydantic_extra__ or {}).items():
             yield ("places", name, key), value, settings.origin("places", name, key)
     for section, model in {"log": settings.log, **settings.gateway, **settings.sections}.items():

@@ -1,4 +1,4 @@
-"""The folder where a gateway keeps what must outlive it: tokens, and what else it remembers.
+"""The folder where a gateway keeps what must outlive it: its database, unless that is PostgreSQL.
 
 It lies on a local disk (SQLite's locks are not to be trusted on network file systems), is readable
 by its owner only and belongs to the user that the service runs as.
@@ -16,6 +16,10 @@ from .settings import Settings
 from .settings_state import StateSettings
 
 SYSTEM_FOLDER = Path("/var/lib/backupgw")
+DATABASE = "state.sqlite3"
+"""The gateway's database, unless `[state] database` names another."""
+OLD_TOKENS = "tokens.sqlite3"
+"""Where tokens were before there was a database; taken over when that is opened."""
 
 
 def find(settings: Settings, environ: Mapping[str, str] | None = None) -> Path:
@@ -38,6 +42,15 @@ def find(settings: Settings, environ: Mapping[str, str] | None = None) -> Path:
     if home := environ.get("HOME"):
         return Path(home, ".local", "state", "backupgw").absolute()
     return SYSTEM_FOLDER
+
+
+def database_there(settings: Settings) -> bool:
+    """Return whether there is a database already: PostgreSQL by the settings, else SQLite's file,
+    or what it will be made from. Costs a look at two files."""
+    if settings.section("state", StateSettings).database is not None:
+        return True
+    folder = find(settings)
+    return any(os.path.exists(folder / name) for name in (DATABASE, OLD_TOKENS))
 
 
 def prepare(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from .errors import ObjectNotFound, ReadRangeError, UnsupportedOperation
+from .errors import ObjectExists, ObjectNotFound, ReadRangeError, UnsupportedOperation
 
 CHUNK = 1 << 20
 """Bytes moved at a time by the operations that copy, hash or concatenate."""
@@ -81,6 +81,14 @@ class Quota:
     usage: int = -1
 
 
+class FileSpan(NamedTuple):
+    """Bytes of a file of this machine: an open descriptor, the first byte and how many."""
+
+    fd: int
+    offset: int
+    size: int
+
+
 class Reader(ABC):
     """The bytes of one item from an offset on. A context manager."""
 
@@ -88,6 +96,13 @@ class Reader(ABC):
     """Size in bytes of the whole item, whatever part of it is read."""
     remaining: int
     """Bytes this reader has yet to deliver."""
+
+    @property
+    def version(self) -> str | None:
+        """What tells this value from any other that this name had or will have, while this reader
+        is open: two readers of one item with the same version read the same bytes. None where the
+        place does not tell. It has no other meaning."""
+        return None
 
     @abstractmethod
     def read(self, size: int) -> bytes:
@@ -100,6 +115,15 @@ class Reader(ABC):
 
     def read_nowait(self, size: int) -> bytes | bytearray | None:
         """Like read, if that needs no waiting (page cache); None where it would wait."""
+        return None
+
+    def file_span(self) -> FileSpan | None:
+        """Tell where the bytes that remain lie, exactly as `read` would return them, in a file of
+        this machine; None where they do not.
+
+        For callers that send a file on without reading it; the descriptor is valid until `close`.
+        A layer that changes, delays or counts what is read keeps the default.
+        """
         return None
 
     @abstractmethod
@@ -143,6 +167,18 @@ class Writer(ABC):
                 still whole: once the item was moved out of the way, commit may be called again.
             ContentMismatch: the bytes do not have the expected hash or size.
         """
+
+    def commit_over(self, kept: str) -> None:
+        """Like commit, where the item that is replaced gets the name `kept` in the same step.
+
+        For layers that keep what is replaced: readers see the old value or the new one, never
+        none. `kept` must be free, and is a `names.KernelPath` of the place.
+
+        Raises:
+            UnsupportedOperation: the place cannot; nothing was done, and commit may be called.
+            ObjectNotFound: there is nothing to replace; likewise.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot keep what it replaces")
 
     @abstractmethod
     def abort(self) -> None:
@@ -277,6 +313,20 @@ class Backend(ABC):
         """
 
     # -- optional operations, each with a default on top of the core
+
+    def move_if_absent(self, name: str, new_name: str) -> None:
+        """Like move, but never replaces an item.
+
+        One step where the place itself has it; the default looks first.
+
+        Raises:
+            ObjectExists: there is something at `new_name`.
+            ObjectNotFound: there is no `name`.
+        """
+        require_found(self.info(name))
+        if self.info(new_name).exists:
+            raise ObjectExists(f"{new_name} exists")
+        self.move(name, new_name)
 
     def mkdirs(self, names: Iterable[str]) -> None:
         """Make several folders; cheaper than one by one where each costs a sync."""

@@ -214,15 +214,33 @@ def _open_here(folder: int, segment: str, flags: int, mode: int) -> int:
 
 
 _RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
 
 
-def rename_noreplace(folder: int, source: str, target: str) -> None:
-    """Rename within one folder unless `target` exists.
+def rename_noreplace(
+    folder: int, source: str, target: str, *, target_folder: int | None = None
+) -> None:
+    """Rename within one folder, or into `target_folder`, unless `target` exists.
 
     Raises:
         FileExistsError: it exists.
         OSError: EINVAL or ENOSYS where the file system or the C library cannot.
     """
+    into = folder if target_folder is None else target_folder
+    _renameat2(folder, source, into, target, _RENAME_NOREPLACE)
+
+
+def exchange(folder: int, name: str, other_folder: int, other: str) -> None:
+    """Let two entries change their names, in one step.
+
+    Raises:
+        FileNotFoundError: one of them does not exist.
+        OSError: EINVAL or ENOSYS where the file system or the C library cannot.
+    """
+    _renameat2(folder, name, other_folder, other, _RENAME_EXCHANGE)
+
+
+def _renameat2(folder: int, source: str, target_folder: int, target: str, flags: int) -> None:
     try:
         renameat2 = _libc.renameat2
     except AttributeError:
@@ -230,9 +248,9 @@ def rename_noreplace(folder: int, source: str, target: str) -> None:
     result = renameat2(
         ctypes.c_int(folder),
         os.fsencode(source),
-        ctypes.c_int(folder),
+        ctypes.c_int(target_folder),
         os.fsencode(target),
-        ctypes.c_uint(_RENAME_NOREPLACE),
+        ctypes.c_uint(flags),
     )
     if result != 0:
         code = ctypes.get_errno()

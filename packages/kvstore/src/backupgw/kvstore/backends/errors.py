@@ -91,3 +91,7 @@ class UnsupportedOperation(BackendError):
 
 class NameCollision(BackendError):
     """An item whose name differs only in case exists on a place that ignores case."""
+
+
+class NameTooLong(BackendError):
+    """The place, or a layer in front of it, has no room for a name of that length."""

@@ -157,6 +157,10 @@ class MemoryReader(Reader):
         self._item: _Item | None = item
         self._position = start
 
+    @property
+    def version(self) -> str:
+        return str(id(self._item))  # no other has it while this one is held
+
     def read(self, size: int) -> bytes:
         if self._item is None:
             raise BackendError("the reader is closed")
@@ -205,6 +209,17 @@ class MemoryWriter(Writer):
         place = self._backend.opened_place()
         with place.lock:
             place.check_target(draft.name, if_absent=draft.if_absent)
+            place.put(draft.name, item)
+        self._draft = None
+
+    def commit_over(self, kept: str) -> None:
+        draft = self._open_draft()
+        item = draft.finished()
+        place = self._backend.opened_place()
+        with place.lock:
+            place.check_target(draft.name, if_absent=False)
+            place.check_target(check_path(kept), if_absent=True)
+            place.put(kept, place.take(draft.name))
             place.put(draft.name, item)
         self._draft = None
 
@@ -363,6 +378,16 @@ class Memory(Backend):
             if not isinstance(place.find(name), _Item):
                 raise ObjectNotFound(name)
             place.check_target(new_name, if_absent=False)
+            place.put(new_name, place.take(name))
+
+    def move_if_absent(self, name: str, new_name: str) -> None:
+        check_path(name)
+        check_path(new_name)
+        place = self.opened_place()
+        with place.lock:
+            if not isinstance(place.find(name), _Item):
+                raise ObjectNotFound(name)
+            place.check_target(new_name, if_absent=True)
             place.put(new_name, place.take(name))
 
     def quarantine(self, name: str) -> str:

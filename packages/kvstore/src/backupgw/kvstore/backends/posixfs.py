@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import unquote, urlsplit
 
 from ..names import check_folder, check_path, is_reserved
+from . import posixfs_naming as naming
 from . import posixfs_writer as writing
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from .beneath import Beneath
@@ -96,7 +97,7 @@ class PosixFS(Backend):
             raise ValueError(f"durability is 'full' or 'fast', not {durability!r}")
         self.path = path
         self._follow = [follow] if isinstance(follow, str) else list(follow)
-        self._modes = writing.Modes(file_mode, folder_mode)
+        self._modes = naming.Modes(file_mode, folder_mode)
         self._sync = durability == "full"
         self._beneath: Beneath | None = None
         self._ignores_case = False
@@ -122,7 +123,7 @@ class PosixFS(Backend):
         if self._beneath is not None:
             raise BackendMustNotBeOpen(self.path)
         try:
-            writing.make_root(self.path, self._modes, sync=self._sync)
+            naming.make_root(self.path, self._modes, sync=self._sync)
             with os.scandir(self.path) as entries:
                 if next(entries, None) is not None:
                     raise BackendAlreadyExists(f"{self.path} is not empty")
@@ -185,7 +186,7 @@ class PosixFS(Backend):
                 parent, _, segment = name.rpartition("/")
                 if parent not in parents:
                     parents[parent] = self._make_folders(parent)
-                writing.make_folder(parents[parent], segment, self._modes, sync=False)
+                naming.make_folder(parents[parent], segment, self._modes, sync=False)
             for folder in parents.values():
                 self._sync_folder(folder)
         except OSError as error:
@@ -204,7 +205,7 @@ class PosixFS(Backend):
         parent_name, _, segment = name.rpartition("/")
         parent = self._make_folders(parent_name)
         try:
-            writing.make_folder(parent, segment, self._modes, sync=self._sync)
+            naming.make_folder(parent, segment, self._modes, sync=self._sync)
         finally:
             os.close(parent)
         return self._root.open_folder(name)
@@ -276,7 +277,8 @@ class PosixFS(Backend):
             status = os.fstat(fd)
         finally:
             os.close(fd)
-        return item_info(name, status) or ItemInfo(name, exists=False, size=0, directory=False)
+        found = item_info(name, status) if status.st_nlink else None  # a root removed while open
+        return found or ItemInfo(name, exists=False, size=0, directory=False)
 
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         check_path(name)
@@ -310,9 +312,14 @@ class PosixFS(Backend):
         try:
             folder, missing = self._nearest_folder(parent)
             if self._ignores_case and not missing:
-                writing.refuse_case_collision(folder, segment)
+                naming.refuse_case_collision(folder, segment)
             return writing.PosixWriter.start(
-                folder, plan, missing=missing, modes=self._modes, sync=self._sync
+                folder,
+                plan,
+                missing=missing,
+                modes=self._modes,
+                sync=self._sync,
+                open_kept=self._make_folders,
             )
         except OSError as error:
             _close(folder)
@@ -327,7 +334,12 @@ class PosixFS(Backend):
         try:
             folder = self._root.open_folder(plan.name.rpartition("/")[0])
             return writing.PosixWriter.resume(
-                folder, part, plan, modes=self._modes, sync=self._sync
+                folder,
+                part,
+                plan,
+                modes=self._modes,
+                sync=self._sync,
+                open_kept=self._make_folders,
             )
         except OSError as error:
             _close(folder)
@@ -367,6 +379,12 @@ class PosixFS(Backend):
                 raise translate(error, name) from error
 
     def move(self, name: str, new_name: str) -> None:
+        self._move(name, new_name, os.rename)
+
+    def move_if_absent(self, name: str, new_name: str) -> None:
+        self._move(name, new_name, naming.rename_or_link)
+
+    def _move(self, name: str, new_name: str, rename: naming.Rename) -> None:
         check_path(name)
         check_path(new_name)
         if not _is_item(self.info(name)):
@@ -378,15 +396,23 @@ class PosixFS(Backend):
             raise translate(error, new_name) from error
         try:
             if self._ignores_case:
-                writing.refuse_case_collision(target, segment)
+                naming.refuse_case_collision(target, segment)
             with self._parent(name) as (source, old_segment):
-                self._rename(source, old_segment, target, segment, name)
+                self._rename(source, old_segment, target, segment, name, rename)
         finally:
             os.close(target)
 
-    def _rename(self, source: int, old: str, target: int, new: str, name: str) -> None:
+    def _rename(
+        self,
+        source: int,
+        old: str,
+        target: int,
+        new: str,
+        name: str,
+        rename: naming.Rename = os.rename,
+    ) -> None:
         try:
-            os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
+            rename(old, new, src_dir_fd=source, dst_dir_fd=target)
             self._sync_folder(target)
             self._sync_folder(source)
         except IsADirectoryError as error:

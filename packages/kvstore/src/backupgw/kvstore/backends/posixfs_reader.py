@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from .base import ItemInfo, Reader
+from .base import FileSpan, ItemInfo, Reader
 from .errors import BackendError, ObjectNotFound
 from .posixfs_errors import translate
 
@@ -27,6 +27,12 @@ class PosixReader(Reader):
         self._position = max(total + offset, 0) if offset < 0 else min(offset, total)
         rest = total - self._position
         self.remaining = rest if size is None else max(min(size, rest), 0)
+
+    @property
+    def version(self) -> str:
+        # The descriptor keeps the inode from being used again.
+        status = os.fstat(self._fd)
+        return f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
 
     def read(self, size: int) -> bytes:
         want = min(size, self.remaining)
@@ -58,6 +64,9 @@ class PosixReader(Reader):
         self._position += got
         self.remaining -= got
         return buffer
+
+    def file_span(self) -> FileSpan:
+        return FileSpan(self._fd, self._position, self.remaining)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

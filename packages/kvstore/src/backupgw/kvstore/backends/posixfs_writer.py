@@ -13,21 +13,23 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..names import InvalidName, check_path
 from .base import CHUNK, Writer
-from .beneath import rename_noreplace
+from .beneath import exchange
 from .errors import (
     BackendError,
     ContentMismatch,
-    NameCollision,
     ObjectExists,
     ObjectNotFound,
+    UnsupportedOperation,
 )
 from .posixfs_errors import translate
 from .posixfs_leftovers import PART, TEMPORARY
+from .posixfs_naming import NO_LINK, Modes, make_folder, rename_new
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -36,16 +38,6 @@ _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
 
 _OPEN_FILES = "/proc/self/fd"
 """By which an unnamed file gets its name; there is none in a bare chroot."""
-
-_NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-
-
-@dataclass(frozen=True, slots=True)
-class Modes:
-    """Permission bits of new files and folders."""
-
-    file: int
-    folder: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +71,9 @@ class PosixWriter(Writer):
         missing: Sequence[str],
         modes: Modes,
         sync: bool,
+        open_kept: Callable[[str], int],
     ) -> None:
+        self._open_kept = open_kept
         self._folder = folder
         self._fd = fd
         self._hidden = hidden
@@ -92,7 +86,14 @@ class PosixWriter(Writer):
 
     @classmethod
     def start(
-        cls, folder: int, plan: Plan, *, missing: Sequence[str], modes: Modes, sync: bool
+        cls,
+        folder: int,
+        plan: Plan,
+        *,
+        missing: Sequence[str],
+        modes: Modes,
+        sync: bool,
+        open_kept: Callable[[str], int],
     ) -> PosixWriter:
         """Begin a value. Raises OSError, with `folder` still open."""
         hidden = None
@@ -112,17 +113,44 @@ class PosixWriter(Writer):
         except OSError:
             _discard(folder, fd, hidden)
             raise
-        return cls(folder, fd, hidden, plan, missing=missing, modes=modes, sync=sync)
+        return cls(
+            folder,
+            fd,
+            hidden,
+            plan,
+            missing=missing,
+            modes=modes,
+            sync=sync,
+            open_kept=open_kept,
+        )
 
     @classmethod
-    def resume(cls, folder: int, part: str, plan: Plan, *, modes: Modes, sync: bool) -> PosixWriter:
+    def resume(
+        cls,
+        folder: int,
+        part: str,
+        plan: Plan,
+        *,
+        modes: Modes,
+        sync: bool,
+        open_kept: Callable[[str], int],
+    ) -> PosixWriter:
         """Carry on a checkpoint. Raises OSError or BackendError, with `folder` still open."""
         fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(fd).st_nlink == 0:
                 raise ObjectNotFound(f"checkpoint of {plan.name} is gone")
-            writer = cls(folder, fd, part, plan, missing=(), modes=modes, sync=sync)
+            writer = cls(
+                folder,
+                fd,
+                part,
+                plan,
+                missing=(),
+                modes=modes,
+                sync=sync,
+                open_kept=open_kept,
+            )
             writer._read_again()
         except BlockingIOError as error:
             os.close(fd)
@@ -168,14 +196,8 @@ class PosixWriter(Writer):
             raise translate(error, self._plan.name) from error
 
     def commit(self) -> None:
-        self._require_open()
+        self._check_content()
         plan = self._plan
-        if plan.size is not None and self._written != plan.size:
-            raise ContentMismatch(f"{plan.name}: {self._written} of {plan.size} bytes came")
-        if self._digest is not None and self._digest.hexdigest() != plan.expected_hash:
-            raise ContentMismatch(
-                f"{plan.name}: the content has SHA-256 {self._digest.hexdigest()}"
-            )
         segment = plan.name.rpartition("/")[2]
         try:
             if self._sync:
@@ -195,6 +217,67 @@ class PosixWriter(Writer):
             raise translate(error, plan.name) from error
         self._hidden = None
         self._close()
+
+    def commit_over(self, kept: str) -> None:
+        self._check_content()
+        name, kept_parent, kept_segment = self._plan.name, *check_path(kept).rpartition("/")[::2]
+        if self._missing:
+            raise ObjectNotFound(name)
+        kept_folder = -1
+        try:
+            if self._sync:
+                os.fsync(self._fd)
+            kept_folder = self._open_kept(kept_parent)
+            self._name_over_keeping(name.rpartition("/")[2], kept_folder, kept_segment)
+            if self._sync:
+                os.fsync(self._folder)
+                os.fsync(kept_folder)
+        except OSError as error:
+            raise translate(error, name) from error
+        finally:
+            if kept_folder >= 0:
+                os.close(kept_folder)
+        self._hidden = None
+        self._close()
+
+    def _name_over_keeping(self, segment: str, kept_folder: int, kept: str) -> None:
+        """Put the file where the old one is to be kept, and let the two change names."""
+        try:
+            old = os.stat(segment, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise ObjectNotFound(self._plan.name) from error
+        if stat.S_ISDIR(old.st_mode):
+            raise BackendError(f"{self._plan.name} is a folder")
+        if self._hidden is None:
+            self._hidden = TEMPORARY + secrets.token_hex(8)
+            _link_unnamed(self._fd, self._folder, self._hidden)
+        try:
+            os.rename(self._hidden, kept, src_dir_fd=self._folder, dst_dir_fd=kept_folder)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise UnsupportedOperation(f"{self._plan.name} is on another file system") from error
+        try:
+            if self._sync:
+                os.fsync(kept_folder)
+            exchange(kept_folder, kept, self._folder, segment)
+        except OSError as error:
+            os.rename(kept, self._hidden, src_dir_fd=kept_folder, dst_dir_fd=self._folder)
+            if error.errno == errno.ENOENT:
+                raise ObjectNotFound(self._plan.name) from error
+            if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise UnsupportedOperation("the file system exchanges no names") from error
+            raise
+
+    def _check_content(self) -> None:
+        self._require_open()
+        plan = self._plan
+        if plan.size is not None and self._written != plan.size:
+            raise ContentMismatch(f"{plan.name}: {self._written} of {plan.size} bytes came")
+        if self._digest is not None and self._digest.hexdigest() != plan.expected_hash:
+            raise ContentMismatch(
+                f"{plan.name}: the content has SHA-256 {self._digest.hexdigest()}"
+            )
 
     def _make_missing(self) -> None:
         """Make the folders that were missing; the last of them becomes the writer's folder."""
@@ -225,9 +308,9 @@ class PosixWriter(Writer):
                 follow_symlinks=False,
             )
         except OSError as error:
-            if error.errno not in _NO_LINK:
+            if error.errno not in NO_LINK:
                 raise
-            _rename_new(self._folder, self._hidden, segment)
+            rename_new(self._folder, self._hidden, segment)
         else:
             os.unlink(self._hidden, dir_fd=self._folder)
         self._hidden = None
@@ -283,28 +366,6 @@ def _link_unnamed(fd: int, folder: int, name: str) -> None:
     os.link(f"{_OPEN_FILES}/{fd}", name, dst_dir_fd=folder, follow_symlinks=True)
 
 
-def _rename_new(folder: int, source: str, target: str) -> None:
-    """Rename unless `target` exists, on file systems that have no hard links."""
-    try:
-        rename_noreplace(folder, source, target)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    else:
-        return
-    # Neither way exists: a lock on the folder makes it atomic among this machine's gateways.
-    fcntl.flock(folder, fcntl.LOCK_EX)
-    try:
-        try:
-            os.stat(target, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            os.rename(source, target, src_dir_fd=folder, dst_dir_fd=folder)
-        else:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    finally:
-        fcntl.flock(folder, fcntl.LOCK_UN)
-
-
 def _discard(folder: int, fd: int, hidden: str | None) -> None:
     os.close(fd)
     if hidden is not None:
@@ -312,68 +373,6 @@ def _discard(folder: int, fd: int, hidden: str | None) -> None:
             os.unlink(hidden, dir_fd=folder)
         except OSError:
             return  # the place is gone or read-only by now; reap finds the file later
-
-
-def make_folder(parent: int, segment: str, modes: Modes, *, sync: bool) -> None:
-    """Make one folder, durably; one that exists is fine. Raises OSError."""
-    try:
-        os.mkdir(segment, modes.folder, dir_fd=parent)
-        if modes.folder & 0o077:
-            os.chmod(segment, modes.folder, dir_fd=parent)
-    except FileExistsError:
-        pass  # made by somebody else just now, who may not have synced it yet
-    if sync:
-        os.fsync(parent)
-
-
-def make_root(path: str, modes: Modes, *, sync: bool) -> None:
-    """Make the folder of a place, durably, with those above it. Raises OSError.
-
-    Those above are nobody's in particular and get what the umask leaves them; one that exists
-    keeps its modes.
-    """
-    path = os.path.abspath(path)
-    missing = []
-    above = os.path.dirname(path)
-    while not os.path.lexists(above):
-        missing.append(above)
-        above = os.path.dirname(above)
-    for folder in reversed(missing):
-        os.makedirs(folder, exist_ok=True)  # somebody else may be making it, too
-    try:
-        os.mkdir(path, modes.folder)
-        if modes.folder & 0o077:
-            os.chmod(path, modes.folder)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise
-    if sync:
-        for folder in (*missing, above):
-            _sync_path(folder)
-
-
-def _sync_path(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def refuse_case_collision(folder: int, segment: str) -> None:
-    """On a file system that ignores case, refuse a name that would meet another item.
-
-    Raises:
-        NameCollision: an entry differs from `segment` only in case.
-    """
-    try:
-        os.stat(segment, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if e.name.casefold() == segment.casefold()]
-    if names and segment not in names:
-        raise NameCollision(f"{segment} differs only in case from {names[0]}")
 
 
 def _write_token(plan: Plan, part: str) -> str:

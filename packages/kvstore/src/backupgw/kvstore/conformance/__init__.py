@@ -27,6 +27,7 @@ from . import (  # noqa: F401 - they register their checks
     checkpoint_checks,
     concurrency_checks,
     failing_checks,
+    keeping_checks,
     lifecycle_checks,
     listing_checks,
     naming_checks,

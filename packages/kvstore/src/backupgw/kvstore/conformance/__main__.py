@@ -7,14 +7,16 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from ..backends.errors import BackendDoesNotExist, BackendError, BackendURLInvalid
+from ..layers.stack import LayerInvalid, LayerSpec
 from ..registry import open_place, redact_url
 from . import checks
 from .subject import Subject
 from .suite import Result, Status, run_checks
 
-_MISTAKES = (BackendURLInvalid, BackendDoesNotExist, ValueError, TypeError)
+_MISTAKES = (BackendURLInvalid, BackendDoesNotExist, LayerInvalid, ValueError, TypeError)
 """What a wrong command line leads to; any other error before the first check is the place's."""
 
 
@@ -30,22 +32,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--option", metavar="NAME=VALUE", action="append", default=[], help="for the backend"
     )
+    parser.add_argument(
+        "--layer",
+        metavar="NAME|JSON",
+        action="append",
+        default=[],
+        help='around it, outermost first: retry, or {"layer": "retry", "attempts": 3}',
+    )
     parser.add_argument("--only", metavar="TEXT", help="run the checks whose name contains this")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--soak", action="store_true", help="full counts; takes long")
     given = parser.parse_args(arguments)
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     for option in given.option:
         name, equals, value = option.partition("=")
         if not equals:
             parser.error(f"--option {option}: want NAME=VALUE")
         options[name] = value
+    layers: list[LayerSpec] = []
+    for layer in given.layer:
+        try:
+            layers.append(json.loads(layer) if layer.startswith("{") else layer)
+        except ValueError as error:
+            parser.error(f"--layer {layer}: not JSON: {error}")
     chosen = [check for check in checks if given.only is None or given.only in check.name]
     if not chosen:
         parser.error(f"--only {given.only}: no check has that in its name")
     results: list[Result] = []
     try:
-        subject = Subject(partial(open_place, given.url, **options), soak=given.soak)
+        subject = Subject(partial(open_place, given.url, layers=layers, **options), soak=given.soak)
         for result in run_checks(subject, chosen):
             results.append(result)
             if not given.json:

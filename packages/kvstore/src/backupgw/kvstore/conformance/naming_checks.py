@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator
 
-from ..backends.errors import BackendError, NameCollision
+from ..backends.errors import BackendError, NameCollision, NameTooLong
 from ..names import MAX_PATH_BYTES, MAX_SEGMENT_BYTES, RESERVED_PREFIX, InvalidName
 from .subject import Ground
 from .suite import check
@@ -78,6 +78,10 @@ DECENT = (
 """Names that every place must take and give back exactly."""
 
 
+_SHORT = 140
+"""Bytes of a segment that every place must take: a hash in hex and more."""
+
+
 def _operations(at: Ground, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield every operation that takes a name, applied to `name`."""
     backend, item, other = at.backend, at.name("item"), at.name("other")
@@ -90,6 +94,8 @@ def _operations(at: Ground, name: str) -> Iterator[tuple[str, Callable[[], objec
     yield "open_writer", lambda: backend.open_writer(name)
     yield "move from", lambda: backend.move(name, other)
     yield "move to", lambda: backend.move(item, name)
+    yield "move_if_absent from", lambda: backend.move_if_absent(name, other)
+    yield "move_if_absent to", lambda: backend.move_if_absent(item, name)
     yield "load", lambda: backend.load(name)
     yield "store", lambda: backend.store(name, b"hostile")
     yield "hash", lambda: backend.hash(name)
@@ -172,26 +178,41 @@ def reserved_names_are_never_listed(at: Ground) -> None:
 
 @check()
 def decent_names_come_back(at: Ground) -> str:
-    """Blanks, line ends, any Unicode and 255 bytes come back exactly, as item and as folder."""
-    for number, name in enumerate(DECENT):
+    """Blanks, line ends, any Unicode and 255 bytes come back exactly, as item and as folder.
+
+    A place, or a layer, may refuse segments of more than 140 bytes with NameTooLong.
+    """
+    taken = [name for name in DECENT if _takes(at, name)]
+    for number, name in enumerate(taken):
         value = str(number).encode()
         at.put(f"items/{name}", value)
         at.put(f"folders/{name}/item", value)
     for folder in ("items", "folders"):
         listed = at.names(folder)
         require(
-            listed == sorted(DECENT),
-            f"{folder}: lost {sorted(set(DECENT) - set(listed))!a}, "
-            f"strange {sorted(set(listed) - set(DECENT))!a}",
+            listed == sorted(taken),
+            f"{folder}: lost {sorted(set(taken) - set(listed))!a}, "
+            f"strange {sorted(set(listed) - set(taken))!a}",
         )
-    for number, name in enumerate(DECENT):
+    for number, name in enumerate(taken):
         value = str(number).encode()
         require(at.get(f"items/{name}") == value, f"{name!a} has another's value")
         require(at.get(f"folders/{name}/item") == value, f"{name!a}/item has another's value")
-    for name in DECENT:
+    for name in taken:
         at.backend.delete(at.name(f"items/{name}"))
     require(at.names("items") == [], "an item was left after delete")
-    return f"{len(DECENT)} names"
+    refused = f", {len(DECENT) - len(taken)} too long" if len(taken) < len(DECENT) else ""
+    return f"{len(taken)} names{refused}"
+
+
+def _takes(at: Ground, name: str) -> bool:
+    """Whether the place has room for a name; a short one is never refused."""
+    try:
+        at.put(f"items/{name}", b"")
+    except NameTooLong:
+        require(len(name.encode()) > _SHORT, f"{name!a} is refused as too long")
+        return False
+    return True
 
 
 @check()

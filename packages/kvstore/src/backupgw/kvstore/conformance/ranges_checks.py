@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 from ..backends.base import CHUNK, Reader
@@ -122,6 +123,27 @@ def nowait_agrees(at: Ground) -> str:
     at.backend.delete(name)
     expect(ObjectNotFound, lambda: at.backend.open_reader(name), "open_reader after delete")
     return f"{answered} of 35 without waiting"
+
+
+@check()
+def file_spans_hold_the_item(at: Ground) -> str:
+    """Where file_span names a file, its bytes are those that read returns."""
+    answered = 0
+    value = values.make(1, 300_000)
+    name = at.put("item", value)
+    for offset, size in ((0, None), (1, 70_000), (-5, None), (400_000, None)):
+        with at.backend.open_reader(name, offset=offset, size=size) as reader:
+            span = reader.file_span()
+            if span is None:
+                continue
+            answered += 1
+            expected = _expected(value, offset, size)
+            there = os.pread(span.fd, span.size, span.offset)
+            require(
+                there == expected and span.size == reader.remaining == len(expected),
+                f"offset {offset}, size {size}: the file has other bytes than the item",
+            )
+    return f"{answered} of 4 in a file"
 
 
 def _mixed(reader: Reader) -> bytes:

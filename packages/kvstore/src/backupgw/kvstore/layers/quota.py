@@ -8,23 +8,34 @@ damaged, frees what it held.
 
 Reading goes through untouched, native hash and concatenation included. Every way in which an item
 can appear, change its size or vanish is accounted: writers, resumed ones too, delete, move, copy,
-quarantine, and by way of the writers store and defrag. A limit set here holds only for who comes
-through here; `reconcile` corrects the accounts after somebody did not.
+quarantine, and by way of the writers store and defrag. Around a trash, what is deleted or replaced
+only moves to another name and stays counted, in the same scopes, until the trash lets go of it;
+the quota records both names before anything happens (`trash_keeper`). A limit set here holds only
+for who comes through here; `reconcile` corrects the accounts after somebody did not.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from ..backends.base import Backend, Capabilities, Quota, Reader, Writer, require_found
-from ..backends.errors import ObjectNotFound
+from ..backends.base import (
+    Backend,
+    Capabilities,
+    ItemInfo,
+    Quota,
+    Reader,
+    Writer,
+    require_found,
+)
+from ..backends.errors import ObjectExists, ObjectNotFound, UnsupportedOperation
 from ..ledger import NOTHING, Amount, Change, Effect, Ledger, LedgerError, LimitExceeded, Report
-from ..names import check_path
+from ..names import KernelPath, check_path, is_reserved
 from .base import Layer
 from .quota_writer import ExemptRoom, Parked, QuotaWriter, Room, carry_out
+from .trash_keeper import Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +45,7 @@ EXEMPT_SIZE = 1 << 20
 """Bytes of an exempt item at most: many times a lock, too little to keep data in."""
 
 
-class QuotaLayer(Layer):
+class QuotaLayer(Layer, Keeper):
     """A backend whose scopes have limits.
 
     Args:
@@ -68,6 +79,7 @@ class QuotaLayer(Layer):
         self._scopes = scopes
         self._exempt = exempt
         self._total = total
+        self._keeper = inner if isinstance(inner, Keeper) else None
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
@@ -81,7 +93,15 @@ class QuotaLayer(Layer):
         )
 
     def scopes_of(self, name: str) -> tuple[str, ...]:
-        """Return the scopes that a name counts towards; none where it is exempt."""
+        """Return the scopes that a name counts towards; none where it is exempt.
+
+        What lies in a trash counts as it did before.
+        """
+        if self._keeper is not None and is_reserved(name):
+            former = self._keeper.kept_name(name)
+            if former is None:
+                return ()
+            name = former
         return () if self._exempt(name) else tuple(dict.fromkeys(self._scopes(name)))
 
     # -- the place itself
@@ -121,7 +141,7 @@ class QuotaLayer(Layer):
         """
         recovered = self.recover()
         report = self.ledger.reconcile(
-            self.place, self.inner.list, self.scopes_of, only_if_needed=only_if_needed
+            self.place, self.list_all, self.scopes_of, only_if_needed=only_if_needed
         )
         report.repairs, report.released = recovered.repairs, recovered.released
         for correction in report.corrections:
@@ -203,6 +223,7 @@ class QuotaLayer(Layer):
             lookup=self.held_by,
             recover=self.recover,
             parked=self.parked,
+            keep=None if if_absent else lambda name: self.keep_at(name, replaced=True),
         )
 
     def copy(self, name: str, new_name: str) -> None:
@@ -219,7 +240,30 @@ class QuotaLayer(Layer):
     # -- ways out, and about
 
     def delete(self, name: str) -> None:
-        self._remove(name, lambda: self.inner.delete(name))
+        kept = self.keep_at(name)
+        if kept is None:
+            self._remove(name, lambda: self.inner.delete(name))
+        else:
+            self.delete_to(name, kept)
+
+    def delete_to(self, name: str, kept: KernelPath) -> None:
+        check_path(name)
+        scopes, keeper = self.scopes_of(name), self._required_keeper()
+        if not scopes:
+            keeper.delete_to(name, kept)
+            return
+        with self.ledger.changing(self.place, [name, kept]):
+            before = self.held_by(name)
+            if not before:
+                raise ObjectNotFound(name)
+            effects = [Effect(name, scopes, before, NOTHING), Effect(kept, scopes, NOTHING, before)]
+            try:
+                change = self._intend_moving(effects, atomic=self.inner.capabilities.move)
+            except LedgerError as error:
+                logger.warning("%s is deleted without the ledger, which says: %s", name, error)
+                keeper.delete_to(name, kept)  # the sums stay as they are
+                return
+            self._carry_out(change, lambda: keeper.delete_to(name, kept))
 
     def quarantine(self, name: str) -> str:
         return self._remove(name, lambda: self.inner.quarantine(name))
@@ -248,18 +292,66 @@ class QuotaLayer(Layer):
         if name == new_name or not (self.scopes_of(name) or self.scopes_of(new_name)):
             self.inner.move(name, new_name)
             return
+        kept = self.keep_at(new_name, replaced=True)
+        if kept is not None:
+            self.move_keeping(name, new_name, kept)
+            return
         with self.ledger.changing(self.place, {name, new_name}):
-            size = require_found(self.inner.info(name)).size
-            if self._exempt(new_name):
-                ExemptRoom(new_name, EXEMPT_SIZE).announce(size)
-            effects = [
-                self._effect(name, after=NOTHING),
-                self._effect(new_name, after=Amount(size, 1)),
-            ]
-            self._change(
-                [effect for effect in effects if effect.scopes],
-                lambda: self.inner.move(name, new_name),
-            )
+            effects = self._effects_of_move(name, new_name)
+            self._change(effects, lambda: self.inner.move(name, new_name))
+
+    def move_keeping(self, name: str, new_name: str, kept: KernelPath) -> None:
+        check_path(name)
+        check_path(new_name)
+        keeper = self._required_keeper()
+        with self.ledger.changing(self.place, {name, new_name, kept}):
+            effects = self._effects_of_move(name, new_name)
+            replaced = effects[1].before
+            if not replaced:
+                self._change(effects, lambda: keeper.move_keeping(name, new_name, kept))
+                return
+            effects.append(Effect(kept, self.scopes_of(new_name), NOTHING, replaced))
+            change = self._intend_moving(_counted(effects), atomic=False)
+            self._carry_out(change, lambda: keeper.move_keeping(name, new_name, kept))
+
+    def move_if_absent(self, name: str, new_name: str) -> None:
+        check_path(name)
+        check_path(new_name)
+        with self.ledger.changing(self.place, {name, new_name}):
+            effects = self._effects_of_move(name, new_name)
+            if self.inner.info(new_name).exists:
+                raise ObjectExists(f"{new_name} exists")
+            if isinstance(name, KernelPath) and (effects := _counted(effects)):
+                # An operator brings something back, which clients may have left no room for.
+                change = self._intend_moving(effects, atomic=self.inner.capabilities.move)
+                self._carry_out(change, lambda: self.inner.move_if_absent(name, new_name))
+                return
+            self._change(effects, lambda: self.inner.move_if_absent(name, new_name))
+
+    def _effects_of_move(self, name: str, new_name: str) -> list[Effect]:
+        size = require_found(self.inner.info(name)).size
+        if self._exempt(new_name):
+            ExemptRoom(new_name, EXEMPT_SIZE).announce(size)
+        return [
+            self._effect(name, after=NOTHING),
+            self._effect(new_name, after=Amount(size, 1)),
+        ]
+
+    # -- what a trash inside keeps, told to a quota outside
+
+    def keep_at(self, name: str, *, replaced: bool = False) -> KernelPath | None:
+        return None if self._keeper is None else self._keeper.keep_at(name, replaced=replaced)
+
+    def kept_name(self, path: str) -> str | None:
+        return None if self._keeper is None else self._keeper.kept_name(path)
+
+    def list_all(self, folder: str) -> Iterator[ItemInfo]:
+        return self.inner.list(folder) if self._keeper is None else self._keeper.list_all(folder)
+
+    def _required_keeper(self) -> Keeper:
+        if self._keeper is None:
+            raise UnsupportedOperation(f"{self.inner!r} keeps nothing")
+        return self._keeper
 
     # -- reading, which needs no account
 
@@ -278,13 +370,31 @@ class QuotaLayer(Layer):
 
     def held_by(self, name: str) -> Amount:
         """Return what a name holds in the place now."""
-        info = self.inner.info(name)
+        kernel = self._keeper is not None and is_reserved(name)  # as the ledger wrote it down
+        info = self.inner.info(KernelPath(name) if kernel else name)
         return Amount(info.size, 1) if info.exists and not info.directory else NOTHING
 
     def _effect(self, name: str, *, after: Amount) -> Effect:
         return Effect(name, self.scopes_of(name), self.held_by(name), after)
 
+    def _intend_moving(self, effects: Sequence[Effect], *, atomic: bool) -> Change:
+        """Record a change that needs no room when it has happened, if not more on the way.
+
+        Where there is none on the way either it is done all the same: nobody must be kept from
+        deleting. A crash right then is what `reconcile` is for.
+        """
+        try:
+            return self.ledger.intend(self.place, effects, atomic=atomic)
+        except LimitExceeded:
+            if atomic:
+                raise
+        return self.ledger.intend(self.place, effects, atomic=True)
+
     def _change(self, effects: Sequence[Effect], work: Callable[[], None]) -> None:
+        effects = _counted(effects)
+        if not effects:
+            work()
+            return
         atomic = len(effects) == 1 or self.inner.capabilities.move
         try:
             change = self.ledger.intend(self.place, effects, atomic=atomic)
@@ -296,3 +406,7 @@ class QuotaLayer(Layer):
 
     def _carry_out(self, change: Change, work: Callable[[], T]) -> T:
         return carry_out(self.ledger, change, work, self.held_by)
+
+
+def _counted(effects: Iterable[Effect]) -> list[Effect]:
+    return [effect for effect in effects if effect.scopes]

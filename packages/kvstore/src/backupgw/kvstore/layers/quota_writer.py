@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from ..backends.base import Writer
@@ -27,7 +28,8 @@ from ..ledger import (
     Report,
     Reservation,
 )
-from ..names import check_path
+from ..names import KernelPath, check_path
+from .trash_keeper import KeepingWriter
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +111,11 @@ class AnyRoom(Protocol):
     def leave(self) -> None:
         """The checkpoint is made: what was parked is no longer this writer's."""
 
-    def commit(self, received: int, work: Callable[[], None]) -> None:
-        """Give the item its name by `work`, accounted."""
+    def commit(
+        self, received: int, work: Callable[[KernelPath | None], None], kept: KernelPath | None
+    ) -> None:
+        """Give the item its name by `work`, accounted; what it replaces is kept where `work` is
+        told, which is `kept` where that was chosen already."""
 
     def give_back(self) -> None:
         """Nothing comes of it. Idempotent."""
@@ -143,8 +148,13 @@ class ExemptRoom:
     def leave(self) -> None:
         return None
 
-    def commit(self, received: int, work: Callable[[], None]) -> None:  # noqa: ARG002
-        work()
+    def commit(
+        self,
+        received: int,  # noqa: ARG002
+        work: Callable[[KernelPath | None], None],
+        kept: KernelPath | None,
+    ) -> None:
+        work(kept)
 
     def give_back(self) -> None:
         return None
@@ -157,6 +167,7 @@ class Room:
         lookup: tells what a name holds now.
         recover: settles what crashed writers left; asked before a refusal is final.
         parked: seconds that the room of a checkpoint is kept.
+        keep: tells where what a name holds is kept when it is replaced; None where it is not.
     """
 
     def __init__(
@@ -171,10 +182,12 @@ class Room:
         lookup: Callable[[str], Amount],
         recover: Callable[[], Report],
         parked: float,
+        keep: Callable[[str], KernelPath | None] | None = None,
     ) -> None:
         self.name = name
         self.size = size
         self.if_absent = if_absent
+        self._keep = keep
         self._ledger = ledger
         self._place = place
         self._scopes = scopes
@@ -205,7 +218,8 @@ class Room:
         except LimitExceeded:
             # What would be replaced makes room; it is looked up only now, since that may cost a
             # round trip. It may be gone by the time of the intent, which decides.
-            replaced = NOTHING if self.if_absent else self._lookup(self.name)
+            makes_room = not self.if_absent and self._kept() is None
+            replaced = self._lookup(self.name) if makes_room else NOTHING
             if replaced == self._replaced and not self._recover().repairs:
                 raise
             self._replaced = replaced
@@ -250,20 +264,33 @@ class Room:
     def leave(self) -> None:
         self._reservation = None
 
-    def commit(self, received: int, work: Callable[[], None]) -> None:
-        with self._ledger.changing(self._place, [self.name]):
+    def _kept(self) -> KernelPath | None:
+        return None if self._keep is None else self._keep(self.name)
+
+    def commit(
+        self, received: int, work: Callable[[KernelPath | None], None], kept: KernelPath | None
+    ) -> None:
+        kept = kept or self._kept()
+        with self._ledger.changing(self._place, [self.name] if kept is None else [self.name, kept]):
             before = self._lookup(self.name)
             if self.if_absent and before:
                 raise ObjectExists(f"{self.name} exists")
             effect = Effect(self.name, self._scopes, before, Amount(received, 1))
+            intend = partial(self._ledger.intend, self._place, [effect], self._reservation)
+            if kept is not None and before:
+                # A crash may leave both names holding something, or one of them.
+                effects = [effect, Effect(kept, self._scopes, NOTHING, before)]
+                intend = partial(
+                    self._ledger.intend, self._place, effects, self._reservation, atomic=False
+                )
             try:
-                change = self._ledger.intend(self._place, [effect], self._reservation)
+                change = intend()
             except LimitExceeded:
                 if not self._recover().repairs:
                     raise
-                change = self._ledger.intend(self._place, [effect], self._reservation)
+                change = intend()
             self._reservation = None  # the change's from now on
-            carry_out(self._ledger, change, work, self._lookup)
+            carry_out(self._ledger, change, lambda: work(kept), self._lookup)
 
     def give_back(self) -> None:
         reservation, self._reservation = self._reservation, None
@@ -271,7 +298,7 @@ class Room:
             self._ledger.release(reservation)
 
 
-class QuotaWriter(Writer):
+class QuotaWriter(KeepingWriter):
     """Passes a body on to the inner writer, with room for it."""
 
     def __init__(self, writer: Writer, room: AnyRoom, *, offset: int = 0) -> None:
@@ -291,12 +318,17 @@ class QuotaWriter(Writer):
 
     def commit(self) -> None:
         try:
-            self._room.commit(self._received, self._writer.commit)
+            self._room.commit(self._received, self._name_it, self.kept)
         except ObjectExists:
             raise  # still whole: once that item was moved out of the way, commit is called again
         except BaseException:
             self.abort()
             raise
+
+    def _name_it(self, kept: KernelPath | None) -> None:
+        if isinstance(self._writer, KeepingWriter):
+            self._writer.kept = kept
+        self._writer.commit()
 
     def abort(self) -> None:
         try:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from ..backends.errors import BackendError
 from .accounts import Levels
 from .errors import LedgerError
+from .held import NO_NEEDS, Needs
 from .locks import ByteLocks
 from .records import Alarm
 from .sqlite_books import SQLiteBooks
@@ -131,19 +132,25 @@ class SQLiteSession:
 
     # -- transactions
 
-    def run(self, work: Callable[[SQLiteBooks], T]) -> T:
+    def run(self, work: Callable[[SQLiteBooks], T], needs: Needs = NO_NEEDS) -> T:
         """Do the work in a transaction and return what it returned.
 
         Raises:
             LedgerError: the transaction failed; nothing happened.
             BackendError: the work raised it.
         """
-        return self._turns.run(Step(work))
+        return self._turns.run(Step(work, needs=needs))
 
-    def post(self, work: Callable[[SQLiteBooks], object], *, linger: bool = False) -> None:
+    def post(
+        self,
+        work: Callable[[SQLiteBooks], object],
+        needs: Needs = NO_NEEDS,
+        *,
+        linger: bool = False,
+    ) -> None:
         """Have the work done now, or soon if it may `linger`; it is remembered while transactions
         fail."""
-        self._turns.post(Step(work, keep=True), linger=linger)
+        self._turns.post(Step(work, keep=True, needs=needs), linger=linger)
 
     def _emit(self) -> None:
         while self._alarms:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .errors import LedgerError
-from .sqlite_books import SQLiteBooks
+from .held import NO_NEEDS, Needs
 
 MOST_AT_ONCE = 256
 """Steps in a transaction, so that other processes get at the ledger too."""
@@ -39,14 +39,18 @@ class Step(Generic[T]):
     Args:
         work: gets the books; it either changes nothing and raises, or does all of its part.
         keep: nobody waits for it: it is remembered when its transaction fails.
+        needs: what the work is going to read.
     """
 
-    __slots__ = ("done", "error", "keep", "result", "work")
+    __slots__ = ("done", "error", "keep", "needs", "result", "work")
 
     result: T
 
-    def __init__(self, work: Callable[[SQLiteBooks], T], *, keep: bool = False) -> None:
+    def __init__(
+        self, work: Callable[[Any], T], *, keep: bool = False, needs: Needs = NO_NEEDS
+    ) -> None:
         self.work = work
+        self.needs = needs
         self.keep = keep
         self.done = False
         self.error: Exception | None = None
@@ -68,6 +72,7 @@ class Turns:
         self._after = after
         self._queue: deque[Step[Any]] = deque()
         self._kept: deque[Step[Any]] = deque()
+        self._failing = False
         self.turn = threading.Lock()
         """Held while a transaction is under way."""
         self._lingering: deque[Step[Any]] = deque()
@@ -102,6 +107,11 @@ class Turns:
         self._queue.append(step)
         self._sweep()
         self._after()
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there are steps whose transactions failed."""
+        return bool(self._kept)
 
     def end(self) -> None:
         """Do what lingers, and stop the thread that would have."""
@@ -155,13 +165,17 @@ class Turns:
         except BaseException:
             self._failed(batch, LedgerError("interrupted", retryable=True))
             raise
+        self._failing = False
         for step in batch:
             step.done = True
 
     def _failed(self, batch: Sequence[Step[Any]], error: Exception) -> None:
         kept = [step for step in batch if step.keep]
         if kept:
-            logger.warning("the ledger will be told later: %s", error)
+            # Once for each time that it cannot be written: many more steps may follow.
+            level = logging.DEBUG if self._failing else logging.WARNING
+            logger.log(level, "the ledger will be told later: %s", error)
+            self._failing = True
             self._kept.extend(kept)
         while len(self._kept) > MOST_KEPT:
             self._kept.popleft()

@@ -1,4 +1,4 @@
-"""`backupgw config`: check, show, schema and init of the settings."""
+"""`backupgw config`: check, show, schema and init of the settings, and migrate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..command import Command, CommandError, Exit, add_json_option, global_optio
 
 
 def configure(parser: ArgumentParser) -> None:
-    """Add the four subcommands."""
+    """Add the subcommands."""
     verbs = parser.add_subparsers(title="what to do", metavar="VERB", dest="verb", required=True)
     options = [global_options()]
     check = verbs.add_parser(
@@ -37,6 +37,16 @@ def configure(parser: ArgumentParser) -> None:
         help="default ./backupgw.toml; - for standard output",
     )
     init.add_argument("--force", action="store_true", help="replace a file that exists")
+    migrate = verbs.add_parser(
+        "migrate",
+        parents=options,
+        help="bring the database's tables up to date",
+        description="Bring the tables of the gateway's database to the version that this backupgw "
+        "needs, whole or not at all. SQLite is brought up to date by itself when it is opened; "
+        "with PostgreSQL stop the gateways of the old version, run this once, start the new ones.",
+    )
+    migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    add_json_option(migrate)
 
 
 def run(arguments: Namespace) -> int:
@@ -48,12 +58,15 @@ def run(arguments: Namespace) -> int:
             return _show(arguments)
         case "schema":
             return _schema()
+        case "migrate":
+            return _migrate(arguments)
         case _:
             return _init(arguments.path, replace=arguments.force)
 
 
 def _check(arguments: Namespace) -> int:
     from backupgw.kvstore.backends.errors import BackendError
+    from backupgw.kvstore.layers.stack import LayerInvalid
 
     from ..settings import load
     from ..settings_errors import Issue, SettingsError
@@ -69,6 +82,10 @@ def _check(arguments: Namespace) -> int:
             # Options belong to the backends; only they can say which they know.
             try:
                 settings.open_place(name)
+            except LayerInvalid as error:
+                key = () if error.option is None else (error.option,)
+                where = ("places", name, "layers", error.index, *key)
+                issues.append(settings.mistake(error.message, *where).issues[0])
             except (BackendError, CommandError) as error:
                 issues.append(settings.mistake(str(error), "places", name).issues[0])
     except SettingsError as error:
@@ -120,6 +137,33 @@ def _schema() -> int:
     from ..settings_text import schema
 
     _print(json.dumps(schema(installed_services()), indent=2, ensure_ascii=False))
+    return Exit.DONE
+
+
+def _migrate(arguments: Namespace) -> int:
+    from ..database import schema
+    from ..database.state import connect_state
+    from ..settings import load
+
+    with connect_state(load(arguments.config), prepare=not arguments.dry_run) as database:
+        migration = schema.migrate(database, dry_run=arguments.dry_run)
+        shown = database.address.shown
+    steps = [{"version": step.version, "name": step.name} for step in migration.steps]
+    if arguments.json:
+        document = {
+            "database": shown,
+            "found": migration.found,
+            "needed": migration.needed,
+            "steps": steps,
+            "dry_run": arguments.dry_run,
+        }
+        _print(json.dumps(document, indent=2, ensure_ascii=False))
+    elif not steps:
+        _print(f"{shown}: the tables are of version {migration.needed}, as needed")
+    else:
+        verb = "would be migrated" if arguments.dry_run else "migrated"
+        names = ", ".join(step.name for step in migration.steps)
+        _print(f"{shown}: {verb} from version {migration.found} to {migration.needed} ({names})")
     return Exit.DONE
 
 

@@ -12,7 +12,8 @@ def configure(parser: ArgumentParser) -> None:
     """Add --json."""
     parser.description = (
         "Check the settings, places (with a small file that is written, read and deleted), "
-        "password files, certificates and the clock. Exit status 1 when a check failed."
+        "password files, certificates, the gateway's own state and the clock. Exit status 1 when "
+        "a check failed."
     )
     add_json_option(parser)
 

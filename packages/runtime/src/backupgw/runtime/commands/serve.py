@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..command import Command
 
 if TYPE_CHECKING:
+    import socket
+
     from ..settings import Settings
 
 
@@ -27,7 +29,11 @@ def run(arguments: Namespace) -> int:
 
 
 def serve(
-    arguments: Namespace, overrides: Mapping[str, Any] | None = None, only: str | None = None
+    arguments: Namespace,
+    overrides: Mapping[str, Any] | None = None,
+    only: str | None = None,
+    *,
+    connection: socket.socket | None = None,
 ) -> int:
     """Serve, and return the exit status.
 
@@ -35,14 +41,15 @@ def serve(
         arguments: with `config` and `debug`, as every command has them.
         overrides: what the command's own flags say (`settings.load`).
         only: the one service to serve, whether it is enabled or not; default all enabled ones.
+        connection: talk to the client at its other end instead of listening, until it hangs up.
 
     Raises:
         SettingsError: the settings are wrong, or a service refuses to start with them.
         CommandError: nothing is enabled, or the host cannot start.
     """
-    from .. import log
+    from .. import log, state_folder
     from ..command import CommandError
-    from ..http.host import Hosted
+    from ..http.host import Hosted, run_on
     from ..http.host import run as host
     from ..services import import_function, installed_services
     from ..settings import load
@@ -50,17 +57,23 @@ def serve(
     overrides = dict(overrides or {})
     if arguments.debug:
         overrides["log.level"] = "debug"
+    services = installed_services()
+    if only is not None:  # what the others lack is of no interest
+        overrides |= {f"{name}.enabled": name == only for name in services}
     settings = load(arguments.config, overrides)
     log.configure(settings.log.level, settings.log.format)
     logger = log.get_logger(__name__)
     for warning in settings.warnings:
         logger.warning(warning)
-    services = installed_services()
     wanted = [only] if only is not None else sorted(settings.enabled)
     if not wanted:
         raise CommandError(
             "no service is enabled; set enabled = true in a service's section, or install one"
         )
+    if state_folder.database_there(settings):  # the import is worth a fifth of a second
+        from ..database.state import require_state
+
+        require_state(settings)
     hosted = []
     for name in wanted:
         service = services[name]
@@ -77,7 +90,7 @@ def serve(
                 options=settings.section(name),
             )
         )
-    return host(hosted)
+    return host(hosted) if connection is None else run_on(hosted[0], connection)
 
 
 def build(argument: tuple[str, Settings]) -> Any:

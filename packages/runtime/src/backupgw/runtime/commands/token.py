@@ -14,7 +14,7 @@ from ..command import Command, CommandError, Exit, UsageError, add_json_option, 
 
 if TYPE_CHECKING:
     from ..settings import Settings
-    from ..tokens import SqliteTokens, Token
+    from ..tokens import DatabaseTokens, Token
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 
@@ -110,7 +110,7 @@ class _Store:
 
         self._store = open_store(settings)
 
-    def __enter__(self) -> SqliteTokens:
+    def __enter__(self) -> DatabaseTokens:
         return self._store
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -1,6 +1,6 @@
 """What happened, told to whoever wants to know: log, metrics, browsers, commands and webhooks.
 
-    events = start(settings)                      # once in each worker process
+    events = start_gateway(settings)              # once in each worker process
     events.publish(SnapshotWritten(place="default", repository="alice/laptop", snapshot=name))
     ...
     events.close()
@@ -26,7 +26,7 @@ from .records import (
     SnapshotWritten,
 )
 from .settings import EventsSettings, HookSettings
-from .start import start
+from .start import start, start_gateway
 from .stream import EventStream
 
 __all__ = [
@@ -48,4 +48,5 @@ __all__ = [
     "SnapshotDeleted",
     "SnapshotWritten",
     "start",
+    "start_gateway",
 ]

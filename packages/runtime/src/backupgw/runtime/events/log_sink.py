@@ -14,8 +14,12 @@ _LEVELS = {
     Severity.WARNING: logging.WARNING,
     Severity.ERROR: logging.ERROR,
 }
-# Attributes that logging keeps for itself; an extra field of that name raises KeyError.
-_TAKEN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+# Attributes that logging keeps for itself, an extra field of that name raises KeyError; and what
+# every record of ours has: a quota's level must not take the place of the record's.
+_TAKEN = frozenset(logging.makeLogRecord({}).__dict__) | {
+    *("message", "asctime"),
+    *("level", "event", "logger", "timestamp", "exception"),
+}
 
 
 class LogSink:

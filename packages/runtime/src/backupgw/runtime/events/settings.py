@@ -139,7 +139,7 @@ class HookSettings(BaseModel):
 
 
 class EventsSettings(BaseModel):
-    """Section `[events]`: who is told of what happens."""
+    """Who is told of what happens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -154,8 +154,10 @@ class EventsSettings(BaseModel):
     stream_clients: int = Field(
         100, ge=1, le=10_000, description="streams of events that may be open, in each worker"
     )
-    journal: Path = Field(
-        Path("state/events.sqlite3"), description="what hooks are still to be told, over restarts"
+    journal: Path | None = Field(
+        None,
+        description="file of what hooks are still to be told, over restarts; default "
+        "events.sqlite3 in the state folder",
     )
     pending: int = Field(
         10_000, ge=1, le=1_000_000, description="events kept for a hook; the oldest make room"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backupgw.runtime.command import CommandError
@@ -15,7 +16,11 @@ from .settings import EventsSettings, HookSettings, check_url
 from .stream import EventStream
 
 if TYPE_CHECKING:
+    from backupgw.runtime.settings import Settings
+
     from .hooks import Carrier
+
+JOURNAL = "events.sqlite3"
 
 
 def start(
@@ -23,14 +28,16 @@ def start(
     *,
     stream: EventStream | None = None,
     environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Events:
-    """Start what the settings describe, in this process; `Events.close` ends it.
+    """Start what the section describes, in this process; `Events.close` ends it.
 
     Call it in each worker: they share the journal, and each hook is told once.
 
     Args:
         stream: told as well; a service keeps it for its route.
         environ: what commands may inherit from; default `os.environ`.
+        folder: where the journal lies unless the settings name it; default the working directory.
 
     Raises:
         CommandError: a secret cannot be had, or the journal cannot be used. The message says which
@@ -50,10 +57,26 @@ def start(
             Hook(hook.name, hook.filter(), _carrier(hook, environ), hook.keep_for)
             for hook in settings.hook
         ]
-        sinks.append(Hooks(hooks, Journal(str(settings.journal)), pending=settings.pending))
+        journal = settings.journal or (folder or Path()) / JOURNAL
+        sinks.append(Hooks(hooks, Journal(str(journal)), pending=settings.pending))
     events = Events(sinks, queue_size=settings.queue, gateway=settings.gateway)
     events.start()
     return events
+
+
+def start_gateway(settings: Settings, *, stream: EventStream | None = None) -> Events:
+    """Start what a gateway's settings describe, with its journal in the state folder.
+
+    Raises:
+        CommandError: as `start`, or the state folder cannot be used.
+    """
+    from backupgw.runtime import state_folder
+
+    section = settings.section("events", EventsSettings)
+    folder = None
+    if section.hook and section.journal is None:
+        folder = state_folder.prepare(state_folder.find(settings))
+    return start(section, stream=stream, folder=folder)
 
 
 def _carrier(hook: HookSettings, environ: Mapping[str, str]) -> Carrier:

@@ -17,6 +17,7 @@ import select
 import stat
 import threading
 import time
+from functools import lru_cache
 from typing import Literal
 
 from backupgw.runtime.http.errors import HostError
@@ -43,11 +44,19 @@ def quoted(value: bytes | str) -> str:
 
 def without_query(target: bytes) -> bytes:
     """Return a request target with its query string, which may carry tokens, cut out."""
+    if target.startswith(b"/") and b"?" not in target:
+        return target
     path, mark, _ = target.partition(b"?")
     scheme, separator, rest = path.partition(b"://")
     if separator and b"@" in rest.partition(b"/")[0]:  # user:password of an absolute target
         path = scheme + b"://..." + rest[rest.index(b"@") :]
     return path + b"?..." if mark else path
+
+
+@lru_cache(maxsize=64)
+def _quoted_header(value: bytes) -> str:
+    """What a header is in a line: a client sends the same ones with each request."""
+    return quoted(value) or "-"
 
 
 def _header(request: Finished, wanted: bytes) -> bytes:
@@ -88,8 +97,12 @@ class LineFormat:
             line = f"{request.method} {target} HTTP/{request.http_version}"
         else:
             line = "-"
-        referer = quoted(without_query(_header(request, b"referer"))) or "-"
-        agent = quoted(_header(request, b"user-agent")) or "-"
+        referer, agent = "-", "-"
+        for header, value in request.headers:
+            if header == b"user-agent":
+                agent = _quoted_header(value)
+            elif header == b"referer":
+                referer = quoted(without_query(value)) or "-"
         # A user's name stands outside quotes: a space in it would shift the columns.
         name = quoted(user).replace(" ", "\\x20") if user else "-"
         return (

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
+from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from backupgw.runtime.http.file_body import FILE_BODY, FileBody
 
 if TYPE_CHECKING:
     from backupgw.runtime.http.protocol import GatewayProtocol
@@ -25,7 +29,7 @@ ABANDONED = 499  # nginx's status for a client that left before its answer began
 PIECE_COST = (
     64  # bytes; what CPython needs to keep one piece of a body, so that many tiny ones count
 )
-JOIN_LIMIT = 16 * 1024  # bytes; below, one buffer for head and body costs less than two writes
+JOIN_LIMIT = 64 * 1024  # bytes; below, one buffer for head and body costs less than two writes
 DISCONNECT = {"type": "http.disconnect"}
 
 
@@ -36,6 +40,14 @@ def status_line(status: int) -> bytes:
     except ValueError:
         phrase = ""
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+@lru_cache(maxsize=256)
+def header_name(given: bytes) -> bytes:
+    """Return a header's name in lower case. Raises RuntimeError if it can be no name."""
+    if BAD_NAME.search(given):
+        raise RuntimeError(f"the application sent a malformed header {given!r}")
+    return given.lower()
 
 
 STATUS_LINES = {status: status_line(status) for status in range(100, 600)}
@@ -50,9 +62,9 @@ class Exchange:
 
     __slots__ = (
         "body_left", "buffered", "chunked", "content_length", "continue_wanted", "disconnected",
-        "end_delivered", "event", "head", "headers", "keep_alive", "method", "more_body", "parts",
-        "protocol", "received", "reported", "response_complete", "response_started", "scope",
-        "sent", "started", "status", "target",
+        "end_delivered", "event", "file_body", "head", "headers", "keep_alive", "method",
+        "more_body", "parts", "protocol", "received", "reported", "response_complete",
+        "response_started", "scope", "sent", "started", "status", "target",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +99,7 @@ class Exchange:
         self.chunked = False
         self.body_left: int | None = None  # None: as much as comes
         self.sent = 0
+        self.file_body: FileBody | None = None  # while one is being sent
         self.response_started = False
         self.response_complete = False
         self.reported = False
@@ -128,6 +141,8 @@ class Exchange:
         self.disconnected = True
         self.parts.clear()
         self.wake()
+        if self.file_body is not None:
+            self.file_body.wake()
 
     async def run(self, app: Any) -> None:
         """Let the application answer; whatever it does, the connection ends in a known state."""
@@ -212,6 +227,9 @@ class Exchange:
                 raise RuntimeError(f"expected http.response.start, the application sent {kind}")
             self._start(message["status"], message.get("headers", ()))
             return
+        if kind == FILE_BODY and self.head is not None:
+            await self._send_file(self.head, message["fd"], message["offset"], message["size"])
+            return
         if self.response_complete or kind != "http.response.body":
             raise RuntimeError(f"the application sent {kind} out of turn")
         body: bytes = message.get("body", b"")
@@ -246,15 +264,46 @@ class Exchange:
         elif protocol.flow.write_paused:
             await protocol.flow.drain()
 
+    async def _send_file(self, head: bytes, fd: int, offset: int, size: int) -> None:
+        if self.chunked or (self.method != "HEAD" and self.body_left not in (size, None)):
+            raise RuntimeError("the file is not as long as the answer's Content-Length")
+        self.head = None
+        transport, flow = self.protocol.transport, self.protocol.flow
+        transport.write(head)
+        if self.method == "HEAD":
+            self._complete()
+            return
+        # What the transport still holds goes first: threads write past it.
+        while transport.get_write_buffer_size() and not transport.is_closing():
+            transport.set_write_buffer_limits(0)
+            await flow.drain()
+        if transport.is_closing():
+            raise ClientGone("the client has closed the connection")
+        transport.set_write_buffer_limits()
+        sock = os.dup(transport.get_extra_info("socket").fileno())
+        body = self.file_body = FileBody(fd, offset, size)
+        try:
+            while body.left:
+                if self.disconnected:
+                    raise ClientGone("the client has closed the connection")
+                self.sent += await body.send(sock, self.protocol.host.file_threads)
+        except ConnectionError as error:
+            transport.abort()
+            raise ClientGone("the client has closed the connection") from error
+        finally:
+            self.file_body = None
+            os.close(sock)
+        self._complete()
+
     def _start(self, status: int, headers: Any) -> None:
         content = [STATUS_LINES[status]]
         close = False
         length: int | None = None
         chunked = False
-        for name, value in headers:
-            if BAD_NAME.search(name) or BAD_VALUE.search(value):
-                raise RuntimeError(f"the application sent a malformed header {name!r}")
-            name = name.lower()
+        for given, value in headers:
+            name = header_name(given)
+            if BAD_VALUE.search(value):
+                raise RuntimeError(f"the application sent a malformed header {given!r}")
             if name == b"content-length":
                 length = int(value)
             elif name == b"transfer-encoding":

@@ -22,7 +22,7 @@ from backupgw.runtime.http.listeners import Listener, activated_sockets, open_li
 from backupgw.runtime.http.server import Hosted, serve
 from backupgw.runtime.http.tls import Certificate
 
-__all__ = ["Hosted", "run"]
+__all__ = ["Hosted", "run", "run_on"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,22 @@ def run(hosted: Sequence[Hosted]) -> int:
         for _, listeners in services:
             for listener in listeners:
                 listener.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def run_on(hosted: Hosted, connection: socket.socket) -> int:
+    """Serve one client on a connected socket until it hangs up; return the exit status as `run`.
+
+    The socket belongs to the host from then on.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        _check(hosted)
+        return serve(hosted, [], lambda: None, connection)
+    except HostError as error:
+        print(f"backupgw: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the user's answer
+        return 1
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import sys
+import termios
 from math import inf
 from typing import Any
 from urllib.parse import unquote
@@ -29,6 +32,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from backupgw.runtime.http.exchange import PIECE_COST, STATUS_LINES, Exchange
+from backupgw.runtime.http.file_body import FILE_BODY
+from backupgw.runtime.http.first_step import begin
 from backupgw.runtime.http.peer import tls_extension
 from backupgw.runtime.http.request_head import (
     FRAMING_HEADERS,
@@ -43,6 +48,7 @@ logger = logging.getLogger(__name__)
 PIPELINE_LIMIT = 16  # requests that wait behind the one being answered; then the connection ends
 READ_SIZE = 256 * 1024  # bytes; the most that uvloop hands over at once
 ASGI = {"version": "3.0", "spec_version": "2.4"}
+PLAIN_EXTENSIONS: dict[str, Any] = {FILE_BODY: {}}
 
 
 class Unparsed:
@@ -100,9 +106,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self.idle_bytes = 0  # received in a body since its last byte: framing, trailers
         self.drain_left = self.drain_limit
         self.deaf = False
-        self.extensions: dict[str, Any] | None = None
+        self.extensions = PLAIN_EXTENSIONS
+        self.begin: Exchange | None = None  # what is begun when the current read is parsed
         self.address: str | None = None
-        self.write_mark = 0
+        self.write_mark = (0.0, 0)
         self.framing: list[tuple[bytes, bytes]] = []
 
     # The connection
@@ -176,6 +183,15 @@ class GatewayProtocol(HttpToolsProtocol):
     # What is received
 
     def data_received(self, data: bytes) -> None:
+        self._receive(data)
+        if self.begin is not None:
+            # Not in the middle of parsing: the answer may end the connection.
+            exchange, self.begin = self.begin, None
+            task = begin(self.loop, exchange.run(self.app))
+            if task is not None:
+                self._keep(task)
+
+    def _receive(self, data: bytes) -> None:
         if self.deaf:
             self._drain(len(data))
             return
@@ -253,9 +269,8 @@ class GatewayProtocol(HttpToolsProtocol):
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
+            "extensions": self.extensions,
         }
-        if self.extensions is not None:
-            scope["extensions"] = self.extensions
         busy = self.running is not None and not self.running.response_complete
         if busy and len(self.waiting) >= PIPELINE_LIMIT:
             raise Refused(400, "Too many requests at once on one connection.")
@@ -274,7 +289,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.waiting.append(exchange)
         else:
-            self._start(exchange)
+            self._start(exchange, parsing=True)
 
     def _check_head_size(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -321,12 +336,17 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # Answers
 
-    def _start(self, exchange: Exchange) -> None:
+    def _start(self, exchange: Exchange, *, parsing: bool) -> None:
         self.running = exchange
         if exchange.more_body:
             # A client that waits for a 100 owes nothing before it got one.
             self.deadline = inf if exchange.continue_wanted else self.host.clock + self.stall
-        task = self.loop.create_task(exchange.run(self.app))
+        if parsing and self.host.begins_at_once:
+            self.begin = exchange
+        else:
+            self._keep(self.loop.create_task(exchange.run(self.app)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
@@ -338,7 +358,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if not exchange.keep_alive:
             self._end(unread=not self.reading_head)
         elif self.waiting:
-            self._start(self.waiting.pop(0))
+            self._start(self.waiting.pop(0), parsing=False)
             if not self.waiting and self.cycle.buffered <= self.window:
                 self.flow.resume_reading()
         else:
@@ -458,8 +478,28 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def check_write_stall(self) -> None:
         """Give up a client that took nothing of its answer since the last call (by the server)."""
-        size = self.transport.get_write_buffer_size()
-        if size and size == self.write_mark:
+        unsent = self._unsent()
+        mark = (0.0 if self.running is None else self.running.started, unsent)
+        if unsent and mark == self.write_mark:
             logger.info("%s takes nothing of its answer: given up", self.address or "client")
             self.transport.abort()
-        self.write_mark = size
+        self.write_mark = mark
+
+    def _unsent(self) -> int:
+        """Bytes of answers that wait for the client; 0 where none do.
+
+        What the system holds counts as well: it hands over to a slow client for minutes before it
+        takes more from us.
+        """
+        size = self.transport.get_write_buffer_size()
+        running = self.running
+        if running is not None and running.file_body is not None and running.file_body.waiting:
+            size += running.file_body.left
+        if size and self.scheme == "http":
+            held = bytearray(4)
+            with contextlib.suppress(OSError):  # it is about to be closed
+                fcntl.ioctl(
+                    self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held
+                )
+            size += int.from_bytes(held, sys.byteorder)
+        return size

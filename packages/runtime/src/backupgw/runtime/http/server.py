@@ -10,6 +10,7 @@ import contextlib
 import logging
 import multiprocessing
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -21,8 +22,9 @@ import uvicorn
 import uvloop
 
 from backupgw.runtime.http.access_log import AccessLog
-from backupgw.runtime.http.endpoints import App, Endpoints
+from backupgw.runtime.http.endpoints import App, Endpoints, hook
 from backupgw.runtime.http.errors import HostError
+from backupgw.runtime.http.first_step import PROMISE
 from backupgw.runtime.http.listeners import Listener
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.http.protocol import GatewayProtocol
@@ -140,11 +142,16 @@ class HostServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, host: HostState, listeners: Sequence[Listener]
+        self,
+        config: uvicorn.Config,
+        host: HostState,
+        listeners: Sequence[Listener],
+        connection: socket.socket | None = None,
     ) -> None:
         super().__init__(config)
         self.host = host
         self.listeners = listeners
+        self.connection = connection
         self.housekeeping: Housekeeping | None = None
         self.on_ready: Callable[[], None] | None = None
         self.failed = False
@@ -179,9 +186,16 @@ class HostServer(uvicorn.Server):
             else:
                 server = await loop.create_server(protocol, sock=listener.sock)
             self.servers.append(server)
+        if self.connection is not None:
+            await loop.connect_accepted_socket(protocol, self.connection)
         self.started = True
         if self.on_ready is not None:
             self.on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop: when told to, or when the one client there is has hung up."""
+        alone = self.connection is not None and not self.server_state.connections
+        return await super().on_tick(counter) or alone
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Take no new connection, let running requests end, stop the application."""
@@ -234,13 +248,19 @@ class HostServer(uvicorn.Server):
         run_reload_callbacks()
 
 
-def serve(hosted: Hosted, listeners: Sequence[Listener], on_ready: Callable[[], None]) -> int:
+def serve(
+    hosted: Hosted,
+    listeners: Sequence[Listener],
+    on_ready: Callable[[], None],
+    connection: socket.socket | None = None,
+) -> int:
     """Serve until a signal; return the exit status.
 
     Args:
         hosted: the service.
         listeners: sockets that listen already.
         on_ready: called once when requests are being answered.
+        connection: a connected socket to serve, too; the server stops when its client hangs up.
 
     Raises:
         HostError: the access log or the TLS pair cannot be used.
@@ -253,8 +273,9 @@ def serve(hosted: Hosted, listeners: Sequence[Listener], on_ready: Callable[[], 
         host = HostState(options, log.add if log is not None else None)
         metrics = _request_metrics(hosted.name) if options.metrics else None
         app: App = load(hosted.app)(hosted.argument)
+        host.begins_at_once = bool(hook(app, PROMISE))
         config = _config(options, certificate)
-        server = HostServer(config, host, listeners)
+        server = HostServer(config, host, listeners, connection)
         housekeeping = Housekeeping(host, server.server_state, log, metrics, certificate)
         config.app = Endpoints(app, host, housekeeping.publish if metrics else None)
         server.housekeeping = housekeeping

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from backupgw.runtime.http.options import HttpOptions
+from backupgw.runtime.threads import Threads
+
+FILE_THREADS = 16
+"""Answers that are written from files at the same time; more wait in line for some milliseconds."""
 
 
 class Finished(Protocol):
@@ -39,6 +43,7 @@ class HostState:
     """Limits, the clock and the counters.
 
     Attributes:
+        begins_at_once: whether the application can begin without a task (see `first_step`).
         clock: seconds in which this process was able to serve; it does not advance while the
             process was held up (a blocked loop, a suspended machine), so that no client is
             given up for a stall that was ours.
@@ -46,18 +51,24 @@ class HostState:
         requests: how many requests ended, by method and status.
         addresses: open connections by client address.
         end_of_head: the Date header and the empty line that end every answer's head.
+        file_threads: where large answers are written from files.
         log: called for each request that ended, when there is an access log.
     """
 
-    __slots__ = ("addresses", "clock", "end_of_head", "log", "options", "requests", "stopping")
+    __slots__ = (
+        "addresses", "begins_at_once", "clock", "end_of_head", "file_threads", "log", "options",
+        "requests", "stopping",
+    )  # fmt: skip
 
     def __init__(self, options: HttpOptions, log: Callable[[Finished], None] | None = None) -> None:
         self.options = options
+        self.begins_at_once = False
         self.clock = 0.0
         self.stopping = False
         self.end_of_head = b"\r\n"
         self.requests: dict[tuple[str, int], int] = {}
         self.addresses: dict[str, int] = {}
+        self.file_threads = Threads(FILE_THREADS, "file-body")
         self.log = log
 
     def finished(self, request: Finished) -> None:

@@ -6,12 +6,12 @@ both and turns them into a `Principal` for the authoriser.
 """
 
 from .authenticator import TokenAuthenticator
+from .database import DatabaseTokens, open_store, service_store
 from .records import Token, TokenRefused, mint
-from .sqlite import SqliteTokens, open_store
 from .store import TokenStore, TokenStoreError
 
 __all__ = [
-    "SqliteTokens",
+    "DatabaseTokens",
     "Token",
     "TokenAuthenticator",
     "TokenRefused",
@@ -19,4 +19,5 @@ __all__ = [
     "TokenStoreError",
     "mint",
     "open_store",
+    "service_store",
 ]

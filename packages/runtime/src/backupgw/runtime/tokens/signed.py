@@ -78,10 +78,14 @@ class SignedTokens:
     """
 
     def __init__(self, keys: Sequence[Key], options: TokenSettings, store: TokenStore) -> None:
-        self._keys = {key.id: key for key in keys}
-        self._signer = next((key for key in keys if key.signing is not None), None)
-        self._options = options
         self._store = store
+        self.replace(keys, options)
+
+    def replace(self, keys: Sequence[Key], options: TokenSettings) -> None:
+        """Use other keys from now on."""
+        self._options = options
+        self._signer = next((key for key in keys if key.signing is not None), None)
+        self._keys = {key.id: key for key in keys}
 
     def issue(
         self,
@@ -246,14 +250,19 @@ def from_settings(settings: Settings, store: TokenStore) -> SignedTokens | None:
     Raises:
         CommandError: a key cannot be had or is not what its algorithm needs.
     """
-    options = settings.section("tokens", TokenSettings)
+    keys = keys_of(settings)
+    return SignedTokens(keys, settings.section("tokens", TokenSettings), store) if keys else None
+
+
+def keys_of(settings: Settings) -> list[Key]:
+    """Read all keys. Raises what `from_settings` raises."""
     keys = []
-    for number, key in enumerate(options.key):
+    for number, key in enumerate(settings.section("tokens", TokenSettings).key):
         try:
             keys.append(load_key(key))
         except ValueError as error:
             raise settings.mistake(str(error), "tokens", "key", number) from error
-    return SignedTokens(keys, options, store) if keys else None
+    return keys
 
 
 def load_key(settings: KeySettings) -> Key:

@@ -1,4 +1,4 @@
-"""What a store of tokens does. SQLite's is in `sqlite`; others follow the same protocol."""
+"""What a store of tokens does. The database's is in `database`."""
 
 from __future__ import annotations
 

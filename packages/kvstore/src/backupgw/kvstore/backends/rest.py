@@ -1,0 +1,599 @@
+"""A borgstore server as a place: `http://`, `https://`, and `rest://` over ssh.
+
+The server may be borgstore's own or ours (`backupgw borg serve`). Ours also keeps create-if-absent
+atomic and carries every name; that it is ours it says in a header of each answer.
+
+A request whose connection broke is repeated; a removal or a renaming that then finds nothing to do
+had been done before.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from http import HTTPStatus as Http
+from typing import IO
+from urllib.parse import quote, urlencode
+
+from ..names import InvalidName, check_folder, check_path
+from . import rest_listing, rest_urls
+from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
+from .errors import (
+    BackendAlreadyExists,
+    BackendConnectionError,
+    BackendDoesNotExist,
+    BackendError,
+    BackendMustBeOpen,
+    BackendMustNotBeOpen,
+    ContentMismatch,
+    ObjectExists,
+    ObjectNotFound,
+    PermissionDenied,
+    QuotaExceeded,
+    ReadRangeError,
+)
+from .rest_connections import (
+    DRAIN,
+    Answer,
+    Body,
+    CommandConnection,
+    Connections,
+)
+from .rest_transfers import RestReader, RestWriter
+
+ACCEPT = "application/vnd.x.borgstore.rest.v1"
+"""What every request must accept; borgstore's server answers nothing else."""
+
+OURS = "X-Backupgw"
+"""The header by which a server says that it keeps our additions to the protocol."""
+
+TIMEOUT = 60.0
+"""Seconds without a byte after which a connection counts as broken."""
+
+LONG = 3600.0
+"""The same for what makes the server read or remove much before it answers."""
+
+_KEPT_OVER_TCP = 32
+_KEPT_COMMANDS = 4
+_PLAIN = "/!$&'()*+,;=:@-._~"
+
+
+def from_url(
+    url: str,
+    *,
+    username: str | None = None,
+    password: str | None = None,
+    cacert: str | None = None,
+    timeout: float = TIMEOUT,
+    reconnect_tries: int = 3,
+    reconnect_wait: float = 5.0,
+    server_command: str = rest_urls.SERVER_COMMAND,
+    rsh: str | None = None,
+) -> REST:
+    """Make the backend of a URL.
+
+    `http(s)://[user:password@]host[:port][/path]` is a server on the network;
+    `rest://[user@][host][:port]/path` runs one over ssh, or on this machine without a host. That
+    path is relative to the login's folder; an absolute one has two slashes before it.
+
+    Args:
+        username, password: for the server, where the URL has none.
+        cacert: file of the authorities that may sign the server's certificate.
+        timeout: seconds without a byte after which a connection counts as broken.
+        reconnect_tries: how often a request is repeated then.
+        reconnect_wait: seconds before each repetition.
+        server_command: what runs a server at the other end of ssh; with the arguments
+            `--stdio --backend FILE:PATH`.
+        rsh: used instead of ssh, options included.
+
+    Raises:
+        BackendURLInvalid: the URL is none of these.
+    """
+    scheme, _, rest = url.partition(":")
+    command, server = None, None
+    if scheme.lower() == "rest":
+        command, server = rest_urls.command_of(rest, server_command, rsh)
+        url = rest_urls.OVER_COMMAND
+    return REST(
+        url,
+        username,
+        password,
+        timeout=timeout,
+        command=command,
+        reconnect_tries=reconnect_tries,
+        reconnect_wait=reconnect_wait,
+        cacert=cacert,
+        server=server,
+    )
+
+
+def get_rest_backend(base_url: str) -> REST | None:
+    """Return the backend of a URL as borgstore's function of that name does: credentials and
+    remote shell may come from BORGSTORE_* variables; None for other schemes."""
+    if not base_url.startswith(("http:", "https:", "rest:")):
+        return None
+    options = environment()
+    return from_url(
+        base_url,
+        username=options.get("username"),
+        password=options.get("password"),
+        rsh=options.get("rsh"),
+    )
+
+
+def ssh_cmd(user: str | None, host: str, port: str | int | None) -> list[str]:
+    """Return the command that runs another one on `host`, as borgstore's function does."""
+    return rest_urls.remote_shell(user, host, port, environment().get("rsh"))
+
+
+def environment() -> dict[str, str]:
+    """Return the options that borgstore's variables set."""
+    names = {
+        "BORGSTORE_REST_USERNAME": "username",
+        "BORGSTORE_REST_PASSWORD": "password",
+        "BORGSTORE_RSH": "rsh",
+    }
+    return {option: os.environ[name] for name, option in names.items() if os.environ.get(name)}
+
+
+class REST(Backend):
+    """The store of a borgstore server.
+
+    Args:
+        base_url: `http(s)://[user:password@]host[:port][/path]`.
+        username, password: where the URL has none.
+        headers: sent with every request, beside those that the protocol wants.
+        timeout: seconds without a byte after which a connection counts as broken.
+        command: runs a server that speaks on its standard streams; the URL then only names it.
+        reconnect_tries, reconnect_wait: how often a request is repeated after its connection
+            broke, and the seconds before each time.
+        cacert: file of the authorities that may sign the server's certificate.
+        server: what messages call it, default the URL without credentials.
+
+    Raises:
+        BackendURLInvalid: the URL is none.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        username: str | None = None,
+        password: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,
+        command: Sequence[str] | None = None,
+        reconnect_tries: int = 3,
+        reconnect_wait: float = 5.0,
+        *,
+        cacert: str | None = None,
+        server: str | None = None,
+    ) -> None:
+        to = rest_urls.destination(base_url, cacert)
+        username, password = to.login or (username, password)
+        sent = {**(headers or {}), "Accept": ACCEPT}
+        if username is not None and password is not None:
+            credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
+            sent["Authorization"] = f"Basic {credentials}"
+        self.server = server or to.server
+        self._base = to.path.rstrip("/")
+        self._timeout = timeout
+        self._tries = reconnect_tries
+        self._pool: Callable[[], Connections] = partial(
+            Connections,
+            self.server,
+            to.dial if command is None else partial(CommandConnection, command),
+            sent,
+            idle=_KEPT_OVER_TCP if command is None else _KEPT_COMMANDS,
+            tries=reconnect_tries,
+            wait=reconnect_wait,
+        )
+        self._connections: Connections | None = None
+        self._ours = False
+        self.capabilities = self._capabilities()
+
+    def __repr__(self) -> str:
+        return f"REST({self.server!r})"
+
+    def _capabilities(self) -> Capabilities:
+        return Capabilities(
+            atomic_create=self._ours, ranges=True, move=True, hash=True, mtime=True, quota=True
+        )
+
+    # -- the place itself
+
+    def create(self) -> None:
+        with self._while_closed() as connections:
+            answer = self._ask(connections, "POST", "/", {"cmd": "create"}, timeout=LONG)
+            if not (answer.repeated and answer.status == Http.CONFLICT):
+                self._refuse(answer, "the store")
+            answer.release()
+
+    def destroy(self) -> None:
+        with self._while_closed() as connections:
+            answer = self._ask(connections, "DELETE", "/", {"cmd": "destroy"}, timeout=LONG)
+            if not (answer.repeated and answer.status == Http.GONE):
+                self._refuse(answer, "the store")
+            answer.release()
+
+    def _while_closed(self) -> closing[Connections]:
+        if self._connections is not None:
+            raise BackendMustNotBeOpen(self.server)
+        return closing(self._pool())
+
+    def open(self) -> None:
+        """Get ready.
+
+        Raises:
+            BackendDoesNotExist: the server has no store.
+            BackendConnectionError: it does not answer.
+            PermissionDenied: it does not know the user.
+        """
+        if self._connections is not None:
+            raise BackendMustNotBeOpen(self.server)
+        connections = self._pool()
+        try:
+            answer = self._ask(connections, "HEAD", "/")
+            self._ours = answer.header(OURS) is not None
+            missing = answer.status == Http.NOT_FOUND
+            if missing:
+                answer.release()
+                raise BackendDoesNotExist(f"{self.server} has no store")
+            if answer.status != Http.FORBIDDEN:  # a user who may list nothing may still write
+                self._expect_ok(answer, "the store")
+            answer.release()
+        except BaseException:
+            connections.close()
+            raise
+        self.capabilities = self._capabilities()
+        self._connections = connections
+
+    def close(self) -> None:
+        connections, self._connections = self._open, None
+        connections.close()
+
+    @property
+    def _open(self) -> Connections:
+        if self._connections is None:
+            raise BackendMustBeOpen(self.server)
+        return self._connections
+
+    def quota(self) -> Quota:
+        answer = self._request("POST", "/", {"cmd": "quota"})
+        self._expect_ok(answer, "quota", keep=True)
+        found = _json(answer, "quota")
+        match found:
+            case {"limit": int(limit), "usage": int(usage)}:
+                return Quota(limit, usage)
+        raise BackendError(f"{self.server}: its answer about the quota cannot be understood")
+
+    # -- folders
+
+    def mkdir(self, name: str) -> None:
+        self._expect_ok(self._request("POST", self._path(name), {"cmd": "mkdir"}), name)
+
+    def rmdir(self, name: str) -> None:
+        answer = self._request("DELETE", self._path(name), {"cmd": "rmdir"}, timeout=LONG)
+        self._expect_ok(answer, name, gone_is_done=True)
+
+    def list(self, name: str) -> Iterator[ItemInfo]:
+        check_folder(name)
+        path = f"{self._path(name)}/" if name else "/"
+        return self._entries(self._open, path, name)
+
+    def _entries(self, connections: Connections, path: str, name: str) -> Iterator[ItemInfo]:
+        for left in reversed(range(self._tries + 1)):
+            answer = self._ask(connections, "GET", path, timeout=LONG)
+            self._refuse(answer, name)
+            try:
+                kept = rest_listing.take(answer)
+            except BackendConnectionError:
+                if not left:
+                    raise
+                continue
+            except OSError as error:
+                raise BackendError(
+                    f"no room for a listing in this machine's temporary folder: {error.strerror}"
+                ) from error
+            yield from rest_listing.entries(kept, name)
+            return
+
+    # -- items
+
+    def info(self, name: str) -> ItemInfo:
+        check_folder(name)
+        answer = self._request("HEAD", self._path(name) if name else "/")
+        if answer.status == Http.NOT_FOUND:
+            answer.release()
+            return ItemInfo(name, exists=False, size=0, directory=False)
+        self._expect_ok(answer, name)
+        return ItemInfo(
+            name,
+            exists=True,
+            size=_number(answer.header("Content-Length")),
+            directory=answer.header("X-BorgStore-Is-Directory") == "true",
+            atime=_seconds(answer.header("X-BorgStore-Atime")),
+            mtime=_seconds(answer.header("X-BorgStore-Mtime")),
+        )
+
+    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
+        path = self._path(name)
+        if size == 0 or (offset < 0 and size is not None and not self._small(offset, size)):
+            return self._located_reader(name, path, offset, size or 0)
+        wanted = _range(offset, size)
+        answer = self._get(name, path, wanted)
+        announced = answer.left
+        if announced is None:
+            answer.discard()
+            raise BackendError(f"{self.server}: {name} came without its length")
+        total: int | None = None
+        first = max(offset, 0)
+        if (span := _content_range(answer.header("Content-Range"))) is not None:
+            first, total = span
+        elif answer.status == Http.OK:
+            if wanted is not None and announced:
+                answer.discard()
+                raise BackendError(f"{self.server} does not understand ranges")
+            total = announced
+        remaining = announced if size is None else min(announced, size)
+        if offset < 0 and span is None:
+            total = self._size(name)
+            first = max(total + offset, 0)
+        resume = partial(self._resume, name, path, total)
+        size_of = total if total is not None else partial(self._size, name)
+        return RestReader(answer, first, remaining, size_of, resume, self._tries)
+
+    @staticmethod
+    def _small(offset: int, size: int) -> bool:
+        """Whether a part counted from the end can be had with what follows it."""
+        return -offset - size <= DRAIN
+
+    def _located_reader(self, name: str, path: str, offset: int, size: int) -> Reader:
+        """Read a part whose place has to be found out first."""
+        info = self.info(name)
+        if not info.exists or info.directory:
+            raise ObjectNotFound(name)
+        first = max(info.size + offset, 0) if offset < 0 else offset
+        wanted = max(min(size, info.size - first), 0)
+        if not wanted:
+            return _Nothing(info.size)
+        resume = partial(self._resume, name, path, info.size)
+        return RestReader(resume(first, wanted), first, wanted, info.size, resume, self._tries)
+
+    def _get(self, name: str, path: str, wanted: str | None) -> Answer:
+        headers = {"Range": wanted} if wanted else None
+        answer = self._request("GET", path, headers=headers)
+        self._refuse(answer, name)
+        return answer
+
+    def _resume(self, name: str, path: str, total: int | None, first: int, wanted: int) -> Answer:
+        answer = self._get(name, path, _range(first, wanted))
+        span = _content_range(answer.header("Content-Range"))
+        if answer.left != wanted or (span is not None and total is not None and span[1] != total):
+            answer.discard()
+            raise BackendError(f"{name}: it was replaced while it was read", retryable=True)
+        return answer
+
+    def _size(self, name: str) -> int:
+        info = self.info(name)
+        if not info.exists or info.directory:
+            raise ObjectNotFound(name)
+        return info.size
+
+    def open_writer(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> Writer:
+        self._path(name)
+        _ = self._open
+        send = partial(self._send, name, if_absent=if_absent)
+        return RestWriter(name, send, size, expected_hash)
+
+    def store(self, name: str, value: bytes | bytearray | memoryview) -> None:
+        view = memoryview(value).cast("B")
+        digest = hashlib.sha256(view).hexdigest()
+        self._post(name, bytes(view) if view.nbytes <= DRAIN else view, view.nbytes, digest)
+
+    def _send(self, name: str, body: IO[bytes], size: int, digest: str, *, if_absent: bool) -> None:
+        if if_absent and not self._ours and self.info(name).exists:
+            raise ObjectExists(name)
+        self._post(name, body, size, digest, if_absent=if_absent)
+
+    def _post(
+        self, name: str, body: Body, size: int, digest: str, *, if_absent: bool = False
+    ) -> None:
+        headers = {"X-Content-hash-sha256": digest, "Content-Type": "application/octet-stream"}
+        if if_absent and self._ours:
+            headers["If-None-Match"] = "*"
+        path = self._path(name)
+        for left in reversed(range(self._tries + 1)):
+            answer = self._request("POST", path, headers=headers, body=body, size=size)
+            if answer.status == Http.UNPROCESSABLE_ENTITY:
+                said = answer.text()
+                if not left:
+                    raise ContentMismatch(f"{name}: damaged on the way: {said}")
+                continue
+            if answer.status == Http.CONFLICT and if_absent:
+                said = answer.text()
+                if answer.repeated and self._is_ours(name, size, digest):
+                    return
+                raise ObjectExists(name, said)
+            self._expect_ok(answer, name)
+            return
+
+    def _is_ours(self, name: str, size: int, digest: str) -> bool:
+        """Whether what is there is what an earlier, broken request has stored."""
+        return self.info(name).size == size and self.hash(name) == digest
+
+    def delete(self, name: str) -> None:
+        answer = self._request("DELETE", self._path(name))
+        self._expect_ok(answer, name, gone_is_done=True)
+
+    def move(self, name: str, new_name: str) -> None:
+        query = {"cmd": "move", "current": check_path(name), "new": check_path(new_name)}
+        answer = self._request("POST", "/", query)
+        self._expect_ok(answer, name, gone_is_done=True)
+
+    # -- what the server does by itself
+
+    def hash(self, name: str, algorithm: str = "sha256") -> str:
+        query = {"cmd": "hash", "algorithm": algorithm}
+        answer = self._request("POST", self._path(name), query, timeout=LONG)
+        self._expect_ok(answer, name, keep=True)
+        return answer.text()
+
+    def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
+        body = json.dumps([[check_path(name), *rest] for name, *rest in sources]).encode()
+        answer = self._request("POST", "/", {"cmd": "gather"}, body=body, size=len(body))
+        self._expect_ok(answer, "gather", keep=True)
+        return answer.read_all()
+
+    def defrag(self, sources: Sequence[tuple[str, int, int]], target: str) -> None:
+        body = json.dumps([[check_path(name), *rest] for name, *rest in sources]).encode()
+        query = {"cmd": "defrag", "target": check_path(target)}
+        answer = self._request("POST", "/", query, body=body, size=len(body), timeout=LONG)
+        self._expect_ok(answer, target)
+
+    # -- requests
+
+    def _path(self, name: str) -> str:
+        quoted = quote(check_path(name), safe=_PLAIN)
+        if quoted != name and self._connections is not None and not self._ours:
+            raise InvalidName(f"this server does not unquote names, so it cannot keep {name!r}")
+        return f"/{quoted}"
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        size: int = 0,
+        timeout: float | None = None,
+    ) -> Answer:
+        return self._ask(
+            self._open, method, path, query, headers=headers, body=body, size=size, timeout=timeout
+        )
+
+    def _ask(
+        self,
+        connections: Connections,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        size: int = 0,
+        timeout: float | None = None,
+    ) -> Answer:
+        target = f"{self._base}{path}{f'?{urlencode(query)}' if query else ''}"
+        return connections.request(
+            method,
+            target,
+            headers=headers,
+            body=body,
+            size=size,
+            timeout=timeout or self._timeout,
+        )
+
+    def _expect_ok(
+        self, answer: Answer, what: str, *, gone_is_done: bool = False, keep: bool = False
+    ) -> None:
+        """Let an answer pass that says yes; `keep` leaves its body to be read."""
+        if not (gone_is_done and answer.repeated and answer.status == Http.NOT_FOUND):
+            self._refuse(answer, what)
+        if not keep:
+            answer.release()
+
+    def _refuse(self, answer: Answer, what: str) -> None:
+        """Raise what an answer other than yes means."""
+        status = answer.status
+        if status in (Http.OK, Http.PARTIAL_CONTENT):
+            return
+        said = answer.text()
+        match status:
+            case Http.NOT_FOUND:
+                raise ObjectNotFound(what)
+            case Http.GONE:
+                raise BackendDoesNotExist(f"{self.server} has no store")
+            case Http.CONFLICT:
+                raise BackendAlreadyExists(f"{self.server} has a store already")
+            case Http.PRECONDITION_FAILED:
+                raise BackendError(f"{self.server}: {said}")
+            case Http.UNAUTHORIZED:
+                raise PermissionDenied(f"{self.server}: unknown user or wrong password")
+            case Http.FORBIDDEN:
+                raise PermissionDenied(f"{what}: {said or 'the server does not permit it'}")
+            case Http.INSUFFICIENT_STORAGE:
+                raise QuotaExceeded(f"{what}: {said}")
+            case Http.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise ReadRangeError(f"{what}: {said}")
+            case Http.BAD_REQUEST:
+                raise ValueError(f"{what}: {said}")
+            case Http.NOT_ACCEPTABLE:
+                raise BackendError(f"{self.server} is no borgstore server: {said}")
+        wait = answer.header("Retry-After")
+        raise BackendError(
+            f"{self.server}: {what}: {status} {said}",
+            retryable=status in (408, 425, 429, 502, 503, 504),
+            retry_after=float(wait) if wait is not None and wait.isdigit() else None,
+        )
+
+
+class _Nothing(Reader):
+    """Reads no byte of an item that exists."""
+
+    remaining = 0
+
+    def __init__(self, item_size: int) -> None:
+        self.item_size = item_size
+
+    def read(self, size: int) -> bytes:  # noqa: ARG002 - there is nothing, whatever the size
+        return b""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _range(offset: int, size: int | None) -> str | None:
+    if offset < 0:
+        return f"bytes={offset}"
+    if size is not None:
+        return f"bytes={offset}-{offset + size - 1}"
+    return f"bytes={offset}-" if offset else None
+
+
+def _content_range(header: str | None) -> tuple[int, int] | None:
+    """Return (first byte, size of the item) of a Content-Range, None where it says neither."""
+    match = re.match(r"bytes (\d+)-\d+/(\d+)\Z", header or "")
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _json(answer: Answer, what: str) -> object:
+    try:
+        return json.loads(answer.read_all(DRAIN))
+    except ValueError as error:
+        raise BackendError(f"{what}: the server's answer is no JSON") from error
+
+
+def _number(header: str | None) -> int:
+    return int(header) if header is not None and header.isdigit() else 0
+
+
+def _seconds(header: str | None) -> float:
+    try:
+        return float(header or 0)
+    except ValueError:
+        return 0

@@ -1,0 +1,378 @@
+"""Connections to a borgstore server: pooled, over TCP, TLS or a command's standard streams.
+
+Requests are repeated when a connection breaks; whoever sends one makes sure that repeating it does
+no harm. A connection that was idle and turns out to be dead costs nothing: the server may end idle
+ones at any time.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import IO
+
+from .errors import BackendConnectionError, BackendError, BackendMustBeOpen
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 1 << 20
+"""Bytes of a body sent at a time."""
+
+DRAIN = 64 << 10
+"""Bytes of an unwanted answer that are read to keep its connection; a larger rest closes it."""
+
+ERROR_TEXT = 16 << 10
+"""Bytes of an error's text that are looked at."""
+
+FAREWELL = 5.0
+"""Seconds that a command may take to end once its input is closed."""
+
+Body = bytes | memoryview | IO[bytes]
+Dial = Callable[[float], HTTPConnection]
+"""Makes a connection object, not yet connected, with a time-out in seconds."""
+
+
+class Connections:
+    """Where requests are sent. Any number of threads may send at once.
+
+    Args:
+        server: the server's name in messages; without credentials.
+        dial: makes connections.
+        headers: sent with each request.
+        idle: connections kept for later.
+        tries: how often a request is repeated after its connection broke.
+        wait: seconds before each repetition.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        dial: Dial,
+        headers: Mapping[str, str],
+        *,
+        idle: int,
+        tries: int,
+        wait: float,
+    ) -> None:
+        self.server = server
+        self._dial = dial
+        self._headers = dict(headers)
+        self._most_idle = idle
+        self._tries = tries
+        self._wait = wait
+        self._lock = threading.Lock()
+        self._idle: list[HTTPConnection] = []
+        self._closed = threading.Event()
+        self._reached = False
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        size: int = 0,
+        timeout: float,
+    ) -> Answer:
+        """Send a request and return the answer, of which only the head was read.
+
+        Args:
+            target: path and query, quoted.
+            body: a file is sent from its start, whole.
+            size: bytes of the body.
+            timeout: seconds without a byte after which the connection counts as broken.
+
+        Raises:
+            BackendConnectionError: no answer, though it was tried again.
+            BackendMustBeOpen: the pool is closed.
+        """
+        sent = {**self._headers, **(headers or {})}
+        if body is not None or method == "POST":
+            sent["Content-Length"] = str(size)
+        repeated = 0
+        broken = False
+        while True:
+            connection, used = self._take(timeout)
+            try:
+                response = _send(connection, method, target, sent, body)
+            except (OSError, HTTPException) as error:
+                connection.close()
+                self._give_up(error, connection)
+                broken = True
+                if used:
+                    self._drop_idle()  # its companions are as old, and are most likely dead
+                    continue
+                if not self._reached or repeated == self._tries:
+                    raise self._lost(error, connection) from error
+                repeated += 1
+                logger.warning(
+                    "%s: %s; trying again (%d of %d)", self.server, error, repeated, self._tries
+                )
+                if self._closed.wait(self._wait):
+                    raise BackendMustBeOpen(self.server) from error
+                continue
+            self._reached = True
+            return Answer(self, connection, response, repeated=broken)
+
+    def keep(self, connection: HTTPConnection) -> None:
+        """Take a connection back whose answer was read to its end."""
+        with self._lock:
+            if not self._closed.is_set() and len(self._idle) < self._most_idle:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close what is idle now, and the others when they come back. Ends waiting requests."""
+        self._closed.set()
+        self._drop_idle()
+
+    def _take(self, timeout: float) -> tuple[HTTPConnection, bool]:
+        if self._closed.is_set():
+            raise BackendMustBeOpen(self.server)
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            return self._dial(timeout), False
+        connection.sock.settimeout(timeout)
+        return connection, True
+
+    def _drop_idle(self) -> None:
+        with self._lock:
+            dropped, self._idle = self._idle, []
+        for connection in dropped:
+            connection.close()
+
+    def _give_up(self, error: Exception, connection: HTTPConnection) -> None:
+        """Raise for what no repetition mends."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            raise BackendError(
+                f"{self.server}: its certificate is not trusted ({error.verify_message}); "
+                "name the authority that signed it with cacert"
+            ) from error
+        if isinstance(connection, CommandConnection) and isinstance(error, FileNotFoundError):
+            raise BackendError(f"{connection.program}: there is no such command") from error
+
+    def _lost(self, error: Exception, connection: HTTPConnection) -> BackendConnectionError:
+        said = connection.said() if isinstance(connection, CommandConnection) else ""
+        reason = str(error) or type(error).__name__
+        return BackendConnectionError(f"{self.server}: {reason}{f'; it said: {said}' * bool(said)}")
+
+
+def _send(
+    connection: HTTPConnection,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: Body | None,
+) -> HTTPResponse:
+    if body is not None and not isinstance(body, bytes | memoryview):
+        body.seek(0)
+    try:
+        connection.request(method, target, body=body, headers=headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # A server that refuses a body may close before it came to its end; the answer tells why.
+        with contextlib.suppress(OSError, HTTPException):
+            return connection.getresponse()
+        raise
+    return connection.getresponse()
+
+
+class Answer:
+    """The answer to a request; its body is read by whoever asked.
+
+    Attributes:
+        status: HTTP's.
+        repeated: the request may have reached the server more than once.
+        left: bytes of the body still to be read, None where the server did not tell.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        connection: HTTPConnection,
+        response: HTTPResponse,
+        *,
+        repeated: bool,
+    ) -> None:
+        self.status = response.status
+        self.repeated = repeated
+        self._connections = connections
+        self._connection: HTTPConnection | None = connection
+        self._response = response
+        self.left: int | None = response.length
+
+    def header(self, name: str) -> str | None:
+        """Return a header of the answer."""
+        return self._response.getheader(name)
+
+    def read(self, size: int) -> bytes:
+        """Return 1 to `size` bytes, b"" at the end.
+
+        Raises:
+            BackendConnectionError: the connection broke before the end.
+        """
+        if self._connection is None:
+            return b""
+        try:
+            data = self._response.read1(min(size, BLOCK))
+        except (OSError, HTTPException) as error:
+            self.discard()
+            raise self._broken(str(error) or type(error).__name__) from error
+        self.left = self._response.length
+        if not data and self.left:
+            missing = self.left
+            self.discard()
+            raise self._broken(f"{missing} bytes were missing at the end")
+        if not data or self.left == 0:
+            self._finish()
+        return data
+
+    def _broken(self, reason: str) -> BackendConnectionError:
+        return BackendConnectionError(
+            f"{self._connections.server}: the connection broke in an answer: {reason}"
+        )
+
+    def read_all(self, most: int | None = None) -> bytes:
+        """Return the rest of the body, `most` bytes at most; then let go of the answer."""
+        parts: list[bytes] = []
+        held = 0
+        while most is None or held < most:
+            part = self.read(BLOCK if most is None else most - held)
+            if not part:
+                break
+            parts.append(part)
+            held += len(part)
+        self.release()
+        return b"".join(parts)
+
+    def text(self) -> str:
+        """Return what an answer with an error says, on one line."""
+        try:
+            said = self.read_all(ERROR_TEXT).decode(errors="replace")
+        except BackendConnectionError:
+            said = ""
+        return " ".join(said.split())
+
+    def release(self) -> None:
+        """Let go of the answer; the connection is kept where little is left to read. Idempotent."""
+        with contextlib.suppress(BackendConnectionError):
+            while self._connection is not None and self.left is not None and self.left <= DRAIN:
+                if not self.read(DRAIN):
+                    break
+        self.discard()
+
+    def discard(self) -> None:
+        """Close the connection, unless the answer was read to its end. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._response.close()
+            connection.close()
+
+    def _finish(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        will_close = self._response.will_close
+        self._response.close()
+        if will_close:
+            connection.close()
+        else:
+            self._connections.keep(connection)
+
+
+class TcpConnection(HTTPConnection):
+    """A connection that notices when its peer is gone."""
+
+    def connect(self) -> None:
+        super().connect()
+        _keep_alive(self.sock)
+
+
+class TlsConnection(HTTPSConnection):
+    """The same with TLS."""
+
+    def connect(self) -> None:
+        super().connect()
+        _keep_alive(self.sock)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
+class CommandConnection(HTTPConnection):
+    """A connection to a server that runs as a command and speaks on its standard streams.
+
+    The command gets both ends of its conversation as one socket, and Ctrl-C does not reach it:
+    it must outlast the interrupted program's last requests.
+    """
+
+    def __init__(self, command: Sequence[str], timeout: float) -> None:
+        super().__init__("stdio", timeout=timeout, blocksize=BLOCK)
+        self._command = list(command)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: collections.deque[str] = collections.deque(maxlen=10)
+        self._listener: threading.Thread | None = None
+
+    @property
+    def program(self) -> str:
+        """The command's name."""
+        return self._command[0]
+
+    def connect(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                end = theirs.fileno()
+                self._process = subprocess.Popen(
+                    self._command, stdin=end, stdout=end, stderr=subprocess.PIPE
+                )
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
+        ours.settimeout(self.timeout)
+        self.sock = ours
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        with process.stderr as stream:
+            for line in stream:
+                text = line.decode(errors="replace").rstrip()
+                self._lines.append(text)
+                logger.debug("%s: %s", self.program, text)
+
+    def close(self) -> None:
+        super().close()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.wait(FAREWELL)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self._listener is not None:
+            self._listener.join(FAREWELL)  # a grandchild may hold the stream open
+
+    def said(self) -> str:
+        """Return what the command last wrote to its standard error."""
+        return " / ".join(self._lines)

@@ -1,0 +1,318 @@
+"""The books of one transaction over rows of what is held: reservations and intents.
+
+What follows from the rows is decided here, once for every ledger; a subclass reads and writes them
+where its state lies.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .accounts import Account, Books
+from .records import NOTHING, Amount, Change, Correction, Effect, Repair, Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """A reservation, or an intent for one name.
+
+    Attributes:
+        holds: what is held in which scopes, as `dump_holds` writes it.
+        name: None for a reservation, and so is all that follows.
+        scopes: the name's, as a JSON list.
+        siblings: the numbers of the other effects of a change that happens as one or not at all,
+            as a JSON list; None where there are none.
+        before, after: what the name held, and what it is to hold.
+    """
+
+    number: int
+    place: str
+    holds: str
+    name: str | None = None
+    scopes: str | None = None
+    siblings: str | None = None
+    before: Amount = NOTHING
+    after: Amount = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a step is going to read, for a ledger that fetches it beforehand.
+
+    Attributes:
+        claimed: the step relies on the names, or on the folder, being held: on `changing`,
+            `trying` or `listing` around it.
+        durable: what the step writes has to outlast a power loss as soon as it is done; without,
+            it is enough that it comes before all that follows.
+        folder: the folder of the place that the step counts.
+    """
+
+    scopes: Sequence[str] = ()
+    numbers: Sequence[int] = ()
+    place: str = ""
+    effects: Sequence[Effect] = ()
+    names: Sequence[str] = ()
+    folder: str | None = None
+    claimed: bool = False
+    durable: bool = False
+
+
+NO_NEEDS = Needs()
+
+
+class HeldBooks(Books):
+    """The state behind one write transaction.
+
+    Attributes:
+        now: seconds since the epoch.
+        session: this process's.
+        released: reservations of dead writers that were given back.
+    """
+
+    def __init__(self, *, session: int, now: float) -> None:
+        super().__init__()
+        self.now = now
+        self.session = session
+        self.released = 0
+        self._tallies: dict[tuple[str, str], tuple[Amount, Amount]] = {}
+
+    # -- accounts
+
+    @abstractmethod
+    def all_accounts(self, after: str, most: int) -> list[Account]:
+        """Return the next accounts in the order of their scopes."""
+
+    @abstractmethod
+    def write_back(self) -> None:
+        """Put down what the steps changed."""
+
+    def use(self, place: str, name: str, scopes: Sequence[str], more: Amount) -> None:
+        """Add to what the scopes use; `name` is where in the place."""
+        if not more:
+            return
+        counted = more if self.is_counted(place, name) else NOTHING
+        for account in self.accounts(scopes):
+            account.use(more)
+            self.add_to_tally(place, account.scope, more, counted)
+
+    def add_to_tally(self, place: str, scope: str, more: Amount, counted: Amount) -> None:
+        old_more, old_counted = self._tallies.get((place, scope), (NOTHING, NOTHING))
+        self._tallies[place, scope] = (old_more + more, old_counted + counted)
+
+    # -- rows
+
+    @abstractmethod
+    def holds_of(self, number: int) -> dict[str, Amount]:
+        """Return what is held under a number; nothing where it has ended."""
+
+    @abstractmethod
+    def put(self, row: HeldRow, deadline: float) -> None:
+        """Write a row of this session's, instead of one that has the number."""
+
+    @abstractmethod
+    def take(self, number: int) -> HeldRow | None:
+        """Remove a row and return it; None where it has ended."""
+
+    @abstractmethod
+    def drop(self, number: int) -> bool:
+        """Remove a row; returns whether it was there."""
+
+    @abstractmethod
+    def renew(self, number: int, deadline: float) -> None:
+        """Give a row another deadline."""
+
+    @abstractmethod
+    def park(self, number: int, deadline: float) -> None:
+        """Make a reservation nobody's."""
+
+    @abstractmethod
+    def open_changes(self, place: str, name: str) -> list[int]:
+        """Return the numbers of intents for a name that nobody ended."""
+
+    @abstractmethod
+    def effect_of(self, number: int, place: str, name: str) -> Amount | None:
+        """Return what an open intent wants the name to hold."""
+
+    # -- reservations and intents
+
+    def hold(self, reservation: Reservation, *, known: Mapping[str, Amount]) -> None:
+        """Hold what a reservation says, where `known` is held under its number already.
+
+        Raises:
+            LimitExceeded: nothing was changed.
+        """
+        holds = dict.fromkeys(reservation.scopes, reservation.held)
+        number, deadline = reservation.number, reservation.deadline
+        self._make_room(number, holds, known, deadline)
+        self.put(HeldRow(number, reservation.place, dump_holds(holds)), deadline)
+
+    def hold_change(
+        self, change: Change, deadline: float, *, known: Mapping[str, Amount], atomic: bool
+    ) -> None:
+        """Record an intent, where `known` is held under its generation already.
+
+        Raises:
+            LimitExceeded: nothing was changed.
+        """
+        self._make_room(change.generation, _sum(change.held), known, deadline)
+        for number, effect, holds in zip(change.numbers, change.effects, change.held, strict=True):
+            siblings = [other for other in change.numbers if other != number] if atomic else []
+            row = HeldRow(
+                number,
+                change.place,
+                dump_holds(holds),
+                effect.name,
+                _dump(effect.scopes),
+                json.dumps(siblings) if siblings else None,
+                effect.before,
+                effect.after,
+            )
+            self.put(row, deadline)
+
+    def _make_room(
+        self, number: int, holds: Mapping[str, Amount], known: Mapping[str, Amount], deadline: float
+    ) -> None:
+        if known:
+            # Or making room could give this very reservation back.
+            self.renew(number, deadline)
+            scopes = holds.keys() | known.keys()
+            holds = {
+                scope: holds.get(scope, NOTHING) - known.get(scope, NOTHING) for scope in scopes
+            }
+        self.reserve(holds)
+
+    def end(self, number: int, found: Amount | None = None) -> Repair | None:
+        """Let an intent or a reservation end as if it had not happened, or with what was `found`
+        at its name. One that has ended already is fine."""
+        row = self.take(number)
+        return None if row is None else self._ended(row, found)
+
+    def end_change(self, change: Change, found: Sequence[Amount]) -> None:
+        """Like `end` for all of a change, from memory: nobody alters an intent."""
+        for number, effect, held, amount in zip(
+            change.numbers, change.effects, change.held, found, strict=True
+        ):
+            if self.drop(number):
+                self.give_back(held)
+                self.use(change.place, effect.name, effect.scopes, amount - effect.before)
+                self.known(change.place, effect.name, amount)
+            else:
+                self.was_ended(change.place, number)
+
+    def _ended(self, row: HeldRow, found: Amount | None) -> Repair | None:
+        self.give_back(load_holds(row.holds))
+        if row.name is None or row.scopes is None:
+            return None
+        before, after = row.before, row.after
+        if found is None:
+            found = before
+        self.use(row.place, row.name, json.loads(row.scopes), found - before)
+        self.known(row.place, row.name, found)
+        if row.siblings is not None and before != after:
+            # What happened to this name happened to the others. They end in the same transaction:
+            # between the two halves of a move, somebody could take the room that it needs.
+            for sibling in json.loads(row.siblings):
+                self._end_sibling(sibling, happened=found != before)
+        return Repair(row.name, row.number, before, after, found)
+
+    def _end_sibling(self, number: int, *, happened: bool) -> None:
+        row = self.take(number)
+        if row is None:
+            return
+        self.give_back(load_holds(row.holds))
+        if row.name is not None and row.scopes is not None:
+            found = row.after if happened else row.before
+            self.use(row.place, row.name, json.loads(row.scopes), found - row.before)
+            self.known(row.place, row.name, found)
+
+    def known(self, place: str, name: str, found: Amount) -> None:
+        """Told at the end of each intent what its name counts with from now on."""
+
+    def was_ended(self, place: str, number: int) -> None:
+        """Told when a change is settled whose intent somebody else has ended already."""
+
+    def release_all(self, numbers: Iterable[int]) -> None:
+        """Give back reservations of dead writers."""
+        for number in numbers:
+            self.end(number)
+            self.released += 1
+
+    def amend(self, place: str, name: str, scopes: Sequence[str], amount: Amount) -> None:
+        """Add to what is used, without an intent."""
+        self.use(place, name, scopes, amount)
+
+    @abstractmethod
+    def bury(self, session: int) -> None:
+        """End a session: nothing of it stays but its open intents."""
+
+    @abstractmethod
+    def orphans(self, place: str) -> list[tuple[int, str]]:
+        """Return (number, name) of the intents that nobody is going to end."""
+
+    # -- counting a place anew
+
+    @abstractmethod
+    def is_stale(self, place: str) -> bool:
+        """Whether the place has to be counted."""
+
+    @abstractmethod
+    def is_counted(self, place: str, name: str) -> bool:
+        """Whether a count is in progress that has been where `name` is."""
+
+    @abstractmethod
+    def begin_count(self, place: str) -> None:
+        """Begin at the root; what another count left unfinished is void."""
+
+    @abstractmethod
+    def give_count_up(self, place: str) -> None:
+        """Forget what a count in progress has found."""
+
+    @abstractmethod
+    def next_folder(self, place: str) -> str | None:
+        """Return a folder that the count has still to list, None when it is complete."""
+
+    @abstractmethod
+    def open_in_folder(self, place: str, folder: str) -> dict[str, int]:
+        """Return the open intents for names directly in a folder."""
+
+    @abstractmethod
+    def count_folder(
+        self, place: str, folder: str, subfolders: Sequence[str], found: Mapping[str, Amount]
+    ) -> None:
+        """Note what a folder holds directly, within the lock that keeps its changes waiting."""
+
+    @abstractmethod
+    def end_count(self, place: str) -> list[Correction]:
+        """Make what was counted what is used, and return what differed."""
+
+    @abstractmethod
+    def forget(self, place: str) -> None:
+        """Empty the accounts of a place."""
+
+
+def load_holds(text: str) -> dict[str, Amount]:
+    """Return what `dump_holds` wrote."""
+    return {scope: Amount(size, objects) for scope, size, objects in json.loads(text)}
+
+
+def dump_holds(holds: Mapping[str, Amount]) -> str:
+    """Return what is held in which scopes as text."""
+    parts = [f"[{_dump(scope)},{size},{objects}]" for scope, (size, objects) in holds.items()]
+    return f"[{','.join(parts)}]"
+
+
+_dump = lru_cache(maxsize=1024)(json.dumps)
+
+
+def _sum(holds: Sequence[Mapping[str, Amount]]) -> Mapping[str, Amount]:
+    if len(holds) == 1:
+        return holds[0]
+    total: dict[str, Amount] = {}
+    for each in holds:
+        for scope, amount in each.items():
+            total[scope] = total.get(scope, NOTHING) + amount
+    return total

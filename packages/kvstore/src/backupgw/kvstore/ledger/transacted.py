@@ -1,0 +1,383 @@
+"""What every ledger does within its transactions, wherever they run.
+
+A ledger is a session, which runs steps in transactions and knows the locks, and this: the steps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from typing import Generic, Protocol, Self, TypeVar
+
+from ..backends.errors import ObjectNotFound
+from .accounts import Account
+from .base import Belongs, Listing, Lookup
+from .held import NO_NEEDS, HeldBooks, Needs
+from .records import (
+    NOTHING,
+    Amount,
+    Change,
+    Effect,
+    Limit,
+    Repair,
+    Report,
+    Reservation,
+    Usage,
+)
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 500
+"""Accounts read in one transaction by `usages`."""
+
+T = TypeVar("T")
+B = TypeVar("B", bound=HeldBooks)
+B_co = TypeVar("B_co", bound=HeldBooks, covariant=True)
+
+
+class Locks(Protocol):
+    """Who may change or count what, among all threads and processes of a ledger."""
+
+    def changing(self, place: str, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Hold names exclusively, waiting for them."""
+
+    def trying(self, place: str, name: str) -> AbstractContextManager[bool]:
+        """Hold a name if nobody else does; yields whether that is so."""
+
+    def counting(self, place: str) -> AbstractContextManager[None]:
+        """Be the only one who counts a place, and let all changes know."""
+
+    def listing(self, place: str, folder: str) -> AbstractContextManager[None]:
+        """Wait until no change beneath a folder is under way, and keep new ones waiting."""
+
+
+class Session(Protocol[B_co]):
+    """Runs steps in transactions, from any thread."""
+
+    @property
+    def locks(self) -> Locks:
+        """Raises LedgerError when the ledger is not open."""
+
+    def open(self) -> None:
+        """Begin; what dead processes have reserved is given back."""
+
+    def close(self) -> None:
+        """Write down what is pending and end the session on record."""
+
+    def number(self) -> int:
+        """Return, within a step, a number that nobody ever had."""
+
+    def run(self, work: Callable[[B_co], T], needs: Needs = NO_NEEDS) -> T:
+        """Do the work in a transaction and return what it returned.
+
+        Raises:
+            LedgerError: the transaction failed; nothing happened.
+            BackendError: the work raised it.
+        """
+
+    def post(
+        self, work: Callable[[B_co], object], needs: Needs = NO_NEEDS, *, linger: bool = False
+    ) -> None:
+        """Have the work done now, or soon if it may `linger`; it is remembered while transactions
+        fail."""
+
+
+class TransactedLedger(Generic[B]):
+    """A `Ledger` over a session; each kind of session has its subclass.
+
+    Args:
+        session: neither open nor used by anybody else.
+        lease: seconds that a reservation stays without being renewed.
+    """
+
+    def __init__(self, session: Session[B], lease: float) -> None:
+        self.lease = lease
+        self._session = session
+
+    def open(self) -> None:
+        self._session.open()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- limits and accounts
+
+    def set_limit(self, scope: str, limit: Limit) -> None:
+        def work(books: B) -> None:
+            account = books.account(scope)
+            account.limit, account.dirty = limit, True
+
+        self._session.run(work, Needs([scope], durable=True))
+
+    def usage(self, scope: str) -> Usage:
+        def work(books: B) -> Usage:
+            books.reclaim()
+            return books.account(scope).usage()
+
+        return self._session.run(work, Needs([scope]))
+
+    def usages(self) -> Iterator[Usage]:
+        self._session.run(lambda books: books.reclaim())
+        after = ""
+        while page := self._session.run(partial(_accounts, after=after)):
+            for account in page:
+                yield account.usage()
+            after = page[-1].scope
+
+    # -- bodies on their way in
+
+    def reserve(
+        self,
+        place: str,
+        scopes: Sequence[str],
+        amount: Amount,
+        *,
+        wanted: Amount | None = None,
+        fitting: Amount | None = None,
+    ) -> Reservation:
+        def work(books: B) -> Reservation:
+            if fitting is not None:
+                books.check(dict.fromkeys(scopes, fitting))
+            held = amount if wanted is None else books.step(scopes, amount, wanted)
+            deadline = books.now + self.lease
+            reservation = Reservation(self._session.number(), place, tuple(scopes), held, deadline)
+            books.hold(reservation, known={})
+            return reservation
+
+        return self._session.run(work, Needs(scopes))
+
+    def grow(
+        self, reservation: Reservation, amount: Amount, *, wanted: Amount | None = None
+    ) -> None:
+        def work(books: B) -> tuple[Amount, float]:
+            known = books.holds_of(reservation.number)
+            held = amount
+            if wanted is not None:
+                old = reservation.held if known else NOTHING
+                held = old + books.step(reservation.scopes, amount - old, wanted - old)
+            deadline = books.now + self.lease
+            books.hold(replace(reservation, held=held, deadline=deadline), known=known)
+            return held, deadline
+
+        needs = Needs(reservation.scopes, [reservation.number])
+        reservation.held, reservation.deadline = self._session.run(work, needs)
+
+    def park(self, reservation: Reservation, lease: float) -> None:
+        def work(books: B) -> float:
+            books.park(reservation.number, books.now + lease)
+            return books.now + lease
+
+        needs = Needs(numbers=[reservation.number], durable=True)
+        reservation.deadline = self._session.run(work, needs)
+        reservation.portable = True
+
+    def adopt(self, number: int, place: str, scopes: Sequence[str], amount: Amount) -> Reservation:
+        def work(books: B) -> Reservation:
+            known = books.holds_of(number)
+            deadline = books.now + self.lease
+            reservation = Reservation(number, place, tuple(scopes), amount, deadline)
+            books.hold(reservation, known=known)
+            return reservation
+
+        return self._session.run(work, Needs(scopes, [number]))
+
+    # -- changes of the place
+
+    def changing(self, place: str, names: Iterable[str]) -> AbstractContextManager[None]:
+        return self._session.locks.changing(place, names)
+
+    def intend(
+        self,
+        place: str,
+        effects: Sequence[Effect],
+        reservation: Reservation | None = None,
+        *,
+        atomic: bool = True,
+    ) -> Change:
+        holds = _holds_of(effects, atomic=atomic)
+
+        def work(books: B) -> Change:
+            for effect in effects:
+                for number in books.open_changes(place, effect.name):
+                    books.end(number, effect.before)
+            numbers = [self._session.number() for _ in effects]
+            known: Mapping[str, Amount] = {}
+            if reservation is not None:
+                numbers[0] = reservation.number
+                known = books.holds_of(reservation.number)
+            deadline = books.now + self.lease
+            change = Change(place, tuple(numbers), tuple(effects), holds)
+            books.hold_change(change, deadline, known=known, atomic=atomic)
+            return change
+
+        numbers = [] if reservation is None else [reservation.number]
+        needs = Needs(numbers=numbers, place=place, effects=effects, claimed=True, durable=True)
+        return self._session.run(work, needs)
+
+    def settle(self, change: Change) -> None:
+        # What only adds may stay reserved for a moment more; what makes room may not.
+        adds = all(
+            effect.after.bytes >= effect.before.bytes
+            and effect.after.objects >= effect.before.objects
+            for effect in change.effects
+        )
+        self._end(change, [effect.after for effect in change.effects], linger=adds)
+
+    def resolve(self, change: Change, found: Sequence[Amount]) -> None:
+        self._end(change, found)
+
+    def _end(self, change: Change, found: Sequence[Amount], *, linger: bool = False) -> None:
+        needs = Needs(numbers=change.numbers, place=change.place, effects=change.effects)
+        self._session.post(lambda books: books.end_change(change, found), needs, linger=linger)
+
+    def free(self, place: str, name: str, generation: int) -> None:
+        def work(books: B) -> None:
+            after = books.effect_of(generation, place, name)
+            if after is not None:
+                books.end(generation, after)
+
+        self._session.post(work, Needs(numbers=[generation]))
+
+    def release(self, held: Reservation | Change | int) -> None:
+        numbers: tuple[int, ...]
+        if isinstance(held, Change):
+            numbers = held.numbers
+        else:
+            numbers = (held if isinstance(held, int) else held.number,)
+
+        def work(books: B) -> None:
+            for number in numbers:
+                books.end(number)
+
+        self._session.post(work, Needs(numbers=numbers))
+
+    def amend(self, place: str, name: str, scopes: Sequence[str], amount: Amount) -> None:
+        needs = Needs(scopes, durable=True)
+        self._session.post(lambda books: books.amend(place, name, scopes, amount), needs)
+
+    # -- after a crash
+
+    def recover(self, place: str, lookup: Lookup) -> Report:
+        def orphans(books: B) -> tuple[int, list[tuple[int, str]]]:
+            books.reclaim()
+            return books.released, books.orphans(place)
+
+        report = Report(place)
+        report.released, open_changes = self._session.run(orphans)
+        for number, name in open_changes:
+            with self._session.locks.trying(place, name) as free:
+                if not free:
+                    continue  # somebody is changing the name, and settles this on the way
+                needs = Needs(numbers=[number], place=place, names=[name], claimed=True)
+                repair = self._session.run(partial(_end, number=number, found=lookup(name)), needs)
+            if repair is not None:
+                report.repairs.append(repair)
+        return report
+
+    def needs_reconcile(self, place: str) -> bool:
+        return self._session.run(lambda books: books.is_stale(place))
+
+    def reconcile(
+        self, place: str, listing: Listing, belongs: Belongs, *, only_if_needed: bool = False
+    ) -> Report:
+        locks = self._session.locks
+        with locks.counting(place):
+            report = Report(place)
+            if only_if_needed and not self.needs_reconcile(place):
+                return report
+            try:
+                self._session.run(lambda books: books.begin_count(place), Needs(durable=True))
+                folder: str | None = ""
+                while folder is not None:
+                    with locks.listing(place, folder):
+                        folder = self._count(place, folder, listing, belongs, report)
+            except BaseException:
+                self._session.post(lambda books: books.give_count_up(place))
+                raise
+            return report
+
+    def _count(
+        self, place: str, folder: str, listing: Listing, belongs: Belongs, report: Report
+    ) -> str | None:
+        """Count one folder and return the next, None after the last."""
+        open_changes = self._session.run(lambda books: books.open_in_folder(place, folder))
+        subfolders: list[str] = []
+        found: dict[str, Amount] = {}
+        left: dict[str, Amount] = {}
+        try:
+            for entry in listing(folder):
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.directory:
+                    subfolders.append(name)
+                    continue
+                amount = Amount(entry.size, 1)
+                scopes = belongs(name)
+                for scope in scopes:
+                    found[scope] = found.get(scope, NOTHING) + amount
+                if scopes:
+                    report.counted += amount
+                if name in open_changes:
+                    left[name] = amount
+        except ObjectNotFound:
+            logger.debug("%s went away before it was counted", folder)
+
+        def work(books: B) -> str | None:
+            for name, number in open_changes.items():
+                books.end(number, left.get(name, NOTHING))
+            books.count_folder(place, folder, subfolders, found)
+            following = books.next_folder(place)
+            if following is None:
+                report.corrections = books.end_count(place)
+            return following
+
+        needs = Needs(
+            list(found),
+            list(open_changes.values()),
+            place=place,
+            folder=folder,
+            claimed=True,
+            durable=True,
+        )
+        following = self._session.run(work, needs)
+        report.folders += 1
+        return following
+
+    def forget(self, place: str) -> None:
+        self._session.run(lambda books: books.forget(place), Needs(durable=True))
+
+
+def _accounts(books: HeldBooks, after: str) -> list[Account]:
+    return books.all_accounts(after, _PAGE)
+
+
+def _end(books: HeldBooks, number: int, found: Amount) -> Repair | None:
+    return books.end(number, found)
+
+
+def _holds_of(effects: Sequence[Effect], *, atomic: bool) -> tuple[Mapping[str, Amount], ...]:
+    """Return what each effect of a change holds in which scopes.
+
+    What happens as one needs no more room than its sum, and its first effect holds that. Otherwise
+    one effect may happen without the others, and each holds what it adds.
+    """
+    if not atomic or len(effects) == 1:
+        return tuple(
+            dict.fromkeys(effect.scopes, (effect.after - effect.before).at_least_nothing())
+            for effect in effects
+        )
+    sums: dict[str, Amount] = {}
+    for effect in effects:
+        for scope in effect.scopes:
+            sums[scope] = sums.get(scope, NOTHING) + effect.after - effect.before
+    first = {scope: amount.at_least_nothing() for scope, amount in sums.items()}
+    return (first, *({} for _ in effects[1:]))

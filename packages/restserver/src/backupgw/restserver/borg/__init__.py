@@ -1,0 +1,1 @@
+"""borgstore's REST protocol: one store, served to Borg 2 and other users of borgstore."""

@@ -1,0 +1,55 @@
+"""Which status a failure has in the protocol, and what the client is told of it."""
+
+from __future__ import annotations
+
+import logging
+
+from backupgw.kvstore.backends.errors import (
+    BackendConnectionError,
+    ContentMismatch,
+    ObjectExists,
+    ObjectNotFound,
+    PermissionDenied,
+    QuotaExceeded,
+)
+from backupgw.kvstore.names import InvalidName
+
+from .paths import Target
+
+log = logging.getLogger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Refusal(Exception):
+    """An answer other than success: a status, one line for a person, perhaps headers."""
+
+    def __init__(self, status: int, text: str, headers: Headers | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers or []
+
+
+def refusal_for(error: Exception, target: Target | None) -> Refusal:
+    """Return the protocol's status for what the kernel says."""
+    what = target.name if target is not None else "request"
+    if isinstance(error, ObjectNotFound | InvalidName):
+        return Refusal(404, "no such repository or object")
+    if isinstance(error, ObjectExists):
+        return Refusal(403, str(error))
+    if isinstance(error, ContentMismatch):
+        return Refusal(400, str(error))
+    if isinstance(error, QuotaExceeded):
+        log.warning("%s: %s", what, error)
+        return Refusal(507, str(error))
+    if isinstance(error, PermissionDenied):
+        log.error("%s: %s", what, error)
+        return Refusal(403, "the storage does not permit this; see the server's log")
+    wait = getattr(error, "retry_after", None)
+    headers: Headers = [(b"retry-after", b"%d" % max(1, round(wait)))] if wait else []
+    if isinstance(error, BackendConnectionError) or getattr(error, "retryable", False):
+        log.warning("%s: %s", what, error)
+        return Refusal(503, "the storage cannot be reached just now", headers)
+    log.error("%s: %s", what, error, exc_info=error)
+    return Refusal(500, "the storage failed; see the server's log", headers)

@@ -1,0 +1,6 @@
+"""Every table there is, by importing each subject's module: `metadata` is whole afterwards."""
+
+from . import jobs as jobs
+from . import ledger as ledger
+from . import metadata as metadata
+from . import tokens as tokens

@@ -1,0 +1,148 @@
+"""The books' part in counting a place anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from backupgw.kvstore.ledger import NOTHING, Amount, Correction
+
+from .books import Rows
+from .link import CLAIMING, key_of
+
+
+class PostgresBooks(Rows):
+    """The state behind one write transaction."""
+
+    def is_stale(self, place: str) -> bool:
+        row = self.db.execute(
+            "SELECT stale FROM ledger_places WHERE place = %s", (place,)
+        ).fetchone()
+        return row is None or bool(row[0])
+
+    def amend(
+        self,
+        place: str,
+        name: str,
+        scopes: Sequence[str],
+        amount: Amount,
+        claim: tuple[bytes, int] | None = None,
+    ) -> None:
+        """Add to what is used, without an intent.
+
+        Args:
+            claim: key and holder of the claim under which it happened, which ends here.
+        """
+        self.use(place, name, scopes, amount)
+        for doubt in self._doubts.values():
+            if (doubt.place, doubt.name) == (place, name):
+                doubt.believed, doubt.changed = doubt.believed + amount, True
+        if claim is None:
+            return
+        self.db.execute("SELECT pg_advisory_xact_lock(%s)", (CLAIMING,))
+        deleted = self.db.execute(
+            "DELETE FROM ledger_claims WHERE key = %s AND holder = %s RETURNING waited", claim
+        ).fetchone()
+        if deleted is None:
+            # Somebody else may have counted the same removal.
+            self.mark_stale(place)
+        elif deleted[0]:
+            self.notify()
+
+    def is_counted(self, place: str, name: str) -> bool:
+        if not self._counting or self.next_folder(place) is None:
+            return False
+        folders = []
+        folder = name
+        while folder:
+            folder = folder.rpartition("/")[0]
+            folders.append(key_of(place, folder))
+        row = self.db.execute(
+            "SELECT 1 FROM ledger_uncounted WHERE key = ANY(%s) LIMIT 1", (folders,)
+        ).fetchone()
+        return row is None
+
+    def begin_count(self, place: str) -> None:
+        self.give_count_up(place)
+        self._counting = True
+        self._add_uncounted(place, [""])
+
+    def _add_uncounted(self, place: str, folders: Sequence[str]) -> None:
+        keys = [key_of(place, folder) for folder in folders]
+        self.db.execute(
+            "INSERT INTO ledger_uncounted (key, place, folder)"
+            " SELECT key, %s, folder FROM unnest(%s::bytea[], %s::text[]) AS each(key, folder)",
+            (place, keys, list(folders)),
+        )
+
+    def give_count_up(self, place: str) -> None:
+        self.write_back()
+        self.db.execute("DELETE FROM ledger_uncounted WHERE place = %s", (place,))
+        self.db.execute(
+            "UPDATE ledger_tallies SET counted_bytes = 0, counted_objects = 0 WHERE place = %s",
+            (place,),
+        )
+
+    def next_folder(self, place: str) -> str | None:
+        row = self.db.execute(
+            "SELECT folder FROM ledger_uncounted WHERE place = %s LIMIT 1", (place,)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def open_in_folder(self, place: str, folder: str) -> dict[str, int]:
+        self.write_back()
+        prefix = f"{folder}/" if folder else ""
+        # Doubts first: ending a name's intent tells its doubts, but not the other way round.
+        rows = self.db.execute(
+            "SELECT 0, name, number FROM ledger_doubts"
+            " WHERE place = %(place)s AND starts_with(name, %(prefix)s)"
+            " UNION ALL SELECT 1, name, number FROM ledger_held"
+            " WHERE place = %(place)s AND starts_with(name, %(prefix)s) ORDER BY 1",
+            {"place": place, "prefix": prefix},
+        ).fetchall()
+        return {name: number for _, name, number in rows if "/" not in name[len(prefix) :]}
+
+    def count_folder(
+        self, place: str, folder: str, subfolders: Sequence[str], found: Mapping[str, Amount]
+    ) -> None:
+        self.db.execute("DELETE FROM ledger_uncounted WHERE key = %s", (key_of(place, folder),))
+        if subfolders:
+            self._add_uncounted(place, subfolders)
+        for scope, amount in found.items():
+            self.add_to_tally(place, scope, NOTHING, amount)
+
+    def end_count(self, place: str) -> list[Correction]:
+        self.write_back()
+        corrections = []
+        for scope, *numbers in self.db.execute(
+            "SELECT scope, bytes, objects, counted_bytes, counted_objects FROM ledger_tallies"
+            " WHERE place = %s ORDER BY scope",
+            (place,),
+        ).fetchall():
+            recorded, found = Amount(*numbers[:2]), Amount(*numbers[2:])
+            if recorded != found:
+                corrections.append(Correction(scope, recorded, found))
+                self.account(scope).use(found - recorded)
+        self.db.execute(
+            "UPDATE ledger_tallies SET bytes = counted_bytes, objects = counted_objects,"
+            " counted_bytes = 0, counted_objects = 0 WHERE place = %s",
+            (place,),
+        )
+        self.db.execute(
+            "INSERT INTO ledger_places VALUES (%s, false)"
+            " ON CONFLICT (place) DO UPDATE SET stale = false",
+            (place,),
+        )
+        return corrections
+
+    def forget(self, place: str) -> None:
+        self.write_back()
+        numbers = self.db.execute(
+            "SELECT number FROM ledger_held WHERE place = %s", (place,)
+        ).fetchall()
+        self.release_all(number for (number,) in numbers)
+        self.give_count_up(place)
+        self.end_count(place)
+        self.db.execute("DELETE FROM ledger_tallies WHERE place = %s", (place,))
+        self.db.execute("DELETE FROM ledger_places WHERE place = %s", (place,))
+        self._doubts = {n: doubt for n, doubt in self._doubts.items() if doubt.place != place}
+        self.db.execute("DELETE FROM ledger_doubts WHERE place = %s", (place,))

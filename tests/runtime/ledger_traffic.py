@@ -1,0 +1,29 @@
+"""A gateway's process on a ledger in PostgreSQL, for tests that kill it or the database.
+
+    python -m tests.runtime.ledger_traffic URL HOST LEASE FOLDER SEED THREADS OPERATIONS
+
+As `tests.kvstore.quota_traffic`: a line for each operation that came to an end.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from backupgw.runtime.database import open_database
+from backupgw.runtime.ledger import PostgresLedger
+from tests.kvstore import quota_place, quota_traffic
+
+
+def serve(url: str, host: str, lease: float, folder: Path, *numbers: int) -> int:
+    with (
+        open_database(url) as database,
+        PostgresLedger(database, session_lease=lease, host=host) as ledger,
+        quota_place.layer_of(folder, ledger) as place,
+    ):
+        return quota_traffic.play(place, ledger, *numbers)
+
+
+if __name__ == "__main__":
+    url, host, lease, folder = sys.argv[1:5]
+    sys.exit(serve(url, host, float(lease), Path(folder), *map(int, sys.argv[5:])))
