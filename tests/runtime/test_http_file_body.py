@@ -272,7 +272,7 @@ def test_a_file_system_without_mappings_is_read(
     def refuse(*_args: object, **_options: object) -> mmap.mmap:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
-    monkeypatch.setattr(file_body.mmap, "mmap", refuse)
+    monkeypatch.setattr(mmap, "mmap", refuse)
     ours, theirs = socket.socketpair()
     received = bytearray()
     ours.setblocking(False)

@@ -105,6 +105,7 @@ def test_the_servers_steps_are_known() -> None:
     assert methods(HostServer) & methods(Server) == {
         "__init__",
         "capture_signals",
+        "on_tick",
         "shutdown",
         "startup",
     }

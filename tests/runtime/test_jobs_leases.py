@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from backupgw.runtime.database import DatabaseUncertain
+from backupgw.runtime.database import DatabaseUnavailable, DatabaseUncertain
 from backupgw.runtime.database.tables.jobs import jobs as table
 from backupgw.runtime.jobs import (
     Backoff,
@@ -216,3 +216,19 @@ def test_who_cannot_renew_its_lease_stops_and_writes_nothing(
             assert site.effects() == {}
         finally:
             site.close()
+
+
+@pytest.mark.parametrize("state_url", ["postgresql"], indirect=True)
+def test_who_freezes_in_the_middle_of_a_transaction_holds_nobody_up_for_long(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backupgw.runtime.jobs.clock.IDLE", 0.5)
+    handler = JobHandler("a.job", lambda *_: None)
+    jobs = site.jobs([handler], start=False)
+    job = jobs.submit("a.job")
+    with pytest.raises(DatabaseUnavailable), site.open().begin() as frozen:
+        assert len(look(frozen, handler, "frozen").claims) == 1
+        # It has the lock under which jobs are taken, and says nothing more.
+        jobs.start()
+        assert finish(jobs, [job.id])[job.id].attempts == 1
+        frozen.execute(sa.select(table.c.number))
