@@ -26,7 +26,6 @@ ALWAYS = {
     "bare",
     "quota",
     "trash",
-    "mirror",
     "all that is simple on disk",
     *(f"{name} in memory" for name in layer_places.LAYERS if " " not in name),
 }

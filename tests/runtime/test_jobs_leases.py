@@ -226,9 +226,14 @@ def test_who_freezes_in_the_middle_of_a_transaction_holds_nobody_up_for_long(
     handler = JobHandler("a.job", lambda *_: None)
     jobs = site.jobs([handler], start=False)
     job = jobs.submit("a.job")
-    with pytest.raises(DatabaseUnavailable), site.open().begin() as frozen:
-        assert len(look(frozen, handler, "frozen").claims) == 1
-        # It has the lock under which jobs are taken, and says nothing more.
-        jobs.start()
-        assert finish(jobs, [job.id])[job.id].attempts == 1
-        frozen.execute(sa.select(table.c.number))
+
+    def freeze() -> None:
+        with site.open().begin() as frozen:
+            assert len(look(frozen, handler, "frozen").claims) == 1
+            # It has the lock under which jobs are taken, and says nothing more.
+            jobs.start()
+            assert finish(jobs, [job.id])[job.id].attempts == 1
+            frozen.execute(sa.select(table.c.number))
+
+    with pytest.raises(DatabaseUnavailable):
+        freeze()

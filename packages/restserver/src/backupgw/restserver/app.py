@@ -27,7 +27,7 @@ from .counters import BlobCounters
 from .paths import Kind, Target
 from .refusals import Headers, Refusal, refusal_for
 from .removal import InUse, removal
-from .repositories import Listing, Outcome, Upload, make_repository
+from .repositories import Listing, Outcome, Upload, delete_object, make_repository
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class RestApp:
         if query.get("delete", [""])[0] != "true":
             raise Refusal(400, "a repository is removed by DELETE with ?delete=true")
         repo = exchange.found.repo
-        steps = removal(self._backend, repo)
+        steps = removal(self._backend, repo, exchange.user)
         try:
             while await self._threads.run(next, steps, None) is not None:
                 pass
@@ -304,7 +304,7 @@ class RestApp:
         try:
             if self._counters is not None:
                 size = (await self._threads.run(self._backend.info, target.name)).size
-            await self._threads.run(self._backend.delete, target.name)
+            await self._threads.run(delete_object, self._backend, target.name, exchange.user)
         except ObjectNotFound:
             log.debug("%s was gone already", target.name)
         else:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from backupgw.runtime.command import Command, global_options
 
-from . import quota_command, repos_command, user_command
+from . import quota_command, repos_command, trash_commands, user_command
 
 if TYPE_CHECKING:
     from backupgw.runtime.settings import Settings
@@ -39,6 +39,9 @@ def configure(parser: ArgumentParser) -> None:
     quota_command.configure(verbs.add_parser("quota", parents=options, help="list limits and use"))
     repos_command.configure(
         verbs.add_parser("repos", parents=options, help="list repositories with sizes and times")
+    )
+    trash_commands.configure(
+        verbs.add_parser("trash", help="list and bring back what clients have deleted")
     )
     user_command.configure(verbs.add_parser("user", help="add, change, remove and list users"))
     serve = verbs.add_parser(
@@ -102,6 +105,8 @@ def run(options: Namespace) -> int:
             return quota_command.run(options)
         case "repos":
             return repos_command.run(options)
+        case "trash":
+            return trash_commands.run(options)
         case "user":
             return user_command.run(options)
         case _:

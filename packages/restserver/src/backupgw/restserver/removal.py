@@ -11,7 +11,7 @@ from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendError, ObjectNotFound
 
 from .paths import TYPES, Kind, Target, object_name
-from .repositories import list_objects
+from .repositories import delete_object, list_objects
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,13 @@ class InUse(Exception):
     """A client has locked the repository."""
 
 
-def removal(backend: Backend, repo: str) -> Iterator[int]:
+def removal(backend: Backend, repo: str, user: str | None = None) -> Iterator[int]:
     """Yield how many objects each step removed; each `next` blocks for a moment.
 
     Broken off at any point, it can be begun again.
+
+    Args:
+        user: on whose behalf; a trash will name them.
 
     Raises:
         ObjectNotFound: there is no such repository; nothing was removed.
@@ -40,13 +43,13 @@ def removal(backend: Backend, repo: str) -> Iterator[int]:
     if not any(backend.info(f"{base}{part}").exists for part in ("config", *TYPES)):
         raise ObjectNotFound(repo)
     _refuse_locked(backend, repo)
-    yield _remove(backend, [config])
+    yield _remove(backend, [config], user)
     for kind in TYPES:
         folder = f"{base}{kind}"
         target = Target(Kind.LISTING, repo, kind, "", folder)
         # Begun anew for each step: a listing need not bear removals in its midst.
         while names := _names(backend, target):
-            yield _remove(backend, names)
+            yield _remove(backend, names, user)
         subfolders = _folders(backend, folder) if kind == "data" else []
         yield _remove_folders(backend, [*(f"{folder}/{name}" for name in subfolders), folder])
     if repo:
@@ -82,11 +85,11 @@ def _folders(backend: Backend, folder: str) -> list[str]:
         return []
 
 
-def _remove(backend: Backend, names: list[str]) -> int:
+def _remove(backend: Backend, names: list[str], user: str | None) -> int:
     removed = 0
     for name in names:
         try:
-            backend.delete(name)
+            delete_object(backend, name, user)
             removed += 1
         except ObjectNotFound:
             continue

@@ -6,12 +6,13 @@ import json
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from datetime import UTC, datetime
 from typing import Any
 
 from backupgw.runtime.command import Exit, UsageError, add_json_option
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+from .amounts import plain, size_text
+from .moments import minute, stamp
+
 _LINE = "{:>10} {:>9} {:>9} {:<17} {:<17} {:>6}  {:<16} {}"
 
 
@@ -72,9 +73,9 @@ class _Json:
                 kind: {"objects": count.objects, "bytes": count.bytes}
                 for kind, count in found.types.items()
             },
-            "last_write": _stamp(found.last_write),
-            "last_snapshot": _stamp(found.last_snapshot),
-            "oldest_lock": _stamp(found.oldest_lock),
+            "last_write": stamp(found.last_write),
+            "last_snapshot": stamp(found.last_snapshot),
+            "oldest_lock": stamp(found.oldest_lock),
         }
         sys.stdout.write(f"{self._separator}\n{json.dumps(document, ensure_ascii=False)}")
         sys.stdout.flush()
@@ -95,14 +96,14 @@ class _Table:
         total = found.total
         locked = found.oldest_lock
         self._print(
-            _size(total.bytes),
+            size_text(total.bytes),
             total.objects,
             found.types["snapshots"].objects,
-            _minute(found.last_write),
-            _minute(found.last_snapshot),
+            minute(found.last_write),
+            minute(found.last_snapshot),
             "-" if locked is None else _age(time.time() - locked),
-            _plain(found.owner or "-"),
-            _plain(found.path or "/"),
+            plain(found.owner or "-"),
+            plain(found.path or "/"),
         )
 
     def end(self) -> None:
@@ -112,33 +113,8 @@ class _Table:
         print(_LINE.format(*cells).rstrip(), flush=True)  # noqa: T201
 
 
-def _stamp(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _minute(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%MZ")
-
-
 def _age(seconds: float) -> str:
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
-
-
-def _size(count: float) -> str:
-    unit = 0
-    while count >= 1024 and unit < len(_UNITS) - 1:
-        count /= 1024
-        unit += 1
-    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
-
-
-def _plain(name: str) -> str:
-    # A name with a line break would look like another repository's line.
-    return "".join(char if char.isprintable() else "?" for char in name)

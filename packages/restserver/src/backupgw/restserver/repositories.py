@@ -21,8 +21,12 @@ from backupgw.kvstore.backends.errors import (
     ObjectExists,
     ObjectNotFound,
 )
+from backupgw.kvstore.layers.trash import on_behalf_of
 
 from .paths import TYPES, Kind, Target, is_id
+
+OPERATOR = "(operator)"
+"""Who the trash names where the operator's own commands replaced an object."""
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,18 @@ def list_objects(backend: Backend, target: Target) -> Iterator[ItemInfo]:
                         yield item
             except ObjectNotFound:
                 continue  # removed while we were listing
+
+
+def delete_object(backend: Backend, name: str, user: str | None) -> None:
+    """Remove an object on behalf of `user`, whom a trash will name.
+
+    Raises:
+        ObjectNotFound: there is none.
+    """
+    who = user or ""
+    # Quotes, so that no client is noted as what the operator's commands are noted as.
+    with on_behalf_of(f"'{who}'" if who == OPERATOR else who):
+        backend.delete(name)
 
 
 class Listing:

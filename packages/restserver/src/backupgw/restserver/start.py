@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
-import dataclasses
 import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from .access import Access
 from .announcements import Announcer
 from .app import RestApp
 from .identification import Identification, Tokens, identification, place_folder
+from .place import place_of
 from .reload import Change, Reloader, take_rules
 from .settings import RestSettings
 
@@ -46,7 +46,7 @@ def prepare(settings: Settings) -> str:
     """
     rest = settings.section("rest", RestSettings)
     who = identification(settings)
-    backend = _backend(settings)
+    backend = place_of(settings)
     try:
         backend.open()
     except BackendDoesNotExist:
@@ -133,7 +133,7 @@ def build(settings: Settings) -> Running:
     events = start_gateway(settings)
     announcer = Announcer(events.publish, rest.place)
     access.throttled = announcer.throttled
-    backend = _backend(settings)
+    backend = place_of(settings)
     ledger = None
     limited = quota.limited(settings, backend, announcer.alarm)
     changes["the limits"] = _take_limits(limited)
@@ -220,24 +220,6 @@ class Running:
             profiler.dump_stats(self._profile)
         await self._held.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _backend(settings: Settings) -> Backend:
-    """Return the place with the layers around it that its section names."""
-    rest = settings.section("rest", RestSettings)
-    place = settings.places[rest.place]
-    names = [layer.layer for layer in place.layers]
-    if rest.limits() and "trash" in names[1:]:
-        raise settings.mistake(
-            f"what lies in the trash would not count towards the limits in [rest]: they must lie "
-            f"directly around it; remove {', '.join(names[: names.index('trash')])}, or the limits",
-            *("places", rest.place, "layers"),
-        )
-    if rest.group_accessible_repos and place.url.startswith("file:"):
-        modes = {"file_mode": 0o660, "folder_mode": 0o770}
-        places = {**settings.places, rest.place: place.model_copy(update=modes)}
-        settings = dataclasses.replace(settings, places=places)
-    return settings.open_place(rest.place)
 
 
 def _disk(backend: Backend) -> PosixFS | None:

@@ -29,6 +29,9 @@ from .errors import ObjectExists, ObjectNotFound, ReadRangeError, UnsupportedOpe
 CHUNK = 1 << 20
 """Bytes moved at a time by the operations that copy, hash or concatenate."""
 
+_LOADED_AT_ONCE = 64 << 20
+"""Bytes that `load` asks a reader for at most."""
+
 
 class ItemInfo(NamedTuple):
     """What is known of an item or folder; the first six fields are borgstore's.
@@ -369,7 +372,8 @@ class Backend(ABC):
         """Return an item's bytes, whole, from `offset`, at most `size`. A convenience."""
         with self.open_reader(name, offset=offset, size=size) as reader:
             chunks = []
-            while chunk := reader.read(CHUNK):
+            # The whole value ends up in memory anyway: in one piece it need not be joined.
+            while chunk := reader.read(min(reader.remaining, _LOADED_AT_ONCE) or 1):
                 chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

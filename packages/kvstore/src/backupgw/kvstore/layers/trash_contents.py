@@ -277,6 +277,14 @@ class Trash:
                 self._remove_below(bucket, prefix, removed)
         return removed
 
+    def remove(self, entry: Entry) -> None:
+        """Remove one item for good, whether it has expired or not.
+
+        Raises:
+            ObjectNotFound: it is no longer in the trash.
+        """
+        self._place.delete(entry.path)
+
     def _remove_below(
         self, bucket: KernelPath, prefix: str, removed: Removed, *, most: int | None = None
     ) -> None:

@@ -17,6 +17,8 @@ import sqlalchemy as sa
 
 from ..database.clock import clock
 
+IDLE = 5.0
+"""Seconds that a transaction of jobs may do nothing in PostgreSQL."""
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -38,9 +40,18 @@ class Now:
 def now(connection: sa.Connection) -> Now:
     """Return the moment by the database's clocks."""
     if connection.dialect.name == "postgresql":
-        wall = float(connection.execute(sa.select(clock())).scalar_one())
+        wall = float(connection.execute(sa.select(clock(), not_frozen())).one()[0])
         return Now(wall, wall, "database")
     return Now(time.time(), elapsed(), _boot())
+
+
+def not_frozen() -> sa.ColumnElement[str]:
+    """Return what lets PostgreSQL end this transaction when its process does nothing for a while.
+
+    A process that is frozen or cut off in the middle would keep all others from its rows and locks.
+    """
+    limit = f"{IDLE * 1000:.0f}"
+    return sa.func.set_config("idle_in_transaction_session_timeout", limit, True)
 
 
 def elapsed() -> float:

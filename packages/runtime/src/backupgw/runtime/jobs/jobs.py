@@ -41,6 +41,8 @@ ON_TIME = 300.0
 """Seconds by which a scheduled job that is not to be caught up may be late."""
 DEADLINE_GRACE = 30.0
 """Seconds that a handler has to stop after its deadline."""
+SUBMIT_FOR = 5.0
+"""Seconds that `submit` tries: somebody waits for its answer."""
 LONGEST_ID = 200
 """Characters of a caller's id, and of a key."""
 
@@ -175,7 +177,9 @@ class Jobs:
             deadline=deadline,
         )
         job = self._database.run(
-            lambda connection: insert(connection, wanted, now(connection).wall), idempotent=True
+            lambda connection: insert(connection, wanted, now(connection).wall),
+            idempotent=True,
+            deadline=SUBMIT_FOR,
         )
         self._bell.ring("submitted", job.number)
         return job

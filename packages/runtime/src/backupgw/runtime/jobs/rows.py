@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..database.tables.jobs import jobs
+from .clock import not_frozen
 from .records import Job, Progress, State
 
 CLAIMS_LOCK = 0x6261_636B_6A6F_6273
@@ -68,7 +69,7 @@ def changed() -> Any:
 def serialize(connection: sa.Connection) -> None:
     """Wait until no other transaction claims or submits; SQLite's write transactions do anyway."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIMS_LOCK)))
+        connection.execute(sa.select(not_frozen(), sa.func.pg_advisory_xact_lock(CLAIMS_LOCK)))
 
 
 def tell(connection: sa.Connection, change: str, number: int) -> None:

@@ -1,0 +1,156 @@
+"""Bringing a repository back as it was at a moment.
+
+Everything that was deleted since then comes back at its name; what was written since then stays,
+since a restic repository is a set of objects named by their content, and more of them do no harm.
+The config is the exception: a client may have put another in its place. Of several values of a name
+the one that it had at the moment wins, and what it replaces goes to the trash.
+
+Doing it again, or for another moment, ends as if it alone had been done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from backupgw.kvstore.backends.base import Backend
+from backupgw.kvstore.backends.errors import BackendError, ObjectExists, ObjectNotFound
+from backupgw.kvstore.layers.trash import TrashLayer, on_behalf_of
+from backupgw.kvstore.layers.trash_contents import Entry, Trash
+from backupgw.kvstore.layers.trash_names import How
+
+from .repositories import OPERATOR
+from .trash_selection import Selection, folders_of
+
+_MOST_MESSAGES = 100
+
+
+@dataclass(slots=True)
+class Restored:
+    """What came back.
+
+    Attributes:
+        present: names that have an item already, which stayed.
+        failed: what could not be brought back, with the reason; the first hundred.
+    """
+
+    items: int = 0
+    bytes: int = 0
+    present: int = 0
+    replaced: int = 0
+    failures: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+class Restoring:
+    """Brings back what a selection names.
+
+    Args:
+        place: open, as the server has it, with limits in front where there are some.
+        layer: the trash in it.
+        dry_run: change nothing.
+        on_restored: called after each item.
+    """
+
+    def __init__(
+        self,
+        place: Backend,
+        layer: TrashLayer,
+        selection: Selection,
+        *,
+        dry_run: bool = False,
+        on_restored: Callable[[Entry], None] = lambda _entry: None,
+    ) -> None:
+        self._trash = Trash(place)
+        self._inner = layer.inner
+        self._selection = selection
+        self._dry_run = dry_run
+        self._on_restored = on_restored
+        self._begun = layer.clock.now()
+        inner = layer.inner.capabilities
+        self._tells_age = inner.mtime and inner.move
+        """Whether an item's time is still that of its writing when it lies in the trash."""
+        self.restored = Restored()
+
+    def run(self) -> Restored:
+        """Bring it all back.
+
+        Raises:
+            BackendError: the place failed for the moment; what came back stays, and it can be
+                done again.
+        """
+        with on_behalf_of(OPERATOR):
+            for repo in self._selection.repositories(self._trash):
+                for folder in folders_of(repo):
+                    self._restore_folder(folder)
+        return self.restored
+
+    def _restore_folder(self, folder: str) -> None:
+        versions: dict[str, list[Entry]] = {}
+        for entry in self._selection.in_folder(self._trash, folder):
+            if entry.when < self._begun:
+                versions.setdefault(entry.name, []).append(entry)
+        for name, found in versions.items():
+            try:
+                self._restore_name(name, sorted(found, key=lambda entry: entry.when))
+            except BackendError as error:
+                if error.retryable:
+                    raise
+                self.restored.failures += 1
+                if len(self.restored.failed) < _MOST_MESSAGES:
+                    self.restored.failed.append(f"{name}: {error}")
+
+    def _restore_name(self, name: str, found: list[Entry]) -> None:
+        """Bring back one name.
+
+        Args:
+            found: what was deleted or replaced since the moment, oldest first.
+        """
+        present = self._inner.info(name)
+        wanted = self._choose(found, present.mtime if present.exists else None)
+        if wanted is None:
+            self.restored.present += 1
+            return
+        if not self._dry_run:
+            try:
+                self._trash.restore(wanted, replace=present.exists)
+            except ObjectExists:
+                self.restored.present += 1  # a client was faster
+                return
+            except ObjectNotFound:
+                if not self._inner.info(name).exists:
+                    raise
+                self.restored.present += 1  # another restore was faster
+                return
+        self.restored.items += 1
+        self.restored.bytes += wanted.size
+        self.restored.replaced += present.exists
+        self._on_restored(wanted)
+
+    def _choose(self, found: list[Entry], present: float | None) -> Entry | None:
+        """Return what the name is to hold, None for what it holds now.
+
+        Args:
+            present: when what it holds now was written; None where it holds nothing.
+        """
+        since = self._selection.since
+        if since is None:
+            return found[-1] if present is None else None
+        if self._tells_age:
+            return self._choose_by_age(found, present, since)
+        # What a restore has replaced was not there at the moment, or was not wanted then.
+        found = [e for e in found if not (e.how is How.REPLACED and e.who == OPERATOR)]
+        return found[0] if found else None
+
+    def _choose_by_age(
+        self, found: list[Entry], present: float | None, since: float
+    ) -> Entry | None:
+        held = [(self._inner.info(entry.path).mtime, entry) for entry in found]
+        then = [(written, entry) for written, entry in held if written <= since]
+        if not then:
+            # It did not exist then: that it was deleted is undone all the same.
+            return found[-1] if present is None else None
+        written, entry = max(then, key=lambda pair: (pair[0], -pair[1].when))
+        if present is not None and written <= present <= since:
+            return None
+        return entry
