@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,6 +35,17 @@ sys.meta_path.insert(0, KernelAsBorgstore())
 '''
 
 
+@functools.cache
+def _installed_kernel() -> Path:
+    """Install the kernel as a user would, for the Python that Borg brings; return the folder."""
+    folder = Path(tempfile.mkdtemp(prefix="kernel-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--target", str(folder)]
+    subprocess.run([*pip, *options, str(peers.ROOT / "packages/kvstore")], check=True, timeout=200)
+    return folder
+
+
 class Borg2Failed(Exception):
     """A command of Borg's did not succeed; the message holds what it printed."""
 
@@ -54,30 +69,30 @@ class Borg2:
             "BORG_REPO": repository,
             "BORG_PASSPHRASE": "for tests",
             "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+            "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
             "BORG_DELETE_I_KNOW_WHAT_I_AM_DOING": "YES",
         }
         if on_kernel:
             alias = folder / "alias"
             alias.mkdir(exist_ok=True)
             (alias / "sitecustomize.py").write_text(ALIAS)
-            source = peers.ROOT / "packages/kvstore/src"
-            self.environment["BORG2_PATH"] = f"{alias}:{source}"
+            self.environment["BORG2_PATH"] = f"{alias}:{_installed_kernel()}"
 
     def run(
         self, *arguments: str, directory: Path | None = None, more: Mapping[str, str] | None = None
     ) -> str:
-        """Return what a command printed. Raises Borg2Failed; Borg's 1 is a warning."""
+        """Return what a command printed to standard output. Raises Borg2Failed."""
         done = subprocess.run(
             [peers.get(peers.BORG2).path, *arguments],
             env=self.environment | dict(more or {}),
             cwd=directory or self.home,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             text=True,
             timeout=250,
             check=False,
         )
         if done.returncode:
-            raise Borg2Failed(f"borg2 {' '.join(arguments)}: {done.returncode}\n{done.stdout}")
+            said = f"{done.stdout}{done.stderr}"
+            raise Borg2Failed(f"borg2 {' '.join(arguments)}: {done.returncode}\n{said}")
         return done.stdout

@@ -64,7 +64,7 @@ OF_ITS_OWN = """#!/bin/sh
 # Borg 2 on the Python and the libraries beside it. BORG2_PATH: modules that go before its own.
 root=$(cd "$(dirname "$0")/../.." && pwd)
 libraries=$root/usr/lib/$(uname -m)-linux-gnu
-export PYTHONHOME="$root/usr" PYTHONDONTWRITEBYTECODE=1
+export PYTHONHOME="$root/usr"
 export PYTHONPATH="${BORG2_PATH:+$BORG2_PATH:}$root/usr/lib/borgbackup2\
 :$root/usr/lib/python3/dist-packages"
 exec "$libraries"/ld-linux-*.so.* --library-path "$libraries" "$root/usr/bin/python3" \

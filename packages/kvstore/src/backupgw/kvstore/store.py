@@ -20,11 +20,11 @@ from typing import Self
 
 from . import parts
 from .backends.base import CHUNK, Backend, ItemInfo
-from .backends.errors import (
-    BackendURLInvalid,
-    NoBackendGiven,
-)
-from .backends.errors import ReadRangeError as ReadRangeError  # borgstore's users import it here
+from .backends.errors import BackendURLInvalid, NoBackendGiven
+
+# borgstore's users import these from here
+from .backends.errors import ObjectNotFound as ObjectNotFound
+from .backends.errors import ReadRangeError as ReadRangeError
 from .cached_items import CachedItems
 from .constants import DEL_SUFFIX, ROOTNS
 from .layers.cache_items import Cache

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from .backends.base import Backend
 from .backends.errors import BackendMustBeOpen, BackendMustNotBeOpen
 from .backends.posixfs import PosixFS
+from .backends.rest import get_rest_backend
 from .layers.permissions import PermissionsLayer
 from .layers.quota import QuotaLayer
 from .ledger import Limit, SQLiteLedger
@@ -25,6 +26,9 @@ def get_backend(
 ) -> Backend | None:
     """Return the backend for `url`, or None where no backend has its scheme.
 
+    The servers of `http:`, `https:` and `rest:` take borgstore's variables (BORGSTORE_RSH,
+    BORGSTORE_REST_USERNAME, BORGSTORE_REST_PASSWORD).
+
     Args:
         permissions: borgstore's letters by name; for file URLs, as in borgstore.
         quota: bytes that the folder may hold; for file URLs.
@@ -40,6 +44,8 @@ def get_backend(
             raise ValueError("Permissions are only supported for the 'file:' backend.")
         if quota is not None:
             raise ValueError("Quota is only supported for the 'file:' backend.")
+        if scheme in ("http", "https", "rest"):
+            return get_rest_backend(url)
         return open_place(url) if scheme in schemes() else None
     backend = open_place(url)
     if quota is not None and isinstance(backend, PosixFS):

@@ -39,8 +39,13 @@ def configure(parser: ArgumentParser) -> None:
         "restore",
         parents=options,
         help="bring back what was deleted",
-        description="Bring back everything that was deleted since a moment; the config as it was "
-        "then. Nothing that is stored now is lost.",
+        description="Bring back what was deleted; with --since what was there at that moment, the "
+        "config as it was then. What is replaced or taken away goes to the trash.",
+    )
+    restoring.add_argument(
+        "--exact",
+        action="store_true",
+        help="put into the trash what was written after the moment of --since",
     )
     emptying = verbs.add_parser(
         "empty",
@@ -120,6 +125,8 @@ def _selection(options: Namespace) -> Selection:
     elif options.trash_verb == "restore" or getattr(options, "force", False):
         raise UsageError("name a repository with --repo; --repo '**' means all of them")
     since = None if options.since is None else parse_moment(options.since)
+    if getattr(options, "exact", False) and since is None:
+        raise UsageError("--exact needs the moment: --since")
     if options.trash_verb == "empty" and not options.force and (options.repo or options.since):
         raise UsageError("without --force the whole trash is gone through; --repo needs --force")
     return Selection(repository, since)
@@ -225,6 +232,7 @@ def _restore(options: Namespace, place: Backend, layer: TrashLayer, selection: S
             place,
             layer,
             selection,
+            exact=options.exact,
             dry_run=options.dry_run,
             on_restored=lambda entry: progress.step(entry.size),
         )
@@ -238,6 +246,7 @@ def _restore(options: Namespace, place: Backend, layer: TrashLayer, selection: S
             "bytes": restored.bytes,
             "replaced": restored.replaced,
             "present": restored.present,
+            "removed": restored.removed,
             "failed": restored.failures,
         }
         print(json.dumps(document, indent=2))  # noqa: T201
@@ -247,6 +256,7 @@ def _restore(options: Namespace, place: Backend, layer: TrashLayer, selection: S
             f"{verb} {restored.items} objects, {size_text(restored.bytes)}"
             + (f"; {restored.replaced} in place of others" if restored.replaced else "")
             + (f"; {restored.present} are there already" if restored.present else "")
+            + (f"; {restored.removed} written since are in the trash" if restored.removed else "")
             + (f"; {restored.failures} could not be" if restored.failures else "")
         )
     return Exit.PARTLY if restored.failures else Exit.DONE

@@ -1,9 +1,9 @@
 """Bringing a repository back as it was at a moment.
 
-Everything that was deleted since then comes back at its name; what was written since then stays,
-since a restic repository is a set of objects named by their content, and more of them do no harm.
-The config is the exception: a client may have put another in its place. Of several values of a name
-the one that it had at the moment wins, and what it replaces goes to the trash.
+What was there at the moment and was deleted since comes back at its name. A name may have held
+several values, a config above all: the one that it had at the moment wins, and what it replaces
+goes to the trash. What was written since stays, unless the moment is wanted exactly: then it goes
+to the trash, too, since what a thief has written can keep restic from using a repository.
 
 Doing it again, or for another moment, ends as if it alone had been done.
 """
@@ -14,7 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backupgw.kvstore.backends.base import Backend
-from backupgw.kvstore.backends.errors import BackendError, ObjectExists, ObjectNotFound
+from backupgw.kvstore.backends.errors import (
+    BackendError,
+    ObjectExists,
+    ObjectNotFound,
+    UnsupportedOperation,
+)
 from backupgw.kvstore.layers.trash import TrashLayer, on_behalf_of
 from backupgw.kvstore.layers.trash_contents import Entry, Trash
 from backupgw.kvstore.layers.trash_names import How
@@ -31,6 +36,7 @@ class Restored:
 
     Attributes:
         present: names that have an item already, which stayed.
+        removed: names that had no item at the moment; their items are in the trash now.
         failed: what could not be brought back, with the reason; the first hundred.
     """
 
@@ -38,6 +44,7 @@ class Restored:
     bytes: int = 0
     present: int = 0
     replaced: int = 0
+    removed: int = 0
     failures: int = 0
     failed: list[str] = field(default_factory=list)
 
@@ -48,8 +55,12 @@ class Restoring:
     Args:
         place: open, as the server has it, with limits in front where there are some.
         layer: the trash in it.
+        exact: put into the trash what was written since the selection's moment.
         dry_run: change nothing.
-        on_restored: called after each item.
+        on_restored: called after each item that came back.
+
+    Raises:
+        UnsupportedOperation: exact, and the place does not tell when an item was written.
     """
 
     def __init__(
@@ -58,12 +69,14 @@ class Restoring:
         layer: TrashLayer,
         selection: Selection,
         *,
+        exact: bool = False,
         dry_run: bool = False,
         on_restored: Callable[[Entry], None] = lambda _entry: None,
     ) -> None:
         self._trash = Trash(place)
         self._inner = layer.inner
         self._selection = selection
+        self._exact = exact
         self._dry_run = dry_run
         self._on_restored = on_restored
         self._begun = layer.clock.now()
@@ -71,6 +84,11 @@ class Restoring:
         self._tells_age = inner.mtime and inner.move
         """Whether an item's time is still that of its writing when it lies in the trash."""
         self.restored = Restored()
+        if exact and not self._tells_age:
+            raise UnsupportedOperation(
+                "this place does not tell of an item that came back when it was written; "
+                "without --exact what was deleted comes back"
+            )
 
     def run(self) -> Restored:
         """Bring it all back.
@@ -82,26 +100,62 @@ class Restoring:
         with on_behalf_of(OPERATOR):
             for repo in self._selection.repositories(self._trash):
                 for folder in folders_of(repo):
-                    self._restore_folder(folder)
+                    came_back = self._restore_folder(folder)
+                    if self._exact:
+                        self._clear_folder(folder, came_back)
         return self.restored
 
-    def _restore_folder(self, folder: str) -> None:
+    def _restore_folder(self, folder: str) -> set[str]:
+        """Return the names that came back, or would."""
         versions: dict[str, list[Entry]] = {}
         for entry in self._selection.in_folder(self._trash, folder):
             if entry.when < self._begun:
                 versions.setdefault(entry.name, []).append(entry)
+        came_back = set()
         for name, found in versions.items():
             try:
-                self._restore_name(name, sorted(found, key=lambda entry: entry.when))
+                if self._restore_name(name, sorted(found, key=lambda entry: entry.when)):
+                    came_back.add(name)
             except BackendError as error:
-                if error.retryable:
-                    raise
-                self.restored.failures += 1
-                if len(self.restored.failed) < _MOST_MESSAGES:
-                    self.restored.failed.append(f"{name}: {error}")
+                self._failed(name, error)
+        return came_back
 
-    def _restore_name(self, name: str, found: list[Entry]) -> None:
-        """Bring back one name.
+    def _clear_folder(self, folder: str, came_back: set[str]) -> None:
+        """Put into the trash what was written there since the moment."""
+        parent, _, last = folder.rpartition("/")
+        if parent.endswith("locks"):
+            return  # they bypass the trash, and clients renew them
+        since = self._selection.since
+        assert since is not None
+        try:
+            found = [item for item in self._inner.list(parent) if not last or item.name == last]
+        except ObjectNotFound:
+            return
+        for item in found:
+            if item.directory or item.mtime <= since:
+                continue
+            name = f"{parent}/{item.name}" if parent else item.name
+            if name in came_back:
+                continue  # a dry run finds there what would have been replaced
+            try:
+                if not self._dry_run:
+                    self._trash.discard(name)
+            except ObjectNotFound:
+                continue  # a client was faster
+            except BackendError as error:
+                self._failed(name, error)
+            else:
+                self.restored.removed += 1
+
+    def _failed(self, name: str, error: BackendError) -> None:
+        if error.retryable:
+            raise error
+        self.restored.failures += 1
+        if len(self.restored.failed) < _MOST_MESSAGES:
+            self.restored.failed.append(f"{name}: {error}")
+
+    def _restore_name(self, name: str, found: list[Entry]) -> bool:
+        """Bring back one name; return whether it came back.
 
         Args:
             found: what was deleted or replaced since the moment, oldest first.
@@ -109,26 +163,27 @@ class Restoring:
         present = self._inner.info(name)
         wanted = self._choose(found, present.mtime if present.exists else None)
         if wanted is None:
-            self.restored.present += 1
-            return
+            self.restored.present += present.exists
+            return False
         if not self._dry_run:
             try:
                 self._trash.restore(wanted, replace=present.exists)
             except ObjectExists:
                 self.restored.present += 1  # a client was faster
-                return
+                return False
             except ObjectNotFound:
                 if not self._inner.info(name).exists:
                     raise
                 self.restored.present += 1  # another restore was faster
-                return
+                return False
         self.restored.items += 1
         self.restored.bytes += wanted.size
         self.restored.replaced += present.exists
         self._on_restored(wanted)
+        return True
 
     def _choose(self, found: list[Entry], present: float | None) -> Entry | None:
-        """Return what the name is to hold, None for what it holds now.
+        """Return what is to come back, None for what is there, or for nothing.
 
         Args:
             present: when what it holds now was written; None where it holds nothing.
@@ -148,8 +203,7 @@ class Restoring:
         held = [(self._inner.info(entry.path).mtime, entry) for entry in found]
         then = [(written, entry) for written, entry in held if written <= since]
         if not then:
-            # It did not exist then: that it was deleted is undone all the same.
-            return found[-1] if present is None else None
+            return None  # it did not exist then
         written, entry = max(then, key=lambda pair: (pair[0], -pair[1].when))
         if present is not None and written <= present <= since:
             return None

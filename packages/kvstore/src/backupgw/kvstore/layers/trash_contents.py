@@ -244,6 +244,14 @@ class Trash:
 
     # -- removing
 
+    def discard(self, name: str) -> None:
+        """Delete an item that is there into the trash, whatever layers further out forbid.
+
+        Raises:
+            ObjectNotFound: there is none.
+        """
+        self._place.delete(check_path(name))
+
     def expire(self, *, most: int = AT_ONCE, trusted: bool = False) -> Removed:
         """Remove for good what has been kept long enough; call again while there is `more`.
 
