@@ -1,7 +1,8 @@
 """A gateway's process under quota, for tests that kill it: many threads, random bodies.
 
-    python -m tests.kvstore.quota_traffic FOLDER SEED THREADS OPERATIONS
+    python -m tests.kvstore.quota_traffic FOLDER SEED THREADS OPERATIONS [LOG]
 
+LOG: bytes of the ledger's log, which is full the sooner the shorter it is.
 Prints a line for each operation that came to an end, so that who reads them can kill it at any
 point; ends with an exit code other than 0 when a limit was passed.
 """
@@ -18,7 +19,7 @@ from tests.kvstore import quota_place
 from backupgw.kvstore.backends.errors import ObjectNotFound, QuotaExceeded
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.layers.quota_writer import UNRESERVED
-from backupgw.kvstore.ledger import Ledger, LedgerError
+from backupgw.kvstore.ledger import Ledger, LedgerError, sqlite_log
 
 NAMES = 400
 
@@ -126,4 +127,6 @@ def serve(folder: Path, seed: int, threads: int, operations: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(Path(sys.argv[1]), *map(int, sys.argv[2:])))
+    if len(sys.argv) > 5:
+        sqlite_log.SIZE = int(sys.argv[5])
+    sys.exit(serve(Path(sys.argv[1]), *map(int, sys.argv[2:5])))

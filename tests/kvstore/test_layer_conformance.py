@@ -29,17 +29,45 @@ ALWAYS = {
     "all that is simple on disk",
     *(f"{name} in memory" for name in layer_places.LAYERS if " " not in name),
 }
-"""What every run tries; a soak tries all. On disk the suite starts processes of its own too."""
+"""What every run tries whole; a soak tries all. On disk the suite starts processes, too."""
+STACKS = {
+    "mirror",
+    "trash over a cached mirror",
+    "quota over trash",
+    "trash over encryption",
+    "cache, alone in memory",
+}
+"""What every run tries but for LONG."""
+LONG = {
+    "atomicity.killed_writer_leaves_nothing",
+    "checkpoint.resumed_elsewhere",
+    "concurrency.one_process_creates",
+    "concurrency.one_thread_creates",
+    "concurrency.processes_see_no_torn_value",
+    "concurrency.threads_see_no_torn_value",
+    "lifecycle.destroy_removes_everything",
+    "listing.abandoned_lists_are_harmless",
+    "listing.entries_may_vanish",
+    "listing.list_streams",
+    "streaming.big_value_in_bounded_memory",
+    "streaming.copies_in_bounded_memory",
+    "streaming.deleted_value_leaves_no_memory",
+    "streaming.every_size_comes_back",
+}
+"""Checks with processes, thousands of items or 64 MiB: nine tenths of the suite's time."""
 
 
 def _rows() -> list[ParameterSet]:
-    return [
-        pytest.param(place, id=name, marks=() if name in ALWAYS else pytest.mark.soak)
-        for name, place in PLACES.items()
-    ]
+    rows = []
+    for name, place in PLACES.items():
+        for check in checks:
+            always = name in ALWAYS or (name in STACKS and str(check) not in LONG)
+            marks = () if always else pytest.mark.soak
+            rows.append(pytest.param(place, check, id=f"{name}-{check}", marks=marks))
+    return rows
 
 
-@pytest.fixture(scope="module", params=_rows())
+@pytest.fixture(scope="module")
 def subject(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Subject]:
@@ -52,7 +80,12 @@ def subject(
             assert quota_place.nothing_reserved(ledger)
 
 
-@pytest.mark.parametrize("check", checks, ids=str)
+def test_what_takes_long_exists() -> None:
+    assert {str(check) for check in checks} >= LONG
+    assert PLACES.keys() >= STACKS | ALWAYS
+
+
+@pytest.mark.parametrize(("subject", "check"), _rows(), indirect=["subject"])
 def test_conformance(check: Check, subject: Subject) -> None:
     result = check.run(subject)
     assert result.status is not Status.FAILED, result.note

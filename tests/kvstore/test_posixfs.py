@@ -399,6 +399,77 @@ def test_the_folder_of_a_place_is_durable_with_those_above_it(
     assert set(synced) == {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new/newer")}
 
 
+def test_a_value_is_synced_then_named_and_then_all_its_new_folders_are_synced(
+    place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power loss right after the store takes neither the value nor a folder on the way to it;
+    also where the value found its name taken and was stored by a second attempt."""
+    synced: dict[str, bool] = {}
+    fsync = os.fsync
+    item = root / "new/newer/item"
+
+    def record(fd: int) -> None:
+        synced[os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")] = item.exists()
+        fsync(fd)
+
+    descriptors = os.listdir("/proc/self/fd")
+    writer = place.open_writer("new/newer/item", if_absent=True)
+    writer.write(b"value")
+    place.store("new/newer/item", b"sooner")
+    monkeypatch.setattr(os, "fsync", record)
+    with pytest.raises(ObjectExists):
+        writer.commit()
+    item.unlink()
+    synced.clear()
+    writer.commit()
+    [file] = set(synced) - {str(root), str(root / "new"), str(root / "new/newer")}
+    assert synced == {
+        file: False,
+        str(root): True,
+        str(root / "new"): True,
+        str(root / "new/newer"): True,
+    }
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+def test_a_write_given_up_after_its_folders_were_made_holds_nothing(place: PosixFS) -> None:
+    descriptors = os.listdir("/proc/self/fd")
+    writer = place.open_writer("new/newer/item", if_absent=True)
+    writer.write(b"value")
+    place.store("new/newer/item", b"sooner")
+    with pytest.raises(ObjectExists):
+        writer.commit()
+    writer.abort()
+    assert os.listdir("/proc/self/fd") == descriptors
+    assert place.load("new/newer/item") == b"sooner"
+
+
+def test_a_value_that_the_system_hands_out_in_pieces_is_loaded_whole(
+    place: PosixFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux reads 2 GiB at most at a time."""
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, min(size, 3), at))
+    place.store("item", b"0123456789")
+    assert place.load("item") == b"0123456789"
+    assert place.load("item", offset=-8, size=7) == b"2345678"
+
+
+def test_a_file_cut_short_while_it_is_loaded_is_no_value(
+    place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.store("item", b"0123456789")
+    pread = os.pread
+
+    def cut(fd: int, size: int, at: int) -> bytes:
+        os.truncate(root / "item", 4)
+        return pread(fd, size, at)
+
+    monkeypatch.setattr(os, "pread", cut)
+    with pytest.raises(BackendError, match="cut short"):
+        place.load("item")
+
+
 def test_items_are_stored_where_there_is_no_proc(
     place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

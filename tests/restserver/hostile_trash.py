@@ -52,10 +52,10 @@ def reaching(root: Path, kept: Sequence[Path], most: int = 12) -> Iterator[Attac
         yield from _item(f"item {name[-90:]} in its repository", b"/ann/laptop/data/" + path)
     for number, (dots_name, dots) in enumerate(DOTS.items()):
         for slash_name, slash in SLASHES.items():
-            name = items[number % len(items)].encode()
+            target = items[number % len(items)].encode()
             climb = (dots + slash) * (1 + number % 3)
-            label = f".. {dots_name}, / {slash_name}"
-            yield from _item(label, b"/ann/laptop/data/" + climb + name)
+            climbing = f".. {dots_name}, / {slash_name}"
+            yield from _item(climbing, b"/ann/laptop/data/" + climb + target)
 
 
 def _repository(label: str, path: bytes) -> Iterator[Attack]:

@@ -71,7 +71,7 @@ def stored(folder: Path) -> int:
 
 def used(database: Postgres) -> tuple[object, ...]:
     return database.execute(
-        "SELECT used_bytes, reserved_bytes FROM ledger_scopes WHERE scope = 'server'"
+        "SELECT used_bytes, reserved_bytes FROM ledger_scopes WHERE scope = 'path/server'"
     )[0]
 
 

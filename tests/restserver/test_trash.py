@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -170,6 +172,31 @@ def test_a_repository_goes_back_to_any_moment_and_forth_again(
     assert restore(second, OTHER)["objects"] == 2
     assert (operator.folder / new).exists()
     assert restore(first, ONE)["objects"] == 1
+
+
+def test_a_repository_on_another_disk_comes_back_too(operator: Operator) -> None:
+    """What lies behind a followed link is copied to the trash, with another time."""
+    other = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    try:
+        assert other.stat().st_dev != operator.folder.stat().st_dev
+        (operator.folder / "ann").symlink_to(other)
+        operator.config.write_text(
+            operator.config.read_text().replace(
+                "[places.path]\n", f'[places.path]\nfollow = ["{other}"]\n'
+            )
+        )
+        with operator.server() as server:
+            client = Client(server)
+            name = save(client, "ann")
+            since = moment()
+            delete(client, name)
+        where = ("--repo", "ann", "--since", since)
+        status, _, said = operator.run("restore", *where, "--exact")
+        assert (status, "another file system" in said) == (1, True)
+        assert operator.json("restore", *where)["objects"] == 1
+        assert (operator.folder / name).exists()
+    finally:
+        shutil.rmtree(other)
 
 
 def test_without_a_moment_nothing_is_replaced(operator: Operator, client: Client) -> None:

@@ -11,14 +11,13 @@ import prometheus_client
 import pytest
 import sqlalchemy as sa
 
+from backupgw.runtime.events import JobFinished, JobGivenUp
 from backupgw.runtime.events.records import Event
 from backupgw.runtime.jobs import (
     Backoff,
     Job,
     JobContext,
     JobFailed,
-    JobFinished,
-    JobGivenUp,
     JobHandler,
     Jobs,
     JobStopped,

@@ -78,6 +78,7 @@ SYSTEM = {
     "mkfs.btrfs": "btrfs-progs",
     "redis-server": "redis-server",
     "initdb": "postgresql",
+    "sshd": "openssh-server",
 }
 """Programs that tests marked `root` need, and their Debian packages."""
 

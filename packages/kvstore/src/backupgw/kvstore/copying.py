@@ -18,9 +18,8 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
-from .backends.base import CHUNK, Backend, ItemInfo, Reader
+from .backends.base import CHUNK, ItemInfo, Reader
 from .backends.errors import (
     BackendError,
     ContentMismatch,
@@ -28,66 +27,19 @@ from .backends.errors import (
     QuotaExceeded,
     UnsupportedOperation,
 )
+from .copying_records import Compare, Copied, Outcome, Side, Totals
 from .layers.retry_schedule import Schedule, Trials
 from .names import InvalidName, check_folder, joined
 from .walking import walk
 
+__all__ = ["Compare", "Copied", "Copy", "Outcome", "Side", "Totals"]
+
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _HOPELESS = 20
 """Items in a row that a place failed for a moment, each tried several times: it is down."""
-
-
-class Compare(StrEnum):
-    """When an item at the target counts as copied."""
-
-    AUTO = "auto"
-    """Same size, and same hash where both places know one without reading; where they do not, the
-    target's must be younger than the source's."""
-    SIZE = "size"
-    """Same size."""
-    HASH = "hash"
-    """Same size and same SHA-256, read at both places where need be."""
-
-
-class Outcome(StrEnum):
-    """What became of an item."""
-
-    COPIED = "copied"
-    PRESENT = "present"
-    GONE = "gone"
-    """It vanished from the source after it was listed."""
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """One item, or one folder that failed. `size` in bytes, `message` why it failed."""
-
-    name: str
-    outcome: Outcome
-    size: int
-    message: str = ""
-
-
-@dataclass(slots=True)
-class Totals:
-    """Items by what became of them, and their bytes. `gave_up`: why the rest was not tried."""
-
-    copied: int = 0
-    copied_bytes: int = 0
-    present: int = 0
-    present_bytes: int = 0
-    gone: int = 0
-    failed: int = 0
-    gave_up: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One end of a copy: an open place and the name of an item or folder in it, "" for all."""
-
-    place: Backend
-    name: str = ""
+_PATIENCE = 60.0
+"""Seconds without a byte or an answer after which the first item that fails says the same: some
+places take long to say that they are not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +99,7 @@ class Copy:
         self._totals = Totals()
         self._moved = 0
         self._in_a_row = 0
+        self._alive = self._schedule.clock()
         self._defect: BaseException | None = None
 
     @property
@@ -257,6 +210,7 @@ class Copy:
                     return
         with self._lock:
             self._in_a_row = 0
+            self._alive = self._schedule.clock()
         if done is not None:
             self._tell(Copied(task.name, done, task.info.size))
 
@@ -269,9 +223,14 @@ class Copy:
         elif error.retryable:
             with self._lock:
                 self._in_a_row += 1
-                hopeless = self._in_a_row >= _HOPELESS
+                silence = self._schedule.clock() - self._alive
+                hopeless = self._in_a_row >= _HOPELESS or silence > _PATIENCE
+                row = self._in_a_row
             if hopeless:
-                self._give_up(f"{_HOPELESS} items in a row failed, the last: {_text(error)}")
+                self._give_up(
+                    f"nothing went for {silence:.0f} s, {row} items in a row failed, "
+                    f"the last: {_text(error)}"
+                )
 
     def _give_up(self, why: str) -> None:
         with self._lock:
@@ -382,6 +341,8 @@ class Copy:
     def _count(self, size: int) -> None:
         with self._lock:
             self._moved += size
+            if size > 0:
+                self._alive = self._schedule.clock()
 
     def _tell(self, item: Copied) -> None:
         with self._lock:

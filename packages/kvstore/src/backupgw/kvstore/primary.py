@@ -71,12 +71,12 @@ class Primary:
             volume: bytes that it moves, or how to tell them from the result.
         """
         if key is not None:
-            self._statistics.add({f"backend_{key}_calls": 1})
+            self._statistics.count(f"backend_{key}_calls", 1)
         start = time.perf_counter()
         result = work()
         moved = volume(result) if callable(volume) else volume
         if key is not None:
-            self._statistics.add({f"backend_{key}_volume": moved})
+            self._statistics.count(f"backend_{key}_volume", moved)
         if self._slow:
             rest = self.emulation.least(moved) - (time.perf_counter() - start)
             if rest > 0:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections import Counter
+from collections import defaultdict
 
 _CALLS = ("info", "load", "store", "delete", "move", "list", "gather")
 _VOLUMES = ("load", "store", "gather")
@@ -31,7 +32,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
+        self._counts: defaultdict[str, int] = defaultdict(int)
 
     def add(self, counts: dict[str, int]) -> None:
         """Add to several counters at once: no reader sees one without the other."""
@@ -39,12 +40,19 @@ class Statistics:
             for key, count in counts.items():
                 self._counts[key] += count
 
+    def count(self, key: str, amount: int) -> None:
+        """Add to one counter."""
+        with self._lock:
+            self._counts[key] += amount
+
     def finish(self, operation: str, nanoseconds: int, volume: int | None = None) -> None:
         """Count a call that ended well, with its time and, if it has one, its volume in bytes."""
-        counts = {f"{operation}_calls": 1, f"{operation}_time": nanoseconds}
-        if volume is not None:
-            counts[f"{operation}_volume"] = volume
-        self.add(counts)
+        calls, took, moved = _keys(operation)
+        with self._lock:
+            self._counts[calls] += 1
+            self._counts[took] += nanoseconds
+            if volume is not None:
+                self._counts[moved] += volume
 
     def as_dict(self) -> dict[str, float]:
         """Return borgstore's keys: `_calls`, `_time` in seconds, `_volume` in bytes, `_throughput`
@@ -66,3 +74,8 @@ class Statistics:
         result["cache_disabled"] = False
         result["cache_hit_ratio"] = result["cache_hits"] / asked if asked else 0
         return result
+
+
+@functools.cache
+def _keys(operation: str) -> tuple[str, str, str]:
+    return f"{operation}_calls", f"{operation}_time", f"{operation}_volume"

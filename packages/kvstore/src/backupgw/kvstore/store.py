@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from . import parts
+from .backends.adapted import Foreign, as_backend
 from .backends.base import CHUNK, Backend, ItemInfo
 from .backends.errors import BackendURLInvalid, NoBackendGiven
 
@@ -35,6 +34,7 @@ from .namespaces import Namespaces
 from .parts import Part
 from .primary import Emulation, Primary
 from .registry import redact_url
+from .slots import Slots
 from .statistics import Statistics
 from .store_listing import items_below
 from .store_places import Permissions
@@ -52,7 +52,8 @@ class Store:
 
     Args:
         url: the place; or
-        backend: a backend object, not yet open.
+        backend: a backend object, not yet open: a `Backend`, or one written for borgstore
+            (`backends.adapted`).
         config: `{namespace: {"levels": [ints]}}`. Items are looked for at all levels and new ones
             go to the last; the longest namespace that matches a name counts. Beside the levels
             may stand "cache" ("off", "writethrough" or "mirror"), with "size" (bytes) and
@@ -65,6 +66,7 @@ class Store:
     Raises:
         NoBackendGiven: neither url nor backend.
         BackendURLInvalid, BackendDoesNotExist: as `open_place`.
+        TypeError: the backend object is none.
         ValueError: the config is none, a cache is missing or given twice, permissions for another
             URL, or one of borgstore's variables (`primary`) is no number.
 
@@ -74,12 +76,12 @@ class Store:
     def __init__(
         self,
         url: str | None = None,
-        backend: Backend | None = None,
+        backend: Backend | Foreign | None = None,
         config: Mapping[str, Mapping[str, object]] | None = None,
         permissions: Permissions | None = None,
         *,
         cache_url: str | None = None,
-        cache_backend: Backend | None = None,
+        cache_backend: Backend | Foreign | None = None,
         max_concurrency: int = 32,
     ) -> None:
         if max_concurrency < 1:
@@ -93,9 +95,9 @@ class Store:
         if backend is None:
             raise NoBackendGiven("You need to give a backend instance or a backend url.")
         self.url = url
-        self.backend = backend
+        self.backend = backend = as_backend(backend)
         self._namespaces = Namespaces.from_config(config or {})
-        self._slots = threading.BoundedSemaphore(max_concurrency)
+        self._slots = Slots(max_concurrency)
         self._statistics = Statistics()
         self._cache = self._new_cache(config or {}, cache_url, cache_backend)
         self._primary = Primary(self._statistics, Emulation.from_environment(os.environ))
@@ -105,7 +107,7 @@ class Store:
         self,
         config: Mapping[str, Mapping[str, object]],
         url: str | None,
-        backend: Backend | None,
+        backend: Backend | Foreign | None,
     ) -> Cache | None:
         found = policies(
             {namespace: CachePolicy.from_config(each) for namespace, each in config.items()}
@@ -124,7 +126,7 @@ class Store:
                     "cache_url or cache_backend is required for cache modes other than C_OFF."
                 )
             return None
-        return Cache(backend, found, self._statistics)
+        return Cache(as_backend(backend), found, self._statistics)
 
     def __repr__(self) -> str:
         cache = "" if self._cache is None else f", cache_backend={_kind(self._cache.backend)!r}"
@@ -304,7 +306,7 @@ class Store:
         """
         if name:
             check_key(name)
-        self._statistics.add({"list_calls": 1})
+        self._statistics.count("list_calls", 1)
         count = 0
         try:
             for info in items_below(
@@ -447,26 +449,47 @@ class Store:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    @contextmanager
-    def _operation(self, what: str, name: str) -> Iterator[_Operation]:
-        """Run an operation in one of the slots; count it if it ends well, log it anyway."""
-        operation = _Operation()
-        with self._slots:
-            start = time.perf_counter_ns()
-            try:
-                yield operation
-            except Exception as error:
-                logger.debug("%s %r -> %s", what, name, type(error).__name__)
-                raise
-            took = time.perf_counter_ns() - start
-        self._statistics.finish(what, took, operation.volume)
-        logger.debug("%s %r -> %s B in %.1f ms", what, name, operation.volume or 0, took / 1e6)
+    def _operation(self, what: str, name: str) -> _Operation:
+        return _Operation(self._slots, self._statistics, what, name)
 
 
 class _Operation:
-    """What an operation moved, in bytes; None for those that move nothing."""
+    """Runs an operation in one of the slots; counts it if it ends well, logs it anyway.
 
-    volume: int | None = None
+    Attributes:
+        volume: what it moved, in bytes; None for those that move nothing.
+    """
+
+    __slots__ = ("_name", "_slots", "_start", "_statistics", "_what", "volume")
+
+    def __init__(self, slots: Slots, statistics: Statistics, what: str, name: str) -> None:
+        self._slots = slots
+        self._statistics = statistics
+        self._what = what
+        self._name = name
+        self._start = 0
+        self.volume: int | None = None
+
+    def __enter__(self) -> Self:
+        self._slots.__enter__()
+        self._start = time.perf_counter_ns()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        took = time.perf_counter_ns() - self._start
+        self._slots.__exit__()
+        if kind is None:
+            self._statistics.finish(self._what, took, self.volume)
+            logger.debug(
+                "%s %r -> %s B in %.1f ms", self._what, self._name, self.volume or 0, took / 1e6
+            )
+        elif issubclass(kind, Exception):
+            logger.debug("%s %r -> %s", self._what, self._name, kind.__name__)
 
 
 def _as_bytes_view(value: Value) -> memoryview:

@@ -33,12 +33,12 @@ def items_below(
     start = time.perf_counter_ns()
     with slots:
         entries = primary.call(lambda: backend.list(name))
-    statistics.add({"list_time": time.perf_counter_ns() - start})
+    statistics.count("list_time", time.perf_counter_ns() - start)
     while True:
         with slots:
             start = time.perf_counter_ns()
             info = next(entries, None)
-            statistics.add({"list_time": time.perf_counter_ns() - start})
+            statistics.count("list_time", time.perf_counter_ns() - start)
         if info is None:
             return
         if not _is_key(info.name):

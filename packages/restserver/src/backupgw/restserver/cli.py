@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from backupgw.runtime.command import Command, global_options
 
-from . import quota_command, repos_command, trash_commands, user_command
+from . import quota_command, repos_command, trash_commands, user_command, verify_command
 
 if TYPE_CHECKING:
     from backupgw.runtime.settings import Settings
@@ -44,6 +44,9 @@ def configure(parser: ArgumentParser) -> None:
         verbs.add_parser("trash", help="list and bring back what clients have deleted")
     )
     user_command.configure(verbs.add_parser("user", help="add, change, remove and list users"))
+    verify_command.configure(
+        verbs.add_parser("verify", parents=options, help="re-hash what is stored")
+    )
     serve = verbs.add_parser(
         "serve",
         parents=[global_options()],
@@ -109,6 +112,8 @@ def run(options: Namespace) -> int:
             return trash_commands.run(options)
         case "user":
             return user_command.run(options)
+        case "verify":
+            return verify_command.run(options)
         case _:
             return _serve(options)
 
@@ -118,7 +123,7 @@ def _serve(options: Namespace) -> int:
     from backupgw.runtime.settings import load
 
     wanted = overrides(options)
-    wanted |= _certificate(load(options.config, wanted))
+    wanted |= _certificate(load(options.config, wanted, serving={"rest"}))
     return serve(options, wanted, only="rest")
 
 

@@ -8,8 +8,10 @@ import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from backupgw.kvstore.backends.base import Backend
+from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.base import Layer
 from backupgw.kvstore.layers.trash import TrashLayer
 from backupgw.runtime.command import CommandError
@@ -17,6 +19,7 @@ from backupgw.runtime.settings import Settings
 
 from . import quota
 from .identification import place_folder
+from .paths import TYPES
 from .settings import RestSettings
 
 
@@ -58,6 +61,28 @@ def trash_layer(place: Backend) -> TrashLayer | None:
     return None
 
 
+def disk_of(place: Backend) -> PosixFS | None:
+    """Return the folder that a place lies in, beneath its layers."""
+    while isinstance(place, Layer):
+        place = place.inner
+    return place if isinstance(place, PosixFS) else None
+
+
+def lies_elsewhere(place: Backend, repo: str) -> bool:
+    """Whether parts of a repository are links to another file system: nothing is moved from there
+    to the trash or back, but copied, and so its times say when."""
+    disk = disk_of(place)
+    if disk is None:
+        return False
+    root = Path(disk.path)
+    here = root.stat().st_dev
+    for part in ("", *TYPES):
+        with contextlib.suppress(FileNotFoundError):
+            if (root / repo / part).stat().st_dev != here:
+                return True
+    return False
+
+
 @contextmanager
 def opened(settings: Settings) -> Iterator[Backend]:
     """Open the place as the server has it: what changes there is accounted where there are limits.
@@ -75,6 +100,24 @@ def opened(settings: Settings) -> Iterator[Backend]:
     limited.ledger.open()
     with contextlib.closing(limited.ledger), limited:
         yield limited
+
+
+@contextmanager
+def uncached(settings: Settings, place: Backend) -> Iterator[Backend]:
+    """Open the place without its cache, for who wants to know what is really there.
+
+    Args:
+        place: open, as the server has it; given again where there is no cache.
+    """
+    name = settings.section("rest", RestSettings).place
+    found = settings.places[name]
+    layers = [layer for layer in found.layers if layer.layer != "cache"]
+    if len(layers) == len(found.layers):
+        yield place
+        return
+    places = {**settings.places, name: found.model_copy(update={"layers": layers})}
+    with dataclasses.replace(settings, places=places).open_place(name) as source:
+        yield source
 
 
 def refuse_foreign_user(settings: Settings) -> None:

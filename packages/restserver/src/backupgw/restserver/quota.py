@@ -6,8 +6,10 @@ as they arrive, in all its accounts or in none. Locks always pass: without them 
 pruned.
 
 Where gateways share a database (`[state] database` on PostgreSQL), they share the ledger in it, and
-so the limits are exact among all of them, unless the settings name a file. Gateways that share one
-serve the same repositories.
+so the limits are exact among all of them, unless the settings name a file. Such a ledger may serve
+several places, so place and accounts bear the place's name there: gateways that share one call the
+same place by the same name. The ledger beside the repositories serves these alone, whatever the
+settings or `--path` call them, and so its accounts bear none.
 
 The ledger knows what is stored over restarts and kills, so the place is counted only when it
 cannot: at first, after a power loss, after a time without limits, and when users and repositories
@@ -19,13 +21,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from backupgw.kvstore.backends.base import Backend, Writer
 from backupgw.kvstore.layers.quota import QuotaLayer
-from backupgw.kvstore.ledger import Alarm, Ledger, Report, SQLiteLedger
+from backupgw.kvstore.ledger import Alarm, Ledger, Report, SQLiteLedger, Usage
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.settings_state import StateSettings
 
@@ -41,6 +44,48 @@ _FILE = "ledger.sqlite3"
 _TOGETHER, _DIVIDED = "rest", "rest, divided"
 """What the ledger, which other services may use as well, calls the place: another name with other
 accounts, since what was counted for the one says nothing about the other."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What the ledger calls a place and its accounts.
+
+    Attributes:
+        place: the place's name in the settings, "" for the one that has a ledger of its own.
+    """
+
+    place: str = ""
+
+    def together(self) -> str:
+        """Return the place's name where there is one account for all."""
+        return f"{_TOGETHER}: {self.place}" if self.place else _TOGETHER
+
+    def divided(self) -> str:
+        """Return the place's name where users and repositories have accounts."""
+        return f"{_DIVIDED}: {self.place}" if self.place else _DIVIDED
+
+    @property
+    def former(self) -> tuple[str, ...]:
+        """What ledgers of several places called every place before they told them apart."""
+        return (_TOGETHER, _DIVIDED) if self.place else ()
+
+    def scope(self, account: str) -> str:
+        """Return the ledger's name of an account; places have no `/` in their names."""
+        return f"{self.place}/{account}" if self.place else account
+
+    def account(self, scope: str) -> str | None:
+        """Return the account of this place that a scope is, None for another place's."""
+        if not self.place:
+            return scope
+        place, slash, account = scope.partition("/")
+        return account if slash and place == self.place else None
+
+
+def naming(settings: Settings) -> Naming:
+    """Return how the settings' ledger names the place."""
+    rest = settings.section("rest", RestSettings)
+    own = rest.ledger is None and not is_shared(settings)
+    return Naming() if own else Naming(rest.place)
 
 
 def ledger_path(place: Path | None, named: Path | None) -> Path:
@@ -111,17 +156,25 @@ class RepositoryQuota(QuotaLayer):
         inner: the place.
         ledger: opened and closed by whoever made it.
         limits: what the accounts may hold; `limit` changes it.
+        names: what the ledger calls place and accounts.
     """
 
-    def __init__(self, inner: Backend, ledger: Ledger, limits: Limits) -> None:
+    def __init__(
+        self, inner: Backend, ledger: Ledger, limits: Limits, names: Naming = Naming()
+    ) -> None:
+        accounts = all_accounts if limits.divided else server_alone
+        scopes: Callable[[str], Sequence[str]] = accounts
+        if names.place:
+            scopes = lambda name: [names.scope(account) for account in accounts(name)]  # noqa: E731
         super().__init__(
             inner,
             ledger,
-            scopes=all_accounts if limits.divided else server_alone,
-            place=_DIVIDED if limits.divided else _TOGETHER,
+            scopes=scopes,
+            place=names.divided() if limits.divided else names.together(),
             exempt=is_lock,
-            total=SERVER,
+            total=names.scope(SERVER),
         )
+        self._names = names
         self._limits = limits
         self._divided = limits.divided
         self._known: set[str] = set()
@@ -151,12 +204,20 @@ class RepositoryQuota(QuotaLayer):
         """Set the limits of accounts that this process writes to for the first time."""
         # In this order: what was learnt from limits that are replaced meanwhile is not kept.
         known, limits = self._known, self._limits
-        for account in self.scopes_of(name):
-            if account not in known:
+        for scope in self.scopes_of(name):
+            account = self._names.account(scope)
+            if account is not None and scope not in known:
                 limit = limits.of(account)
-                if self.ledger.usage(account).limit != limit:
-                    self.ledger.set_limit(account, limit)
-                known.add(account)
+                if self.ledger.usage(scope).limit != limit:
+                    self.ledger.set_limit(scope, limit)
+                known.add(scope)
+
+    def usages(self) -> Iterator[tuple[str, Usage]]:
+        """Yield the accounts of this place, each with its name there."""
+        for usage in self.ledger.usages():
+            account = self._names.account(usage.scope)
+            if account is not None:
+                yield account, usage
 
     def limit(self, limits: Limits) -> None:
         """Use other limits from now on; what is stored beyond them stays.
@@ -169,8 +230,8 @@ class RepositoryQuota(QuotaLayer):
             raise ValueError("the first limit of users or repositories needs a restart")
         self._limits = limits
         self._known = set()
-        for usage in self.ledger.usages():
-            wanted = limits.of(usage.scope)
+        for account, usage in self.usages():
+            wanted = limits.of(account)
             if usage.limit != wanted:
                 self.ledger.set_limit(usage.scope, wanted)
 
@@ -185,9 +246,11 @@ class RepositoryQuota(QuotaLayer):
         """
         self.ledger.open()
         with closing(self.ledger):
-            self.ledger.forget(_TOGETHER if self._divided else _DIVIDED)
+            for name in (self._names.together(), self._names.divided(), *self._names.former):
+                if name != self.place:
+                    self.ledger.forget(name)
             self.limit(self._limits)
-            self.ledger.set_limit(SERVER, self._limits.server)
+            self.ledger.set_limit(self._names.scope(SERVER), self._limits.server)
             with self:
                 report = self.reconcile() if count else self.recover()
             self.limit(self._limits)  # accounts that the count has found
@@ -208,7 +271,7 @@ def limited(
     limits = settings.section("rest", RestSettings).limits()
     if not limits:
         return None
-    return RepositoryQuota(backend, make_ledger(settings, on_alarm), limits)
+    return RepositoryQuota(backend, make_ledger(settings, on_alarm), limits, naming(settings))
 
 
 def forget(settings: Settings) -> None:
@@ -222,7 +285,8 @@ def forget(settings: Settings) -> None:
         ledger = make_ledger(settings, None)
         ledger.open()
         with closing(ledger):
-            for place in (_TOGETHER, _DIVIDED):
+            names = naming(settings)
+            for place in (names.together(), names.divided(), *names.former):
                 if not ledger.needs_reconcile(place):
                     _log.info("without limits nobody counts; the next ones will begin with a count")
                     ledger.forget(place)

@@ -47,14 +47,16 @@ def run(options: Namespace) -> int:
         if options.count:
             with limited:
                 corrections = limited.reconcile().corrections
-        usages = [usage for usage in ledger.usages() if usage.used or usage.reserved]
+        usages = [
+            (account, usage) for account, usage in limited.usages() if usage.used or usage.reserved
+        ]
     for wrong in corrections:
         print(  # noqa: T201
             f"{wrong.scope}: corrected from {wrong.recorded.bytes} bytes in "
             f"{wrong.recorded.objects} objects to {wrong.found.bytes} in {wrong.found.objects}",
             file=sys.stderr,
         )
-    documents = [_document(usage) for usage in usages]
+    documents = [_document(account, usage) for account, usage in usages]
     if options.json:
         print(json.dumps(documents, indent=2, ensure_ascii=False))  # noqa: T201
         return Exit.DONE
@@ -66,9 +68,9 @@ def run(options: Namespace) -> int:
     return Exit.DONE
 
 
-def _document(usage: Any) -> dict[str, Any]:
+def _document(account: str, usage: Any) -> dict[str, Any]:
     return {
-        "account": usage.scope,
+        "account": account,
         "bytes": usage.used.bytes,
         "objects": usage.used.objects,
         "reserved_bytes": usage.reserved.bytes,

@@ -15,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from backupgw.kvstore.layers.options import OptionInvalid
+from backupgw.kvstore.layers.throttle_rate import timetable
 from backupgw.kvstore.ledger import Limit
 from backupgw.runtime.http.options import HttpOptions
 
@@ -115,6 +117,74 @@ class QuotaSettings(BaseModel):
     count_at_start: bool | None = None
 
 
+def _schedule(cron: str, zone: str) -> None:
+    # Imported late: the jobs' database takes time, and few settings have a schedule.
+    from backupgw.runtime.jobs import BadSchedule
+    from backupgw.runtime.jobs.schedules import following
+
+    try:
+        if following(cron, zone, 0.0) is None:
+            raise ValueError(f"{cron!r} never comes")
+    except BadSchedule as error:
+        raise ValueError(str(error)) from None
+
+
+class TrashSettings(BaseModel):
+    """How the trash of the place is kept small, where it has one.
+
+    Attributes:
+        expire: when what was kept long enough is removed: cron's five fields; "" for never.
+        zone: the time zone they are in, such as "Europe/Berlin".
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expire: str = "30 2 * * *"
+    zone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _comes(self) -> Self:
+        if self.expire and self.model_fields_set:
+            _schedule(self.expire, self.zone)
+        return self
+
+
+class VerifySettings(BaseModel):
+    """Verification of what is stored, by the calendar.
+
+    Attributes:
+        schedule: when it begins: cron's five fields, such as "0 3 * * 0"; default never.
+        zone: the time zone they are in, such as "Europe/Berlin".
+        limit: how fast it reads: "50 MB/s", or a timetable as the layer throttle has it.
+        quarantine: set aside what is damaged; it is never deleted.
+        threads: files read at a time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schedule: str | None = None
+    zone: str = "UTC"
+    limit: str | None = None
+    quarantine: bool = True
+    threads: int = Field(default=2, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _comes(self) -> Self:
+        if self.schedule is not None:
+            _schedule(self.schedule, self.zone)
+        return self
+
+    @field_validator("limit")
+    @classmethod
+    def _rate(cls, limit: str | None) -> str | None:
+        if limit is not None:
+            try:
+                timetable("limit", limit)
+            except OptionInvalid as error:
+                raise ValueError(error.message) from None
+        return limit
+
+
 class RestSettings(HttpOptions):
     """Settings of restic's REST server.
 
@@ -133,6 +203,8 @@ class RestSettings(HttpOptions):
         quota: limits, by server, user and repository; see docs/restserver.md.
         ledger: file of the accounts that limits need, on a local disk; default
             `.backupgw-ledger/ledger.sqlite3` in the place's folder.
+        trash: how the place's trash is kept small.
+        verify: verification by the calendar.
         threads: blocking storage calls at a time in each worker.
         cpu_profile: file that receives a profile of the event loop's thread at the end.
     """
@@ -149,6 +221,8 @@ class RestSettings(HttpOptions):
     max_size: int = Field(0, ge=0)
     quota: QuotaSettings = QuotaSettings()
     ledger: Path | None = None
+    trash: TrashSettings = TrashSettings()
+    verify: VerifySettings = VerifySettings()
     threads: int = Field(24, ge=2, le=512)
     cpu_profile: Path | None = None
 

@@ -9,13 +9,12 @@ import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError
-from backupgw.kvstore.backends.posixfs import PosixFS
-from backupgw.kvstore.layers.base import Layer
 from backupgw.kvstore.ledger import Alarm, Ledger
 from backupgw.runtime import authorisation
 from backupgw.runtime.auth import BasicAuthenticator, Htpasswd
@@ -25,14 +24,17 @@ from backupgw.runtime.http.reload import on_reload
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.threads import Threads
 
-from . import quota
+from . import operator_jobs, quota
 from .access import Access
 from .announcements import Announcer
 from .app import RestApp
 from .identification import Identification, Tokens, identification, place_folder
-from .place import place_of
+from .place import disk_of, place_of
 from .reload import Change, Reloader, take_rules
 from .settings import RestSettings
+
+if TYPE_CHECKING:
+    from .operator_metrics import OperatorMetrics
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +55,14 @@ def prepare(settings: Settings) -> str:
         backend.create()
         backend.open()
     try:
-        links = [] if (disk := _disk(backend)) is None else list(disk.unlisted_links())
+        links = [] if (disk := disk_of(backend)) is None else list(disk.unlisted_links())
     finally:
         backend.close()
     _prepare_quota(settings, backend)
+    if operator_jobs.is_needed(settings):
+        from backupgw.runtime.database.state import require_state
+
+        require_state(settings)
     for name, target in links:
         log.warning(
             "%s is a symbolic link to %s and is not followed; to serve it, add the target to "
@@ -142,14 +148,16 @@ def build(settings: Settings) -> Running:
         ledger.open()
     backend.open()
     threads = Threads(rest.threads, "rest")
-    counters = None
+    counters = operator_metrics = None
     if rest.metrics:
         # Imported late: prometheus_client must see the environment of a worker first.
         from prometheus_client import REGISTRY
 
         from .counters import BlobCounters
+        from .operator_metrics import OperatorMetrics
 
         counters = BlobCounters(REGISTRY)
+        operator_metrics = OperatorMetrics(settings, REGISTRY)
     app = RestApp(
         backend,
         access,
@@ -160,8 +168,11 @@ def build(settings: Settings) -> Running:
         removable=rest.removable_repos,
     )
     on_reload(Reloader(settings, changes).trigger)
-    held = Held(backend, ledger, threads, authenticator, tokens, events)
-    return Running(app, held, rest.cpu_profile)
+    jobs = None
+    if operator_jobs.is_needed(settings):
+        jobs = operator_jobs.OperatorJobs(settings, backend, events)
+    held = Held(backend, ledger, threads, authenticator, tokens, jobs, events)
+    return Running(app, held, rest.cpu_profile, operator_metrics)
 
 
 @dataclass(frozen=True)
@@ -173,10 +184,13 @@ class Held:
     threads: Threads
     authenticator: BasicAuthenticator | None
     tokens: Tokens | None
+    jobs: operator_jobs.OperatorJobs | None
     events: Events
 
     async def close(self) -> None:
         """Wait for running calls, then close everything."""
+        if self.jobs is not None:
+            await asyncio.to_thread(self.jobs.close)
         self.threads.close()
         self.backend.close()
         if self.ledger is not None:
@@ -195,8 +209,15 @@ class Running:
     begins_without_task = True
     """See `backupgw.runtime.http.first_step`: the application waits for threads alone."""
 
-    def __init__(self, app: RestApp, held: Held, profile: Path | None) -> None:
+    def __init__(
+        self,
+        app: RestApp,
+        held: Held,
+        profile: Path | None,
+        operator_metrics: OperatorMetrics | None,
+    ) -> None:
         self._app = app
+        self._operator_metrics = operator_metrics
         self._held = held
         self._profile = profile
         self.ready = app.ready
@@ -207,6 +228,11 @@ class Running:
         if scope["type"] == "lifespan":
             return self._live(receive, send)
         return self._app(scope, receive, send)
+
+    async def before_metrics(self) -> None:
+        """Bring up to date what other processes have found out."""
+        if self._operator_metrics is not None:
+            await self._held.threads.run(self._operator_metrics.refresh)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         profiler = cProfile.Profile() if self._profile is not None else None
@@ -220,13 +246,6 @@ class Running:
             profiler.dump_stats(self._profile)
         await self._held.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _disk(backend: Backend) -> PosixFS | None:
-    """Return the folder that a place lies in, beneath its layers."""
-    while isinstance(backend, Layer):
-        backend = backend.inner
-    return backend if isinstance(backend, PosixFS) else None
 
 
 def _instructions(settings: Settings, who: Identification) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from backupgw.kvstore.backends.base import Backend
     from backupgw.kvstore.layers.trash import TrashLayer
     from backupgw.kvstore.layers.trash_contents import Entry
+    from backupgw.runtime.settings import Settings
 
     from .trash_selection import Selection
 
@@ -110,7 +111,7 @@ def run(options: Namespace) -> int:
             case "restore":
                 return _restore(options, place, layer, selection)
             case _:
-                return _empty(options, place, selection)
+                return _empty(options, settings, place, selection)
 
 
 def _selection(options: Namespace) -> Selection:
@@ -265,7 +266,7 @@ def _restore(options: Namespace, place: Backend, layer: TrashLayer, selection: S
 # -- empty
 
 
-def _empty(options: Namespace, place: Backend, selection: Selection) -> int:
+def _empty(options: Namespace, settings: Settings, place: Backend, selection: Selection) -> int:
     from backupgw.kvstore.layers.trash_clock import ClockDoubted
 
     from .trash_emptying import expire, remove_selected
@@ -277,6 +278,12 @@ def _empty(options: Namespace, place: Backend, selection: Selection) -> int:
             removed = expire(place, trusted=options.clock_is_right, dry_run=options.dry_run)
     except ClockDoubted as error:
         raise CommandError(f"{error}: if it is, use --clock-is-right") from error
+    if not options.dry_run:
+        from backupgw.kvstore.layers.trash_contents import Trash
+
+        from .operator_jobs import note_trash
+
+        note_trash(settings, Trash(place).contents())
     if options.json:
         document = {"dry_run": options.dry_run, "objects": removed.items, "bytes": removed.bytes}
         print(json.dumps(document, indent=2))  # noqa: T201

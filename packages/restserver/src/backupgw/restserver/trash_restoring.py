@@ -24,10 +24,14 @@ from backupgw.kvstore.layers.trash import TrashLayer, on_behalf_of
 from backupgw.kvstore.layers.trash_contents import Entry, Trash
 from backupgw.kvstore.layers.trash_names import How
 
+from .place import lies_elsewhere
 from .repositories import OPERATOR
 from .trash_selection import Selection, folders_of
 
 _MOST_MESSAGES = 100
+_TICK = 0.05
+"""Seconds that a file's time may lag behind the clock. One that is not older than its deletion was
+not moved to the trash but copied, from a file system that a followed link leads to."""
 
 
 @dataclass(slots=True)
@@ -94,11 +98,17 @@ class Restoring:
         """Bring it all back.
 
         Raises:
+            UnsupportedOperation: exact, and a repository lies on another file system.
             BackendError: the place failed for the moment; what came back stays, and it can be
                 done again.
         """
         with on_behalf_of(OPERATOR):
             for repo in self._selection.repositories(self._trash):
+                if self._exact and lies_elsewhere(self._inner, repo):
+                    raise UnsupportedOperation(
+                        f"{repo or '/'} lies on another file system than the trash, so nobody "
+                        "knows when what came back was written; leave out --exact"
+                    )
                 for folder in folders_of(repo):
                     came_back = self._restore_folder(folder)
                     if self._exact:
@@ -197,10 +207,15 @@ class Restoring:
         found = [e for e in found if not (e.how is How.REPLACED and e.who == OPERATOR)]
         return found[0] if found else None
 
+    def _written(self, entry: Entry) -> float:
+        """Return when an item of the trash was written; 0 where only its copy's time is known."""
+        written = self._inner.info(entry.path).mtime
+        return 0.0 if written > entry.when - _TICK else written
+
     def _choose_by_age(
         self, found: list[Entry], present: float | None, since: float
     ) -> Entry | None:
-        held = [(self._inner.info(entry.path).mtime, entry) for entry in found]
+        held = [(self._written(entry), entry) for entry in found]
         then = [(written, entry) for written, entry in held if written <= since]
         if not then:
             return None  # it did not exist then

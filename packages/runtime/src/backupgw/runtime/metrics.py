@@ -42,11 +42,22 @@ class Counter:
 
 
 class Gauge:
-    """A gauge with labels; with several workers it shows the sum over those that live."""
+    """A gauge with labels.
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
+    With several workers it shows the sum over those that live, with `largest` the largest value
+    that any of them has.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str] = (),
+        *,
+        largest: bool = False,
+    ) -> None:
         self._family = prometheus_client.Gauge(
-            name, documentation, labels, multiprocess_mode="livesum"
+            name, documentation, labels, multiprocess_mode="livemax" if largest else "livesum"
         )
         self._children: dict[tuple[str, ...], prometheus_client.Gauge] = {}
 
@@ -66,9 +77,11 @@ def counter(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Coun
 
 
 @cache
-def gauge(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
+def gauge(
+    name: str, documentation: str, labels: tuple[str, ...] = (), *, largest: bool = False
+) -> Gauge:
     """Return the gauge of that name, made at the first call."""
-    return Gauge(name, documentation, labels)
+    return Gauge(name, documentation, labels, largest=largest)
 
 
 class RequestMetrics:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -131,11 +131,16 @@ class Settings:
         from . import state_folder
         from .place_metrics import count_operation
 
-        return {
+        context: dict[str, object] = {
             "name": name,
             "state_folder": str(state_folder.find(self) / "places" / name),
             "on_operation": count_operation,
         }
+        if mirrored := settings_layers.mirrored_places(name, self.places[name].layers):
+            from .mirror_watch import MirrorWatch
+
+            context["on_change"] = MirrorWatch(name, mirrored)
+        return context
 
 
 def load(
@@ -144,6 +149,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     *,
     services: Mapping[str, Service] | None = None,
+    serving: Collection[str] | None = None,
 ) -> Settings:
     """Read and check the settings.
 
@@ -153,6 +159,8 @@ def load(
             which knows the flag's name. None as a value means that the flag was not given.
         environ: default `os.environ`.
         services: default all that are installed.
+        serving: those whose place must be there; default the enabled ones. None of them for
+            commands that serve nothing.
 
     Raises:
         SettingsError: with every mistake that there is, not only the first.
@@ -163,18 +171,23 @@ def load(
     sources = Sources(read(path) if path else None)
     sources.add_environment(environ)
     sources.add_overrides(overrides or {})
-    return _Check(sources, services, environ).settings(path)
+    return _Check(sources, services, environ, serving).settings(path)
 
 
 class _Check:
     """One pass over all sections that gathers what is wrong."""
 
     def __init__(
-        self, sources: Sources, services: Mapping[str, Service], environ: Mapping[str, str]
+        self,
+        sources: Sources,
+        services: Mapping[str, Service],
+        environ: Mapping[str, str],
+        serving: Collection[str] | None,
     ) -> None:
         self._sources = sources
         self._services = services
         self._environ = environ
+        self._serving = serving
         self._issues: list[Issue] = []
         self._warnings: list[str] = []
 
@@ -196,7 +209,8 @@ class _Check:
             section = self._section((name,), service.settings, table)
             if section is not None:
                 sections[name] = section
-                self._check_place(name, section, places, used=name in enabled)
+                used = enabled if self._serving is None else self._serving
+                self._check_place(name, section, places, used=name in used)
         if self._issues:
             issues = sorted(dict.fromkeys(self._issues), key=lambda issue: issue.origin.line)
             raise SettingsError(*issues)

@@ -182,6 +182,17 @@ def named_places(layer: LayerSettings) -> Sequence[object]:
     return named if isinstance(named, list | tuple) else ()
 
 
+def mirrored_places(name: str, layers: Sequence[LayerSettings]) -> list[str]:
+    """Return the names of a mirror's places in their order, the place `name` itself first.
+
+    Empty where none of the layers is a mirror.
+    """
+    for layer in layers:
+        if layer.layer == "mirror":
+            return [name, *map(str, named_places(layer))]
+    return []
+
+
 def _reached(start: str, places: Mapping[str, PlaceSettings | None]) -> set[str]:
     """Return the places that `start` uses, directly or not."""
     found: set[str] = set()

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..names import check_folder, check_path, is_reserved
 from . import posixfs_naming as naming
+from . import posixfs_reader as reading
 from . import posixfs_writer as writing
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from .beneath import Beneath
@@ -296,6 +297,14 @@ class PosixFS(Backend):
             return None if fd is None else PosixReader(fd, name, offset, size)
         except OSError as error:
             raise translate(error, name) from error
+
+    def load(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
+        check_path(name)
+        try:
+            fd = self._root.open(name, _READ)
+        except OSError as error:
+            raise translate(error, name) from error
+        return reading.load(fd, name, offset, size)
 
     def open_writer(
         self,

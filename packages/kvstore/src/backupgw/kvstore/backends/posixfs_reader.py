@@ -74,6 +74,44 @@ class PosixReader(Reader):
             os.close(fd)
 
 
+def load(fd: int, name: str, offset: int, size: int | None) -> bytes:
+    """Return what a `PosixReader` would read, in one piece; closes `fd`.
+
+    Raises:
+        ObjectNotFound: it is no regular file.
+        BackendError: it could not be read to its end.
+    """
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectNotFound(f"{name} is not an item")
+        total = status.st_size
+        position = max(total + offset, 0) if offset < 0 else offset
+        want = max(total - position, 0)
+        if size is not None:
+            want = max(min(size, want), 0)
+        data = os.pread(fd, want, position) if want else b""
+        if len(data) < want:  # a signal, or Linux's 2 GiB at a time
+            data += _rest(fd, name, position + len(data), want - len(data))
+        return data
+    except OSError as error:
+        raise translate(error, name) from error
+    finally:
+        os.close(fd)
+
+
+def _rest(fd: int, name: str, position: int, want: int) -> bytes:
+    parts = []
+    while want:
+        part = os.pread(fd, want, position)
+        if not part:
+            raise BackendError(f"{name} was cut short while it was read")
+        parts.append(part)
+        position += len(part)
+        want -= len(part)
+    return b"".join(parts)
+
+
 def item_info(name: str, status: os.stat_result) -> ItemInfo | None:
     """Make the record of a file or folder; None for what is neither."""
     if stat.S_ISREG(status.st_mode):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -77,6 +78,8 @@ class PosixWriter(Writer):
         self._folder = folder
         self._fd = fd
         self._hidden = hidden
+        self._grown: list[int] = []
+        """Folders that got a new one which they were not synced for yet, outermost first."""
         self._plan = plan
         self._missing = missing
         self._modes = modes
@@ -98,7 +101,7 @@ class PosixWriter(Writer):
         """Begin a value. Raises OSError, with `folder` still open."""
         hidden = None
         try:
-            if not os.path.isdir(_OPEN_FILES):
+            if not _can_name(_OPEN_FILES):
                 raise OSError(errno.EOPNOTSUPP, "an unnamed file could not get its name")
             fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, modes.file, dir_fd=folder)
         except OSError as error:
@@ -207,8 +210,7 @@ class PosixWriter(Writer):
                 self._name_new(segment)
             else:
                 self._name_over(segment)
-            if self._sync:
-                os.fsync(self._folder)
+            self._sync_folders()
         except FileExistsError as error:
             raise ObjectExists(f"{plan.name} exists") from error
         except IsADirectoryError as error:
@@ -283,7 +285,8 @@ class PosixWriter(Writer):
         """Make the folders that were missing; the last of them becomes the writer's folder."""
         while self._missing:
             segment, *rest = self._missing
-            make_folder(self._folder, segment, self._modes, sync=self._sync)
+            # One sync of a file system often serves all folders, so they wait for the value's.
+            make_folder(self._folder, segment, self._modes, sync=False)
             below = os.open(segment, _FOLDER, dir_fd=self._folder)
             if self._hidden is not None:
                 try:
@@ -291,8 +294,15 @@ class PosixWriter(Writer):
                 except OSError:
                     os.close(below)
                     raise
-            os.close(self._folder)
+            self._grown.append(self._folder)
             self._folder, self._missing = below, rest
+
+    def _sync_folders(self) -> None:
+        """Make the value's name durable, and the new folders on the way to it."""
+        if self._sync:
+            os.fsync(self._folder)
+            for folder in reversed(self._grown):
+                os.fsync(folder)
 
     def _name_new(self, segment: str) -> None:
         """Give the file its name unless that is taken; of several writers one wins."""
@@ -318,6 +328,12 @@ class PosixWriter(Writer):
     def _name_over(self, segment: str) -> None:
         """Give the file its name, atomically replacing what has it."""
         if self._hidden is None:
+            try:
+                _link_unnamed(self._fd, self._folder, segment)
+            except FileExistsError:
+                pass  # it takes a second name, and the old value's place by that
+            else:
+                return
             hidden = TEMPORARY + secrets.token_hex(8)
             _link_unnamed(self._fd, self._folder, hidden)
             self._hidden = hidden
@@ -331,6 +347,7 @@ class PosixWriter(Writer):
             fd, self._fd = self._fd, -1
             _discard(folder, fd, hidden)
             os.close(folder)
+            self._close_grown()
 
     def checkpoint(self) -> str:
         self._require_open()
@@ -345,7 +362,7 @@ class PosixWriter(Writer):
                 self._hidden = part
             if self._sync:
                 os.fsync(self._fd)
-                os.fsync(self._folder)
+            self._sync_folders()
             os.utime(self._fd)
         except OSError as error:
             raise translate(error, self._plan.name) from error
@@ -359,6 +376,17 @@ class PosixWriter(Writer):
         folder, self._folder = self._folder, -1
         os.close(fd)
         os.close(folder)
+        self._close_grown()
+
+    def _close_grown(self) -> None:
+        while self._grown:
+            os.close(self._grown.pop())
+
+
+@functools.cache
+def _can_name(open_files: str) -> bool:
+    """Whether a file that has no name can be given one."""
+    return os.path.isdir(open_files)
 
 
 def _link_unnamed(fd: int, folder: int, name: str) -> None:

@@ -21,7 +21,7 @@ from http import HTTPStatus as Http
 from typing import IO
 from urllib.parse import quote, urlencode
 
-from ..names import InvalidName, check_folder, check_path
+from ..names import InvalidName, KernelPath, check_folder, check_path, is_reserved
 from . import rest_listing, rest_urls
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from .errors import (
@@ -37,6 +37,7 @@ from .errors import (
     PermissionDenied,
     QuotaExceeded,
     ReadRangeError,
+    UnsupportedOperation,
 )
 from .rest_connections import (
     DRAIN,
@@ -61,6 +62,7 @@ LONG = 3600.0
 
 _KEPT_OVER_TCP = 32
 _KEPT_COMMANDS = 4
+_YES = frozenset({int(Http.OK), int(Http.PARTIAL_CONTENT)})
 _PLAIN = "/!$&'()*+,;=:@-._~"
 
 
@@ -401,7 +403,7 @@ class REST(Backend):
     def store(self, name: str, value: bytes | bytearray | memoryview) -> None:
         view = memoryview(value).cast("B")
         digest = hashlib.sha256(view).hexdigest()
-        self._post(name, bytes(view) if view.nbytes <= DRAIN else view, view.nbytes, digest)
+        self._post(name, view, view.nbytes, digest)
 
     def _send(self, name: str, body: IO[bytes], size: int, digest: str, *, if_absent: bool) -> None:
         if if_absent and not self._ours and self.info(name).exists:
@@ -417,6 +419,9 @@ class REST(Backend):
         path = self._path(name)
         for left in reversed(range(self._tries + 1)):
             answer = self._request("POST", path, headers=headers, body=body, size=size)
+            if answer.status in _YES:
+                answer.release()
+                return
             if answer.status == Http.UNPROCESSABLE_ENTITY:
                 said = answer.text()
                 if not left:
@@ -427,8 +432,7 @@ class REST(Backend):
                 if answer.repeated and self._is_ours(name, size, digest):
                     return
                 raise ObjectExists(name, said)
-            self._expect_ok(answer, name)
-            return
+            self._refuse(answer, name)
 
     def _is_ours(self, name: str, size: int, digest: str) -> bool:
         """Whether what is there is what an earlier, broken request has stored."""
@@ -439,7 +443,7 @@ class REST(Backend):
         self._expect_ok(answer, name, gone_is_done=True)
 
     def move(self, name: str, new_name: str) -> None:
-        query = {"cmd": "move", "current": check_path(name), "new": check_path(new_name)}
+        query = {"cmd": "move", "current": _sendable(name), "new": _sendable(new_name)}
         answer = self._request("POST", "/", query)
         self._expect_ok(answer, name, gone_is_done=True)
 
@@ -466,7 +470,7 @@ class REST(Backend):
     # -- requests
 
     def _path(self, name: str) -> str:
-        quoted = quote(check_path(name), safe=_PLAIN)
+        quoted = quote(_sendable(name), safe=_PLAIN)
         if quoted != name and self._connections is not None and not self._ours:
             raise InvalidName(f"this server does not unquote names, so it cannot keep {name!r}")
         return f"/{quoted}"
@@ -520,7 +524,7 @@ class REST(Backend):
     def _refuse(self, answer: Answer, what: str) -> None:
         """Raise what an answer other than yes means."""
         status = answer.status
-        if status in (Http.OK, Http.PARTIAL_CONTENT):
+        if status in _YES:
             return
         said = answer.text()
         match status:
@@ -565,6 +569,20 @@ class _Nothing(Reader):
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _sendable(name: str) -> str:
+    """Return a name that a server would take.
+
+    Raises:
+        InvalidName: no place would.
+        UnsupportedOperation: it is the kernel's own, and what a server keeps under such names is
+            its own kernel's.
+    """
+    check_path(name)
+    if isinstance(name, KernelPath) and any(map(is_reserved, name.split("/"))):
+        raise UnsupportedOperation(f"a server keeps no {name!r} for its clients")
+    return name
 
 
 def _range(offset: int, size: int | None) -> str | None:

@@ -16,15 +16,14 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import IO
+from http.client import HTTPConnection, HTTPSConnection
 
 from .errors import BackendConnectionError, BackendError, BackendMustBeOpen
+from .rest_wire import BLOCK as BLOCK
+from .rest_wire import Body as Body
+from .rest_wire import Response, lines_of, send
 
 logger = logging.getLogger(__name__)
-
-BLOCK = 1 << 20
-"""Bytes of a body sent at a time."""
 
 DRAIN = 64 << 10
 """Bytes of an unwanted answer that are read to keep its connection; a larger rest closes it."""
@@ -35,9 +34,9 @@ ERROR_TEXT = 16 << 10
 FAREWELL = 5.0
 """Seconds that a command may take to end once its input is closed."""
 
-Body = bytes | memoryview | IO[bytes]
 Dial = Callable[[float], HTTPConnection]
-"""Makes a connection object, not yet connected, with a time-out in seconds."""
+"""Makes a connection object, not yet connected, with a time-out in seconds. Only its socket is
+used: what goes over it is `rest_wire`'s."""
 
 
 class Connections:
@@ -64,7 +63,7 @@ class Connections:
     ) -> None:
         self.server = server
         self._dial = dial
-        self._headers = dict(headers)
+        self._lines = lines_of({"Accept-Encoding": "identity", **headers})
         self._most_idle = idle
         self._tries = tries
         self._wait = wait
@@ -95,16 +94,18 @@ class Connections:
             BackendConnectionError: no answer, though it was tried again.
             BackendMustBeOpen: the pool is closed.
         """
-        sent = {**self._headers, **(headers or {})}
+        lines = self._lines
+        if headers:
+            lines += lines_of(headers)
         if body is not None or method == "POST":
-            sent["Content-Length"] = str(size)
+            lines += f"Content-Length: {size}\r\n"
         repeated = 0
         broken = False
         while True:
             connection, used = self._take(timeout)
             try:
-                response = _send(connection, method, target, sent, body)
-            except (OSError, HTTPException) as error:
+                response = _send(connection, method, target, lines, body)
+            except OSError as error:
                 connection.close()
                 self._give_up(error, connection)
                 broken = True
@@ -143,7 +144,8 @@ class Connections:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             return self._dial(timeout), False
-        connection.sock.settimeout(timeout)
+        if connection.sock.gettimeout() != timeout:
+            connection.sock.settimeout(timeout)
         return connection, True
 
     def _drop_idle(self) -> None:
@@ -169,22 +171,28 @@ class Connections:
 
 
 def _send(
-    connection: HTTPConnection,
-    method: str,
-    target: str,
-    headers: Mapping[str, str],
-    body: Body | None,
-) -> HTTPResponse:
+    connection: HTTPConnection, method: str, target: str, lines: str, body: Body | None
+) -> Response:
     if body is not None and not isinstance(body, bytes | memoryview):
         body.seek(0)
+    if connection.sock is None:
+        connection.connect()
+    sock = connection.sock
     try:
-        connection.request(method, target, body=body, headers=headers)
+        send(sock, method, target, f"Host: {_host(connection)}\r\n{lines}", body)
     except (BrokenPipeError, ConnectionResetError):
         # A server that refuses a body may close before it came to its end; the answer tells why.
-        with contextlib.suppress(OSError, HTTPException):
-            return connection.getresponse()
+        with contextlib.suppress(OSError):
+            response = Response(sock, method)
+            response.will_close = True
+            return response
         raise
-    return connection.getresponse()
+    return Response(sock, method)
+
+
+def _host(connection: HTTPConnection) -> str:
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    return host if connection.port == connection.default_port else f"{host}:{connection.port}"
 
 
 class Answer:
@@ -200,7 +208,7 @@ class Answer:
         self,
         connections: Connections,
         connection: HTTPConnection,
-        response: HTTPResponse,
+        response: Response,
         *,
         repeated: bool,
     ) -> None:
@@ -213,7 +221,7 @@ class Answer:
 
     def header(self, name: str) -> str | None:
         """Return a header of the answer."""
-        return self._response.getheader(name)
+        return self._response.header(name)
 
     def read(self, size: int) -> bytes:
         """Return 1 to `size` bytes, b"" at the end.
@@ -224,15 +232,11 @@ class Answer:
         if self._connection is None:
             return b""
         try:
-            data = self._response.read1(min(size, BLOCK))
-        except (OSError, HTTPException) as error:
+            data = self._response.read(min(size, BLOCK))
+        except OSError as error:
             self.discard()
             raise self._broken(str(error) or type(error).__name__) from error
         self.left = self._response.length
-        if not data and self.left:
-            missing = self.left
-            self.discard()
-            raise self._broken(f"{missing} bytes were missing at the end")
         if not data or self.left == 0:
             self._finish()
         return data
@@ -275,16 +279,13 @@ class Answer:
         """Close the connection, unless the answer was read to its end. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._response.close()
             connection.close()
 
     def _finish(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        will_close = self._response.will_close
-        self._response.close()
-        if will_close:
+        if self._response.will_close:
             connection.close()
         else:
             self._connections.keep(connection)

@@ -21,6 +21,7 @@ OVER_COMMAND = "http://stdio-backend"
 _LOGIN = re.compile(
     r"(?:(?P<user>[^@:/]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]+)?(?::(?P<port>\d+))?\Z"
 )
+_PATH = re.compile(r"[!-~]*\Z")
 
 
 class Destination(NamedTuple):
@@ -43,6 +44,10 @@ def destination(url: str, cacert: str | None) -> Destination:
     if not host or parts.query or parts.fragment:
         raise BackendURLInvalid(
             f"a {parts.scheme} URL is {parts.scheme}://[user:password@]host[:port][/path]"
+        )
+    if not _PATH.match(parts.path):
+        raise BackendURLInvalid(
+            "the URL's path has a blank or a letter that is none of ASCII's; percent-encode it"
         )
     login = None
     if parts.username is not None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer, require_found
@@ -33,12 +33,14 @@ from . import mirror_listing
 from .base import Layer
 from .mirror_changes import Changes
 from .mirror_crew import Crew
+from .mirror_inspection import Found, inspect
 from .mirror_journal import Journal
 from .mirror_keeper import Keeper
 from .mirror_opening import Opening
 from .mirror_places import CLOSED, Place, PlaceStatus
 from .mirror_reads import Reads
 from .mirror_repair import Compare, Extras, Repair, RepairReport
+from .mirror_telling import OnChange, Teller
 from .mirror_writer import Lane, MirrorWriter
 from .options import OptionInvalid, count, duration, flag, text
 
@@ -56,10 +58,13 @@ def from_options(
     journal: object = None,
     sync: object = True,
     state_folder: str | None = None,
+    on_change: object = None,
 ) -> MirrorLayer:
     """`places`: the others; `quorum`: places that must acknowledge a change; `patience`: how long
     a place may take for one step; `journal`: a file, by default in the place's state folder;
-    `sync`: whether the journal outlasts a power loss."""
+    `sync`: whether the journal outlasts a power loss; `on_change` comes from the context."""
+    if on_change is not None and not callable(on_change):
+        raise OptionInvalid("on_change", "is a function, which only a program can give")
     if not places:
         raise OptionInvalid("places", "a mirror needs at least one other place")
     if journal is None and state_folder is None:
@@ -79,6 +84,7 @@ def from_options(
         quorum=needed,
         patience=duration("patience", patience, least=0.1),
         sync=flag("sync", sync),
+        on_change=on_change,
     )
 
 
@@ -100,7 +106,12 @@ class MirrorLayer(Layer):
         quorum: places that must acknowledge a change; see `default_quorum`.
         patience: seconds that a place may take for one step before it counts as down.
         sync: whether the journal's records outlast a power loss.
-        on_change: called with a place's status whenever its state changes.
+        on_change: called with each place's status at the opening, and whenever it has changed
+            (how much a place missed is looked at every half minute); must not wait.
+
+    Attributes:
+        self_repair: whether a thread brings places back and gives them what they missed. A program
+            that repairs when it is told to turns it off before it opens the mirror.
     """
 
     def __init__(
@@ -112,7 +123,7 @@ class MirrorLayer(Layer):
         quorum: int | None = None,
         patience: float = 30.0,
         sync: bool = True,
-        on_change: Callable[[PlaceStatus], None] | None = None,
+        on_change: OnChange | None = None,
     ) -> None:
         super().__init__(inner)
         backends = [inner, *others]
@@ -122,6 +133,7 @@ class MirrorLayer(Layer):
         self._path = journal
         self._sync = sync
         self._on_change = on_change
+        self.self_repair = True
         self._crew = Crew("mirror")
         self._places = [
             Place(
@@ -176,8 +188,11 @@ class MirrorLayer(Layer):
         self._must_be_closed()
         opening = Opening(self._places, self._path, sync=self._sync)
         journal = opening.open()
-        self._active = _Active(self._places, journal, self.quorum, opening)
-        self._active.keeper.start()
+        teller = Teller(self._places, journal, self._on_change)
+        self._active = _Active(self._places, journal, self.quorum, opening, teller)
+        teller.tell_all()
+        if self.self_repair:
+            self._active.keeper.start()
 
     def close(self) -> None:
         active = self._opened
@@ -202,26 +217,24 @@ class MirrorLayer(Layer):
     def _state_changed(self, place: Place) -> None:
         if self._active is not None:
             self._active.keeper.wake()
-            if self._on_change is not None:
-                self._on_change(self._status(self._active, place))
+            self._active.teller.tell(place)
 
     # -- what operators ask and do
 
     def status(self) -> list[PlaceStatus]:
         """Tell how each place is."""
         active = self._opened
-        return [self._status(active, place) for place in self._places]
+        return [active.teller.status(place) for place in self._places]
 
-    def _status(self, active: _Active, place: Place) -> PlaceStatus:
-        return PlaceStatus(
-            place.label,
-            repr(place.backend),
-            place.state,
-            place.since,
-            place.reason,
-            active.journal.count_missed(place.label),
-            place.trusted,
-        )
+    @property
+    def journal_path(self) -> str:
+        """Where the journal lies, or will."""
+        return self._path
+
+    def inspect(self) -> list[Found]:
+        """Look at each place of a mirror that is not open here, changing nothing."""
+        self._must_be_closed()
+        return inspect(self._places, self._path)
 
     def replay(self) -> RepairReport:
         """Try the places that are down, and put right what those that are up have missed, now.
@@ -234,30 +247,46 @@ class MirrorLayer(Layer):
             return active.repair.replay()
 
     def repair(
-        self, *, compare: Compare = Compare.SIZE, extras: Extras = Extras.REPORT
+        self,
+        *,
+        compare: Compare = Compare.SIZE,
+        extras: Extras = Extras.REPORT,
+        dry_run: bool = False,
+        report: RepairReport | None = None,
     ) -> RepairReport:
         """Go through everything and make the places the same; see `mirror_repair`.
 
         Args:
             compare: how closely items are looked at.
             extras: what happens to items that a place should not have.
+            dry_run: report what would be done, and do nothing.
+            report: filled and returned, for who wants to look at it meanwhile.
         """
         active = self._opened
         with active.keeper.turn:
+            if dry_run:
+                only_look = Repair(active.reads, active.changes, dry_run=True)
+                return only_look.everything(compare, extras, report)
             self.replay()
-            return active.repair.everything(compare, extras)
+            return active.repair.everything(compare, extras, report)
 
-    def adopt(self, number: int) -> RepairReport:
+    def adopt(
+        self, number: int, *, create: bool = False, report: RepairReport | None = None
+    ) -> RepairReport:
         """Take the place of that number, from 1 on, into the mirror as it is now, and fill it.
 
         For a disk that was replaced: until then a place without the mirror's mark, or with
         another's, is not touched.
+
+        Args:
+            create: make the place where it does not exist.
+            report: filled and returned, for who wants to look at it meanwhile.
         """
         active = self._opened
         place = self._places[number - 1]
         with active.keeper.turn:
-            active.keeper.adopt(place)
-            return active.repair.fill()
+            active.keeper.adopt(place, create=create)
+            return active.repair.fill(report)
 
     # -- reading
 
@@ -440,9 +469,11 @@ class _Active:
         journal: Journal,
         quorum: int,
         opening: Opening,
+        teller: Teller,
     ) -> None:
         self.journal = journal
+        self.teller = teller
         self.reads = Reads(places, journal, lambda: self.keeper.wake())
         self.changes = Changes(self.reads, quorum, lambda: self.keeper.wake())
         self.repair = Repair(self.reads, self.changes)
-        self.keeper = Keeper(self.repair, opening)
+        self.keeper = Keeper(self.repair, opening, teller.tell_all)

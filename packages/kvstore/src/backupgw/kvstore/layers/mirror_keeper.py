@@ -11,9 +11,10 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from ..backends.base import Backend
-from ..backends.errors import BackendError
+from ..backends.errors import BackendDoesNotExist, BackendError
 from .mirror_opening import Opening
 from .mirror_places import Place
 from .mirror_repair import Compare, Extras, Repair
@@ -32,9 +33,14 @@ _GATHER = 0.05
 
 
 class Keeper:
-    """Probes, replays and fills, one thing at a time."""
+    """Probes, replays and fills, one thing at a time.
 
-    def __init__(self, repair: Repair, opening: Opening) -> None:
+    Args:
+        after_round: called after each look at all places, every INTERVAL at least.
+    """
+
+    def __init__(self, repair: Repair, opening: Opening, after_round: Callable[[], None]) -> None:
+        self._after_round = after_round
         self._repair = repair
         self._opening = opening
         self._places = repair.places
@@ -70,14 +76,27 @@ class Keeper:
                 if not place.usable:
                     self._try(place)
 
-    def adopt(self, place: Place) -> None:
-        """Take a place as it is now into the mirror, to be filled. Raises BackendError."""
+    def adopt(self, place: Place, *, create: bool) -> None:
+        """Take a place as it is now into the mirror, to be filled.
+
+        Args:
+            create: make it where it does not exist.
+
+        Raises:
+            BackendError: it cannot be used; BackendDoesNotExist.
+        """
 
         def mark(backend: Backend) -> None:
             self._opening.adopt(place, backend)
 
         with self.turn:
-            place.bring_up(mark)
+            try:
+                place.bring_up(mark)
+            except BackendDoesNotExist:
+                if not create:
+                    raise
+                place.backend.create()
+                place.bring_up(mark)
 
     def _run(self) -> None:
         while True:
@@ -92,6 +111,7 @@ class Keeper:
                 logger.warning("the mirror: %s", error)
             except Exception:  # the thread must live on: without it no place ever comes back
                 logger.exception("the mirror's keeper")
+            self._after_round()
 
     def _time_left(self) -> float:
         waiting = [due - time.monotonic() for due in self._due.values()]

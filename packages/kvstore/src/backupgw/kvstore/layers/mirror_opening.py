@@ -141,7 +141,7 @@ class Opening:
                     raise
                 continue
             try:
-                found = _read_mark(place.backend)
+                found = read_mark(place.backend)
                 empty = empty and next(place.backend.list(""), None) is None
             finally:
                 place.backend.close()
@@ -177,17 +177,11 @@ class Opening:
             raise NotThePlace("the mirror is not open")
         identity, _ = journal.identity()
         trusted = journal.places().get(place.label)
-        found = _read_mark(backend)
+        found = read_mark(backend)
         if found is None and trusted is None:
             self.adopt(place, backend)
             return
-        if found is None:
-            raise NotThePlace(
-                f"{place} has not got the mirror's mark: is its disk mounted? If it was replaced, "
-                "it has to be adopted"
-            )
-        if found != (identity, place.label):
-            raise NotThePlace(f"{place} is {_told(found)}")
+        refuse_other(place, found, identity)
         place.trusted = bool(trusted)
 
     def adopt(self, place: Place, backend: Backend) -> None:
@@ -207,7 +201,18 @@ def _mark(identity: str, label: str) -> bytes:
     return f"{identity} {label}\n".encode()
 
 
-def _read_mark(backend: Backend) -> tuple[str, str] | None:
+def refuse_other(place: Place, found: tuple[str, str] | None, identity: str) -> None:
+    """Raise NotThePlace unless the mark that was found is the place's in the mirror `identity`."""
+    if found is None:
+        raise NotThePlace(
+            f"{place} has not got the mirror's mark: is its disk mounted? If it was replaced, "
+            "it has to be adopted"
+        )
+    if found != (identity, place.label):
+        raise NotThePlace(f"{place} is {_told(found)}")
+
+
+def read_mark(backend: Backend) -> tuple[str, str] | None:
     """Return (mirror, place) of a backend's mark; None without one."""
     try:
         text = backend.load(MARK, size=200).decode(errors="replace")

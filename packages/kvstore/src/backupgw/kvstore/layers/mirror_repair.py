@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..backends.base import ItemInfo
+from ..backends.base import Backend, ItemInfo
 from ..backends.errors import BackendError
 from .mirror_changes import Changes
 from .mirror_copying import SHA256, copy, digest_of, set_aside
@@ -68,14 +68,16 @@ class Tally:
 
 @dataclass(slots=True)
 class RepairReport:
-    """What a repair found and did.
+    """What a repair found and did; it grows while the repair runs.
 
-    `checked` counts the items that were compared; `copied` were missing somewhere, `replaced`
-    damaged, `removed` not wanted, `extra` held by a new place alone and left there, `undecided`
-    different without a way to tell which is right, `failed` could not be put right now.
+    `checked` counts the items that were compared, `checked_bytes` how large they are; `copied`
+    were missing somewhere, `replaced` damaged, `removed` not wanted, `extra` held by a new place
+    alone and left there, `undecided` different without a way to tell which is right, `failed`
+    could not be put right now.
     """
 
     checked: int = 0
+    checked_bytes: int = 0
     copied: Tally = field(default_factory=Tally)
     replaced: Tally = field(default_factory=Tally)
     removed: Tally = field(default_factory=Tally)
@@ -90,10 +92,15 @@ class RepairReport:
 
 
 class Repair:
-    """Repairs of one mirror."""
+    """Repairs of one mirror.
 
-    def __init__(self, reads: Reads, changes: Changes) -> None:
+    Args:
+        dry_run: only look, and report what a repair would do.
+    """
+
+    def __init__(self, reads: Reads, changes: Changes, *, dry_run: bool = False) -> None:
         self.places = reads.places
+        self._dry_run = dry_run
         self.stopped = False
         self._reads = reads
         self._changes = changes
@@ -138,19 +145,33 @@ class Repair:
         there = place.call(lambda backend: backend.info(name))
         if right is None:
             if there.exists and there.directory:
-                place.call(lambda backend: backend.rmdir(name))
+                self._change(place, lambda backend: backend.rmdir(name))
             elif there.exists:
-                place.call(lambda backend: backend.delete(name))
+                self._change(place, lambda backend: backend.delete(name))
                 report.removed.add(name)
         elif right.directory:
             if there.exists and not there.directory:
-                place.call(lambda backend: backend.delete(name))
-            place.call(lambda backend: backend.mkdir(name))
+                self._change(place, lambda backend: backend.delete(name))
+            self._change(place, lambda backend: backend.mkdir(name))
         else:
             if there.exists and there.directory:
-                place.call(lambda backend: backend.rmdir(name))
-            copy(name, sources, place)
+                self._change(place, lambda backend: backend.rmdir(name))
+            self._copy(name, sources, place)
             report.copied.add(name)
+
+    # -- every change goes through one of these, and a dry run makes none
+
+    def _change(self, place: Place, work: Callable[[Backend], object]) -> None:
+        if not self._dry_run:
+            place.call(work)
+
+    def _copy(self, name: str, sources: Sequence[Place], target: Place) -> None:
+        if not self._dry_run:
+            copy(name, sources, target)
+
+    def _set_aside(self, name: str, place: Place, *, or_delete: bool = False) -> None:
+        if not self._dry_run and not set_aside(name, place) and or_delete:
+            place.call(lambda backend: backend.delete(name))
 
     def _right(self, name: str, sources: Sequence[Place], place: Place) -> ItemInfo | None:
         """Return what a name should be, None where it should not exist."""
@@ -183,17 +204,22 @@ class Repair:
 
     # -- everything
 
-    def fill(self) -> RepairReport:
+    def fill(self, report: RepairReport | None = None) -> RepairReport:
         """Give new places all that the others hold; then they are some of them."""
-        return self.everything(Compare.SIZE, Extras.REPORT)
+        return self.everything(Compare.SIZE, Extras.REPORT, report)
 
-    def everything(self, compare: Compare, extras: Extras) -> RepairReport:
+    def everything(
+        self, compare: Compare, extras: Extras, report: RepairReport | None = None
+    ) -> RepairReport:
         """Compare and repair all that the places hold which are up.
+
+        Args:
+            report: filled and returned, for who wants to look at it meanwhile.
 
         Raises:
             BackendError: a place failed on the way; what was repaired until then stays so.
         """
-        report = RepairReport()
+        report = RepairReport() if report is None else report
         places = [place for place in self.places if place.usable]
         if not any(place.trusted for place in places):
             raise self._reads.nowhere("the mirror")
@@ -206,7 +232,7 @@ class Repair:
                 except BackendError as error:
                     logger.warning("%s: cannot be repaired now: %s", name, error)
                     report.failed.add(name)
-        if not (report.failed or report.extra):
+        if not (report.failed or report.extra or self._dry_run):
             for place in places:
                 if not place.trusted:
                     place.trusted = True
@@ -234,28 +260,32 @@ class Repair:
         if all(entry.directory for entry in held.values()):
             for place in places:
                 if place not in held:
-                    place.call(lambda backend: backend.mkdir(name))
+                    self._change(place, lambda backend: backend.mkdir(name))
             return
         report.checked += 1
+        report.checked_bytes += max(entry.size for entry in held.values())
         same = len(held) == len(places) and (
             compare is Compare.PRESENCE or len({entry.size for entry in held.values()}) == 1
         )
         if same and compare is not Compare.CONTENT:
             return
         with self._journal.changing([name]):
-            if self._journal.missed_by(name) or self._journal.is_intent(name):
+            undecided = self._journal.is_intent(name) and not self._dry_run
+            if undecided or self._journal.missed_by(name):
                 self._replay_missed(name, report)
                 return
             infos = {place: place.call(lambda backend: backend.info(name)) for place in places}
             self._mend(name, infos, compare, extras, report)
 
     def _replay_missed(self, name: str, report: RepairReport) -> None:
-        self._changes.resolve(name)
+        if not self._dry_run:
+            self._changes.resolve(name)
         for label, row in self._journal.missed_by(name).items():
             for place in self.places:
                 if place.label == label and place.usable and place.trusted:
                     self._heal(place, name, report)
-                    self._journal.healed(row)
+                    if not self._dry_run:
+                        self._journal.healed(row)
 
     def _mend(
         self,
@@ -286,19 +316,21 @@ class Repair:
             if place in holding:
                 if compare is Compare.PRESENCE or good.is_at(place, infos[place].size, name):
                     continue
-                logger.warning("%s: damaged at %s, replaced", name, place)
-                set_aside(name, place)
+                logger.warning("%s: damaged at %s%s", name, place, self._verb(", replaced"))
+                self._set_aside(name, place)
                 report.replaced.add(name)
             else:
-                logger.info("%s: missing at %s, copied", name, place)
+                logger.info("%s: missing at %s%s", name, place, self._verb(", copied"))
                 report.copied.add(name)
-            copy(name, good.places, place)
+            self._copy(name, good.places, place)
+
+    def _verb(self, done: str) -> str:
+        return "" if self._dry_run else done
 
     def _extra(self, name: str, place: Place, extras: Extras, report: RepairReport) -> None:
         if extras is Extras.REMOVE:
-            logger.warning("%s: only %s has it, set aside", name, place)
-            if not set_aside(name, place):
-                place.call(lambda backend: backend.delete(name))
+            logger.warning("%s: only %s has it%s", name, place, self._verb(", set aside"))
+            self._set_aside(name, place, or_delete=True)
             report.removed.add(name)
         else:
             logger.warning("%s: only %s has it, left there", name, place)

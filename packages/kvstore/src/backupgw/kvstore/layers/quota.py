@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from ..backends.base import (
@@ -43,6 +44,10 @@ T = TypeVar("T")
 
 EXEMPT_SIZE = 1 << 20
 """Bytes of an exempt item at most: many times a lock, too little to keep data in."""
+
+
+_NAMES_REMEMBERED = 256
+"""Names whose scopes are known without asking; as many as change at a time."""
 
 
 class QuotaLayer(Layer, Keeper):
@@ -80,6 +85,8 @@ class QuotaLayer(Layer, Keeper):
         self._exempt = exempt
         self._total = total
         self._keeper = inner if isinstance(inner, Keeper) else None
+        # Asked several times for each upload, by whoever is around this layer too.
+        self._counted_in = lru_cache(_NAMES_REMEMBERED)(self._look_scopes_up)
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
@@ -102,6 +109,9 @@ class QuotaLayer(Layer, Keeper):
             if former is None:
                 return ()
             name = former
+        return self._counted_in(name)
+
+    def _look_scopes_up(self, name: str) -> tuple[str, ...]:
         return () if self._exempt(name) else tuple(dict.fromkeys(self._scopes(name)))
 
     # -- the place itself

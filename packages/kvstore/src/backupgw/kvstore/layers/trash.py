@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 
-from ..backends.base import Backend, Capabilities, ItemInfo, Reader, Writer
+from ..backends.base import CHUNK, Backend, Capabilities, ItemInfo, Reader, Writer
 from ..backends.errors import (
     BackendError,
     NameTooLong,
@@ -244,7 +244,7 @@ class TrashLayer(Layer, Keeper):
         self._check_way(name, new_name)
         for _ in range(TRIES):
             try:
-                self.inner.move_if_absent(name, new_name)
+                self._bring(name, new_name)
                 return
             except ObjectExists:
                 if self.inner.info(new_name).directory:
@@ -261,7 +261,7 @@ class TrashLayer(Layer, Keeper):
         except ObjectNotFound:
             return False
         try:
-            self.inner.move_if_absent(name, new_name)
+            self._bring(name, new_name)
         except ObjectExists:
             return False
         except BaseException:
@@ -271,7 +271,23 @@ class TrashLayer(Layer, Keeper):
 
     def move_if_absent(self, name: str, new_name: str) -> None:
         self._check_way(name, new_name)
-        self.inner.move_if_absent(name, new_name)
+        self._bring(name, new_name)
+
+    def _bring(self, name: str, new_name: str) -> None:
+        """Move an item to a free name; copy what comes back to another file system."""
+        try:
+            self.inner.move_if_absent(name, new_name)
+            return
+        except BackendError as error:
+            if not (isinstance(name, KernelPath) and _is_elsewhere(error)):
+                raise
+        with (
+            self.inner.open_reader(name) as reader,
+            self.inner.open_writer(new_name, size=reader.item_size, if_absent=True) as writer,
+        ):
+            while chunk := reader.read(CHUNK):
+                writer.write(chunk)
+        self.inner.delete(name)
 
     # -- reading
 

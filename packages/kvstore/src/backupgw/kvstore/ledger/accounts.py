@@ -46,6 +46,7 @@ class Account:
     raised: frozenset[str] = frozenset()
     """The levels whose alarm was raised and not cleared."""
     dirty: bool = False
+    _watched: _Watch | None = None
 
     def refusal(self, more: Amount) -> LimitExceeded | None:
         """Return why `more` may not be added, or None when it may."""
@@ -103,12 +104,18 @@ class Account:
 
     def alarms(self, levels: Levels) -> list[Alarm]:
         """Return the alarms that are due now, and remember them as raised or cleared."""
-        marks, lowest = _marks(self.limit, levels)
-        if not self.raised and self.used_bytes < lowest[0] and self.used_objects < lowest[1]:
+        watched = self._watched
+        if watched is None or watched.limit is not self.limit or watched.levels is not levels:
+            self._watched = watched = _watch(self.limit, levels)
+        if (
+            not self.raised
+            and self.used_bytes < watched.lowest_bytes
+            and self.used_objects < watched.lowest_objects
+        ):
             return []
         alarms = []
         raised = set()
-        for mark in marks:
+        for mark in watched.marks:
             used = self.used_bytes if mark.measure is Measure.BYTES else self.used_objects
             known = mark.key in self.raised
             if used >= mark.value or (known and used >= mark.clear):
@@ -134,9 +141,19 @@ class _Mark:
     clear: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """The marks of an account, and the lowest values of bytes and of objects among them."""
+
+    limit: Limit
+    levels: Levels
+    marks: tuple[_Mark, ...]
+    lowest_bytes: float
+    lowest_objects: float
+
+
 @lru_cache(maxsize=1024)
-def _marks(limit: Limit, levels: Levels) -> tuple[tuple[_Mark, ...], tuple[float, float]]:
-    """Return the marks, and the lowest values of bytes and of objects among them."""
+def _watch(limit: Limit, levels: Levels) -> _Watch:
     marks = []
     lowest = []
     for measure in (Measure.BYTES, Measure.OBJECTS):
@@ -151,7 +168,7 @@ def _marks(limit: Limit, levels: Levels) -> tuple[tuple[_Mark, ...], tuple[float
             clear = value - whole * levels.hysteresis
             marks.append(_Mark(key, measure, level, math.ceil(value), math.ceil(clear)))
         lowest.append(min((value for _, value, _ in places), default=math.inf))
-    return tuple(marks), (lowest[0], lowest[1])
+    return _Watch(limit, levels, tuple(marks), *lowest)
 
 
 class Books(ABC):

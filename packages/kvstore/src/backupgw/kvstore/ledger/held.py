@@ -11,13 +11,13 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from .accounts import Account, Books
-from .records import NOTHING, Amount, Change, Correction, Effect, Repair, Reservation
+from .records import NOTHING, Amount, Change, Correction, Effect, Limit, Repair, Reservation
 
 
-@dataclass(frozen=True, slots=True)
-class HeldRow:
+class HeldRow(NamedTuple):
     """A reservation, or an intent for one name.
 
     Attributes:
@@ -39,7 +39,7 @@ class HeldRow:
     after: Amount = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Needs:
     """What a step is going to read, for a ledger that fetches it beforehand.
 
@@ -90,6 +90,11 @@ class HeldBooks(Books):
     def write_back(self) -> None:
         """Put down what the steps changed."""
 
+    def set_limit(self, scope: str, limit: Limit) -> None:
+        """Give an account another limit."""
+        account = self.account(scope)
+        account.limit, account.dirty = limit, True
+
     def use(self, place: str, name: str, scopes: Sequence[str], more: Amount) -> None:
         """Add to what the scopes use; `name` is where in the place."""
         if not more:
@@ -100,8 +105,10 @@ class HeldBooks(Books):
             self.add_to_tally(place, account.scope, more, counted)
 
     def add_to_tally(self, place: str, scope: str, more: Amount, counted: Amount) -> None:
-        old_more, old_counted = self._tallies.get((place, scope), (NOTHING, NOTHING))
-        self._tallies[place, scope] = (old_more + more, old_counted + counted)
+        old = self._tallies.get((place, scope))
+        if old is not None:
+            more, counted = old[0] + more, old[1] + counted
+        self._tallies[place, scope] = (more, counted)
 
     # -- rows
 

@@ -22,6 +22,7 @@ arise. Two names whose checksums agree wait for each other now and then, nothing
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -29,7 +30,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from .errors import LedgerError
 
@@ -45,27 +46,54 @@ _MOST_IDLE = 64
 """Descriptors kept for the next change."""
 
 
-def _set(fd: int, command: int, kind: int, byte: int, length: int = 1) -> bool:
+_FLOCK = struct.Struct("hhqqi0q")
+
+# Without handing the interpreter's lock around as the fcntl module does: what does not wait is
+# done before another thread would have begun, and an upload locks and unlocks five times.
+_fcntl = ctypes.PyDLL(None, use_errno=True).fcntl
+_fcntl.restype = ctypes.c_int
+_fcntl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
+
+
+def _flock(kind: int, byte: int, length: int = 1) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, byte, length, 0)
+
+
+def _set(fd: int, flock: bytes) -> bool:
     """Lock or unlock bytes; return False where somebody else has them. Raises LedgerError."""
+    if _fcntl(fd, fcntl.F_OFD_SETLK, flock) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EAGAIN, errno.EACCES):
+        return False
+    raise LedgerError(f"the ledger's locks: {os.strerror(code)}")
+
+
+def _await(fd: int, flock: bytes) -> None:
+    """Lock bytes as soon as nobody else has them. Raises LedgerError."""
+    if _set(fd, flock):
+        return
     try:
-        fcntl.fcntl(fd, command, struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, length, 0))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, flock)
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
         raise LedgerError(f"the ledger's locks: {error.strerror}") from error
-    return True
 
 
 def _wait(fd: int, kind: int, byte: int) -> None:
-    _set(fd, fcntl.F_OFD_SETLKW, kind, byte)
+    _await(fd, _flock(kind, byte))
 
 
 def _try(fd: int, kind: int, byte: int) -> bool:
-    return _set(fd, fcntl.F_OFD_SETLK, kind, byte)
+    return _set(fd, _flock(kind, byte))
 
 
 def _drop(fd: int, byte: int) -> None:
-    _set(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, byte)
+    _set(fd, _flock(fcntl.F_UNLCK, byte))
+
+
+_TO_WRITE = _flock(fcntl.F_WRLCK, _WRITER)
+_WRITTEN = _flock(fcntl.F_UNLCK, _WRITER)
+_ALL = _flock(fcntl.F_UNLCK, 0, 0)
 
 
 def _checksum(place: str, name: str = "") -> int:
@@ -112,18 +140,25 @@ class ByteLocks:
     @contextmanager
     def _holder(self) -> Iterator[int]:
         """Yield a descriptor to hold locks by; afterwards it holds none."""
-        try:
-            fd = self._idle.pop()
-        except IndexError:
-            fd = self._open()
+        fd = self._idle_descriptor()
         try:
             yield fd
         finally:
-            if fd in self._fds and len(self._idle) < _MOST_IDLE:
-                _set(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 0, 0)
-                self._idle.append(fd)
-            else:
-                self._close(fd)
+            self.let_go(fd)
+
+    def _idle_descriptor(self) -> int:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open()
+
+    def let_go(self, fd: int) -> None:
+        """Give up all locks held by a descriptor."""
+        if fd in self._fds and len(self._idle) < _MOST_IDLE:
+            _set(fd, _ALL)
+            self._idle.append(fd)
+        else:
+            self._close(fd)
 
     def close(self) -> None:
         """Let go of everything but what `changing` and `counting` hold."""
@@ -148,11 +183,19 @@ class ByteLocks:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one process that writes. One thread of a process at a time may ask."""
-        _wait(self._fd, fcntl.F_WRLCK, _WRITER)
+        self.begin_writing()
         try:
             yield
         finally:
-            _drop(self._fd, _WRITER)
+            self.end_writing()
+
+    def begin_writing(self) -> None:
+        """Wait until this process is the one that writes."""
+        _await(self._fd, _TO_WRITE)
+
+    def end_writing(self) -> None:
+        """Let others write."""
+        _set(self._fd, _WRITTEN)
 
     def begin_session(self, session: int) -> None:
         """Show that the session lives, for as long as this object is not closed."""
@@ -165,15 +208,21 @@ class ByteLocks:
 
     # -- names
 
-    @contextmanager
-    def changing(self, place: str, names: Iterable[str]) -> Iterator[None]:
+    def changing(self, place: str, names: Iterable[str]) -> AbstractContextManager[None]:
         """Hold names exclusively, waiting for them."""
-        names = list(names)
-        with self._holder() as fd:
+        return _Changing(self, place, list(names))
+
+    def lock_names(self, place: str, names: Sequence[str]) -> int:
+        """Wait for names and hold them; returns what `let_go` takes."""
+        fd = self._idle_descriptor()
+        try:
             self._enter(fd, place, names)
             for byte in sorted({_checksum(place, name) for name in names}):
                 _wait(fd, fcntl.F_WRLCK, _NAMES + byte)
-            yield
+        except BaseException:
+            self.let_go(fd)
+            raise
+        return fd
 
     @contextmanager
     def trying(self, place: str, name: str) -> Iterator[bool]:
@@ -222,3 +271,18 @@ class ByteLocks:
             _wait(fd, fcntl.F_WRLCK, _FOLDERS + _checksum(place, folder))
             _drop(fd, _GATE)
             yield
+
+
+class _Changing:
+    """Names held for a change. A class, since a generator takes three times as long."""
+
+    __slots__ = ("_fd", "_locks", "_names", "_place")
+
+    def __init__(self, locks: ByteLocks, place: str, names: Sequence[str]) -> None:
+        self._locks, self._place, self._names = locks, place, names
+
+    def __enter__(self) -> None:
+        self._fd = self._locks.lock_names(self._place, self._names)
+
+    def __exit__(self, *_: object) -> None:
+        self._locks.let_go(self._fd)

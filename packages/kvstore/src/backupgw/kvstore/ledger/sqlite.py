@@ -1,37 +1,46 @@
 """The ledger of one machine's processes, in a SQLite file.
 
-How it is exact. All sums change in write transactions, and those are one after the other: SQLite
-allows no other. A refusal is decided inside the transaction that would have reserved.
+How it is exact. All sums change in transactions, and those are one after the other: one process at
+a time holds the writers' lock, and one of its threads. A refusal is decided inside the transaction
+that would have reserved, from sums that nobody else can change meanwhile.
 
-How it is quick. A small item costs one short transaction, its intend, which takes along the settle
-of an item before it (`turns`: a settle that only adds may linger for some milliseconds, since what
-it will say is on record); a larger body costs one more for each step. None of them waits for the
-disk: the log is written but not synced (WAL, synchronous=NORMAL), which holds against SIGKILL,
-since what a process has written the kernel has. The threads of a process share transactions and
-one connection, since SQLite has one writer at a time anyway; processes wait for each other in the
-kernel (`locks`), where SQLite by itself would sleep and poll. There is no row for each item: a
-tally for each place and scope, and a row for each write in progress, so the file stays small and
-in the cache. `benchmarks/ledger.py` measures what an upload pays.
+How it is quick. Most transactions are no statements of SQLite. Each process has the accounts and
+what is held in memory (`sqlite_memory`); a transaction works on that (`logged_books`) and appends
+one record to a log beside the file (`sqlite_log`), which the others read before their next one.
+When the log is full, or a step needs more than that (limits, counts, the dead), a transaction of
+SQLite takes the log over and it begins anew (`sqlite_state`): the file, together with the log, is
+the state, and memory can be thrown away at any time. A small item costs one short transaction, its
+intend, which takes along the settle of an item before it (`turns`: a settle that only adds may
+linger for some milliseconds, since what it will say is on record); a larger body costs one more for
+each step. None of them waits for the disk: log and file are written but not synced (WAL,
+synchronous=NORMAL), which holds against SIGKILL, since what a process has written the kernel has.
+The threads of a process share transactions; processes wait for each other in the kernel (`locks`),
+where SQLite by itself would sleep and poll. There is no row for each item: a tally for each place
+and scope, and a row for each write in progress. `benchmarks/ledger.py` measures what an upload
+pays.
 
-Considered and left out: a share of the room that each process leases and hands out from memory.
-The intent must be on record before the place changes in any case, and the reservation rides on
-that; it would save nothing and make every limit a question to all processes.
+Considered and left out: a share of the room that each process leases and hands out from memory. The
+intent must be on record before the place changes in any case, and the reservation rides on that; it
+would save nothing and make every limit a question to all processes.
 
 What survives what.
 
 - SIGKILL, at any point: everything. A file lock tells that the process has died; its reservations
   are given back at the next open or at the first refusal, and its open intents are settled by
   `recover`, exactly.
-- Power loss: SQLite's file stays sound, but may have lost the last transactions, always a tail of
-  them. So uploads may be missing from the accounts that the place has on disk. Every session is
-  recorded, durably, before its first transaction, together with the boot id of the machine; one
-  that did not end, of another boot, makes `needs_reconcile` say so. After `close` nothing can be
-  lost: the end of the session is written last.
-- No room for the ledger: reserve and intend raise LedgerFull, nothing is written. What has
-  happened already (settle, release, amend) is kept in memory and written with the next
-  transaction that succeeds.
-- Fork: no connection is open during a fork, since SQLite's must not cross one. The child starts a
-  session of its own; what the parent holds stays the parent's.
+- Power loss: SQLite's file stays sound, but file and log may have lost the last transactions. So
+  uploads may be missing from the accounts that the place has on disk. Every session is recorded,
+  durably, before its first transaction, together with the boot id of the machine; one that did not
+  end, of another boot, makes `needs_reconcile` say so. After `close` nothing can be lost: the end
+  of the session is written last.
+- A log that was lost, or that belongs to another file (one was put back from a copy): the file
+  tells by the tag that it has for its log, takes no record from there, and `needs_reconcile` says
+  so.
+- No room for the ledger: reserve and intend raise LedgerFull, nothing is written. What has happened
+  already (settle, release, amend) is kept in memory and written with the next transaction that
+  succeeds.
+- Fork: neither file is open during a fork, since a connection of SQLite must not cross one. The
+  child starts a session of its own; what the parent holds stays the parent's.
 """
 
 from __future__ import annotations
@@ -40,17 +49,18 @@ import time
 from collections.abc import Callable
 
 from .accounts import Levels
+from .held import HeldBooks
 from .records import Alarm
-from .sqlite_books import SQLiteBooks
 from .sqlite_session import SQLiteSession
 from .transacted import TransactedLedger
 
 
-class SQLiteLedger(TransactedLedger[SQLiteBooks]):
+class SQLiteLedger(TransactedLedger[HeldBooks]):
     """A `Ledger` in the file `path`, which is made where it is missing.
 
     Args:
-        path: on a local file system; beside it lie SQLite's log and index and a file of locks.
+        path: on a local file system; beside it lie SQLite's log and index, the ledger's
+            log and a file of locks.
         lease: seconds that a reservation stays without being renewed.
         levels: when alarms are raised.
         on_alarm: called with each alarm, once for all processes, by a thread that happens to use

@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .accounts import Account
 from .held import HeldBooks, HeldRow, load_holds
-from .records import NOTHING, Amount, Correction, Limit
+from .records import NOTHING, Amount, Correction
+from .sqlite_rows import (
+    READ_ACCOUNTS,
+    account_of,
+    add_to_tallies,
+    held_of,
+    read_accounts,
+    row_of,
+    write_accounts,
+)
 
 DEAD = 0
 """The session of intents whose process has died."""
-
-_ROWS = 8
-"""Rows written by one statement; few, so that the statements stay in SQLite's cache."""
-
-_READ_ACCOUNTS = (
-    "SELECT scope, hard_bytes, hard_objects, soft_bytes, soft_objects,"
-    " used_bytes, used_objects, reserved_bytes, reserved_objects, raised FROM scopes"
-)
-_WRITE_ACCOUNTS = (
-    "INSERT INTO scopes VALUES {} ON CONFLICT DO UPDATE SET"
-    " hard_bytes=excluded.hard_bytes, hard_objects=excluded.hard_objects,"
-    " soft_bytes=excluded.soft_bytes, soft_objects=excluded.soft_objects,"
-    " used_bytes=excluded.used_bytes, used_objects=excluded.used_objects,"
-    " reserved_bytes=excluded.reserved_bytes, reserved_objects=excluded.reserved_objects,"
-    " raised=excluded.raised"
-)
-_ADD_TO_TALLIES = (
-    "INSERT INTO tallies VALUES {} ON CONFLICT DO UPDATE SET"
-    " bytes=bytes+excluded.bytes, objects=objects+excluded.objects,"
-    " counted_bytes=counted_bytes+excluded.counted_bytes,"
-    " counted_objects=counted_objects+excluded.counted_objects"
-)
-_END = (
-    "DELETE FROM held WHERE number = ? RETURNING number, place, holds, name, scopes, siblings,"
-    " before_bytes, before_objects, after_bytes, after_objects"
-)
-
-_NO_EFFECT: tuple[object, ...] = (None,) * 7
 
 
 class SQLiteBooks(HeldBooks):
@@ -71,35 +50,22 @@ class SQLiteBooks(HeldBooks):
 
     # -- accounts
 
-    def load(self, scopes: Sequence[str]) -> Iterator[Account]:
-        marks = ",".join("?" * len(scopes))
-        rows = self.db.execute(f"{_READ_ACCOUNTS} WHERE scope IN ({marks})", scopes).fetchall()
-        return map(_account, rows)
+    def load(self, scopes: Sequence[str]) -> Iterable[Account]:
+        return read_accounts(self.db, scopes)
 
     def all_accounts(self, after: str, most: int) -> list[Account]:
         self.write_back()
         rows = self.db.execute(
-            f"{_READ_ACCOUNTS} WHERE scope > ? ORDER BY scope LIMIT ?", (after, most)
+            f"{READ_ACCOUNTS} WHERE scope > ? ORDER BY scope LIMIT ?", (after, most)
         ).fetchall()
-        return list(map(_account, rows))
+        return list(map(account_of, rows))
 
     def write_back(self) -> None:
-        self._upsert(_WRITE_ACCOUNTS, [_account_row(account) for account in self.touched()])
+        write_accounts(self.db, self.touched())
         tallies, self._tallies = self._tallies, {}
-        self._upsert(
-            _ADD_TO_TALLIES,
-            [(*key, *more, *counted) for key, (more, counted) in tallies.items()],
+        add_to_tallies(
+            self.db, [(*key, *more, *counted) for key, (more, counted) in tallies.items()]
         )
-
-    def _upsert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        # A few rows in one statement: each statement hands the interpreter's lock around.
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS]
-            marks = f"({','.join('?' * len(part[0]))})"
-            self.db.execute(
-                statement.format(",".join([marks] * len(part))),
-                [value for row in part for value in row],
-            )
 
     # -- reservations and intents
 
@@ -108,17 +74,16 @@ class SQLiteBooks(HeldBooks):
         return {} if row is None else load_holds(row[0])
 
     def put(self, row: HeldRow, deadline: float) -> None:
-        effect = _NO_EFFECT
-        if row.name is not None:
-            effect = (row.name, row.scopes, row.siblings, *row.before, *row.after)
         self.db.execute(
             "INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-            (row.number, self.session, deadline, row.place, row.holds, *effect),
+            row_of(row, self.session, deadline),
         )
 
     def take(self, number: int) -> HeldRow | None:
-        for row in self.db.execute(_END, (number,)).fetchall():
-            return HeldRow(*row[:3]) if row[3] is None else _held_row(row)
+        for row in self.db.execute(
+            "DELETE FROM held WHERE number = ? RETURNING *", (number,)
+        ).fetchall():
+            return held_of(row)
         return None
 
     def drop(self, number: int) -> bool:
@@ -262,41 +227,3 @@ class SQLiteBooks(HeldBooks):
             ).fetchone():
                 return False
         return True
-
-
-def _account(row: tuple[Any, ...]) -> Account:
-    scope, *limits, used_bytes, used_objects, reserved_bytes, reserved_objects, raised = row
-    return Account(
-        scope,
-        _limit(*limits),
-        used_bytes,
-        used_objects,
-        reserved_bytes,
-        reserved_objects,
-        frozenset(raised.split(",")) if raised else frozenset(),
-    )
-
-
-def _account_row(account: Account) -> tuple[object, ...]:
-    limit = account.limit
-    return (
-        account.scope,
-        limit.hard_bytes,
-        limit.hard_objects,
-        limit.soft_bytes,
-        limit.soft_objects,
-        account.used_bytes,
-        account.used_objects,
-        account.reserved_bytes,
-        account.reserved_objects,
-        ",".join(sorted(account.raised)) if account.raised else "",
-    )
-
-
-def _held_row(row: tuple[Any, ...]) -> HeldRow:
-    number, place, holds, name, scopes, siblings, *numbers = row
-    before, after = Amount(*numbers[:2]), Amount(*numbers[2:])
-    return HeldRow(number, place, holds, name, scopes, siblings, before, after)
-
-
-_limit = lru_cache(maxsize=1024)(Limit)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 
 from .errors import LedgerError, LedgerFull
 
-VERSION = 1
+VERSION = 2
 
+# The tag of the log's records that belong to this file.
+_LOG = "CREATE TABLE log (tag BLOB NOT NULL); INSERT INTO log VALUES (zeroblob(8));"
 _SCHEMA = f"""
     BEGIN IMMEDIATE;
+    {_LOG}
     CREATE TABLE scopes (
         scope TEXT PRIMARY KEY,
         hard_bytes INTEGER, hard_objects INTEGER, soft_bytes INTEGER, soft_objects INTEGER,
@@ -45,6 +49,7 @@ _SCHEMA = f"""
     PRAGMA user_version = {VERSION};
     COMMIT;
 """
+_FROM_VERSION_1 = f"BEGIN IMMEDIATE; {_LOG} PRAGMA user_version = {VERSION}; COMMIT;"
 
 
 def prepare(path: str) -> None:
@@ -74,6 +79,8 @@ def connect(path: str) -> sqlite3.Connection:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             db.executescript(_SCHEMA)
+        elif version == 1:
+            db.executescript(_FROM_VERSION_1)
         elif version != VERSION:
             raise LedgerError(f"{path}: made by another version of the ledger ({version})")
     except BaseException:
@@ -86,6 +93,8 @@ def translate(error: Exception, path: str) -> Exception:
     """Return the error of the kernel's family that an error of SQLite or of the locks stands for;
     any other is returned as it is."""
     if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return LedgerFull(f"the ledger {path} has no room left on its disk")
         return LedgerError(f"the ledger {path}: {error.strerror or error}")
     if not isinstance(error, sqlite3.Error):
         return error

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 from ..backends.errors import BackendError
 from .accounts import Levels
 from .errors import LedgerError
-from .held import NO_NEEDS, Needs
+from .held import NO_NEEDS, HeldBooks, Needs
 from .locks import ByteLocks
+from .logged_books import BeyondLog
 from .records import Alarm
 from .sqlite_books import SQLiteBooks
-from .sqlite_file import boot_id, connect, prepare, translate
+from .sqlite_file import boot_id, prepare, translate
+from .sqlite_state import SQLiteState
 from .turns import Step, Turns
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class SQLiteSession:
         self._alarms: deque[Alarm] = deque()
         self._turns = Turns(self._transact, self._emit)
         self._locks: ByteLocks | None = None
-        self._db: sqlite3.Connection | None = None
+        self._state = SQLiteState(path)
         self._boot = boot_id()
         self._session = 0
         self._numbers = itertools.count()
@@ -76,7 +78,7 @@ class SQLiteSession:
         self._turns = Turns(self._transact, self._emit)
         _open_sessions.add(self)
         try:
-            self.run(SQLiteBooks.reclaim)
+            self.run(lambda books: books.reclaim())
         except BaseException:
             self._let_go()
             raise
@@ -102,21 +104,16 @@ class SQLiteSession:
             if locks is not None:
                 try:
                     with locks.writing():
-                        self._disconnect()
+                        self._state.disconnect()
                 finally:
                     locks.close()
-
-    def _disconnect(self) -> None:
-        if self._db is not None:
-            db, self._db = self._db, None
-            db.close()
 
     def before_fork(self) -> None:
         """Keep everybody out and close the connection until the fork is over."""
         self._turns.turn.acquire()
         if self._locks is not None:
             with self._locks.writing():
-                self._disconnect()
+                self._state.disconnect()
 
     def after_fork_in_parent(self) -> None:
         self._turns.turn.release()
@@ -132,7 +129,7 @@ class SQLiteSession:
 
     # -- transactions
 
-    def run(self, work: Callable[[SQLiteBooks], T], needs: Needs = NO_NEEDS) -> T:
+    def run(self, work: Callable[[HeldBooks], T], needs: Needs = NO_NEEDS) -> T:
         """Do the work in a transaction and return what it returned.
 
         Raises:
@@ -143,7 +140,7 @@ class SQLiteSession:
 
     def post(
         self,
-        work: Callable[[SQLiteBooks], object],
+        work: Callable[[HeldBooks], object],
         needs: Needs = NO_NEEDS,
         *,
         linger: bool = False,
@@ -167,62 +164,54 @@ class SQLiteSession:
     def _transact(self, steps: Sequence[Step[Any]]) -> None:
         locks = self.locks
         try:
-            with locks.writing():
+            locks.begin_writing()
+            try:
                 self._alarms.extend(self._write(locks, steps))
+            finally:
+                locks.end_writing()
         except (OSError, sqlite3.Error) as error:
             raise translate(error, self.path) from error
 
     def _write(self, locks: ByteLocks, steps: Sequence[Step[Any]]) -> list[Alarm]:
-        if self._db is None:
-            self._db = connect(self.path)
-        db = self._db
+        state, now = self._state, self._clock()
         try:
             if not self._session:
-                self._begin_session(db, locks)
-            db.execute("BEGIN IMMEDIATE")
-            books = SQLiteBooks(
-                db,
-                session=self._session,
-                now=self._clock(),
-                is_dead=locks.is_dead,
-                boot=self._boot,
-            )
-            for step in steps:
+                self._begin_session(locks)
+            logged = state.logged_books(session=self._session, now=now, is_dead=locks.is_dead)
+            if logged is not None:
                 try:
-                    step.result = step.work(books)
-                except BackendError as error:
-                    step.error = error
-            alarms = books.due(self._levels)
-            books.write_back()
-            db.execute("COMMIT")
+                    alarms = self._do(logged, steps)
+                    state.commit(logged)
+                except BeyondLog:
+                    state.forget()
+                else:
+                    return alarms
+            with state.transaction() as db:
+                books = SQLiteBooks(
+                    db, session=self._session, now=now, is_dead=locks.is_dead, boot=self._boot
+                )
+                return self._do(books, steps)
         except BaseException:
-            self._roll_back(db)
+            state.forget()
             raise
+
+    def _do(self, books: HeldBooks, steps: Sequence[Step[Any]]) -> list[Alarm]:
+        for step in steps:
+            step.error = None
+            try:
+                step.result = step.work(books)
+            except BackendError as error:
+                step.error = error
+        alarms = books.due(self._levels)
+        books.write_back()
         return alarms
 
-    def _roll_back(self, db: sqlite3.Connection) -> None:
-        try:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            logger.warning("the ledger %s is opened anew: %s", self.path, error)
-            self._disconnect()
-
-    def _begin_session(self, db: sqlite3.Connection, locks: ByteLocks) -> None:
+    def _begin_session(self, locks: ByteLocks) -> None:
         """Put on record, durably, that this process has the ledger open."""
-        db.execute("PRAGMA synchronous = FULL")
-        try:
-            db.execute("BEGIN IMMEDIATE")
+        with self._state.transaction(durable=True) as db:
             session = db.execute("INSERT INTO sessions (boot) VALUES (?)", (self._boot,)).lastrowid
             assert session is not None
             locks.begin_session(session)
-            db.execute("COMMIT")
-        except BaseException:
-            self._roll_back(db)  # the level cannot be set within a transaction
-            raise
-        finally:
-            if self._db is not None:
-                db.execute("PRAGMA synchronous = NORMAL")
         self._session = session
 
 

@@ -113,11 +113,8 @@ class TransactedLedger(Generic[B]):
     # -- limits and accounts
 
     def set_limit(self, scope: str, limit: Limit) -> None:
-        def work(books: B) -> None:
-            account = books.account(scope)
-            account.limit, account.dirty = limit, True
-
-        self._session.run(work, Needs([scope], durable=True))
+        needs = Needs([scope], durable=True)
+        self._session.run(lambda books: books.set_limit(scope, limit), needs)
 
     def usage(self, scope: str) -> Usage:
         def work(books: B) -> Usage:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -235,16 +236,24 @@ class BorgApp:
     # -- writing
 
     async def _store(self, exchange: _Exchange, backend: Backend, name: str) -> None:
-        scope = exchange.scope
-        length = _header(scope, b"content-length")
-        expected = _header(scope, b"x-content-hash-sha256")
-        writer = await self._threads.run(
+        length = _header(exchange.scope, b"content-length")
+        size = None if length is None else int(length)
+        open_writer = partial(
             backend.open_writer,
             name,
-            size=None if length is None else int(length),
-            if_absent=_header(scope, b"if-none-match") == b"*",
-            expected_hash=None if expected is None else expected.decode("latin-1").lower(),
+            size=size,
+            if_absent=_header(exchange.scope, b"if-none-match") == b"*",
+            expected_hash=_expected_hash(exchange.scope),
         )
+        if size is not None and size <= UPLOAD_BATCH:
+            # It is held until it is whole, as a batch would be, and needs a thread only once.
+            await self._threads.run(_store, open_writer, await exchange.whole_body(UPLOAD_BATCH))
+        else:
+            await self._store_streamed(exchange, open_writer)
+        await exchange.answer(200)
+
+    async def _store_streamed(self, exchange: _Exchange, open_writer: Callable[[], Writer]) -> None:
+        writer = await self._threads.run(open_writer)
         finished = False
         try:
             await self._take_body(exchange, writer)
@@ -252,7 +261,6 @@ class BorgApp:
         finally:
             if not finished:
                 await self._threads.run(writer.abort)
-        await exchange.answer(200)
 
     async def _take_body(self, exchange: _Exchange, writer: Writer) -> None:
         chunks: list[bytes] = []
@@ -353,15 +361,17 @@ class _Exchange:
         return message.get("body", b""), message.get("more_body", False)
 
     async def whole_body(self, most: int) -> bytes:
-        """Return the body of a command."""
-        body = bytearray()
+        """Return the whole body. Raises Answered with 413 where it is larger."""
+        pieces: list[bytes] = []
+        held = 0
         more = True
         while more:
             piece, more = await self.receive_body()
-            body += piece
-            if len(body) > most:
+            pieces.append(piece)
+            held += len(piece)
+            if held > most:
                 raise Answered(413, f"the body may have {most} bytes")
-        return bytes(body)
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
 
     async def start(self, status: int, headers: Headers) -> None:
         self._started = True
@@ -390,6 +400,11 @@ def _header(scope: Scope, name: bytes) -> bytes | None:
         if key == name:
             return bytes(value)
     return None
+
+
+def _expected_hash(scope: Scope) -> str | None:
+    header = _header(scope, b"x-content-hash-sha256")
+    return None if header is None else header.decode("latin-1").lower()
 
 
 def _content_range(span: Span, reader: Reader) -> bytes:
@@ -424,6 +439,11 @@ def _entry(info: ItemInfo) -> str:
             "mtime": info.mtime,
         }
     )
+
+
+def _store(open_writer: Callable[[], Writer], body: bytes) -> None:
+    with open_writer() as writer:
+        writer.write(body)
 
 
 def _write(writer: Writer, chunks: list[bytes]) -> None:

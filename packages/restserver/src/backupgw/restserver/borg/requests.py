@@ -42,6 +42,8 @@ def name_of(raw_path: bytes) -> str:
 
 def query_of(query_string: bytes) -> dict[str, str]:
     """Return the first value of each parameter."""
+    if not query_string:
+        return {}
     query = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
     return {key: values[0] for key, values in query.items()}
 

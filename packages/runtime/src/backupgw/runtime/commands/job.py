@@ -87,7 +87,7 @@ def _jobs(arguments: Namespace) -> Iterator[Jobs]:
     from ..settings import load
     from ..settings_jobs import JobsSettings
 
-    settings = load(arguments.config)
+    settings = load(arguments.config, serving=())
     options = settings.section("jobs", JobsSettings)
     with (
         open_state(settings, application="backupgw job") as database,

@@ -58,9 +58,7 @@ def serve(
     if arguments.debug:
         overrides["log.level"] = "debug"
     services = installed_services()
-    if only is not None:  # what the others lack is of no interest
-        overrides |= {f"{name}.enabled": name == only for name in services}
-    settings = load(arguments.config, overrides)
+    settings = load(arguments.config, overrides, serving=None if only is None else {only})
     log.configure(settings.log.level, settings.log.format)
     logger = log.get_logger(__name__)
     for warning in settings.warnings:

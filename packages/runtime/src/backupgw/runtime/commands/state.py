@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> int:
     from ..database.transfer import export_state, import_state
     from ..settings import load
 
-    settings = load(arguments.config)
+    settings = load(arguments.config, serving=())
     if arguments.verb == "export":
         if arguments.file == "-" and arguments.json:
             raise UsageError("the state goes to standard output already; give a file with --json")

@@ -75,7 +75,7 @@ def run(arguments: Namespace) -> int:
     """Do what the verb says."""
     from ..settings import load
 
-    settings = load(arguments.config)
+    settings = load(arguments.config, serving=())
     match arguments.verb:
         case "create":
             return _create(arguments, settings)

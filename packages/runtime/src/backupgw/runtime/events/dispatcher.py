@@ -114,6 +114,11 @@ class Events:
         self._queue.put(stamped)
         return True
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._closed
+
     def start(self) -> None:
         """Start the dispatcher's thread."""
         if self._thread is None and not self._closed:

@@ -222,17 +222,54 @@ class DamageFound(Event, type="damage.found", severity=Severity.ERROR):
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceFailed(Event, type="place.failed", severity=Severity.ERROR):
-    """A place cannot be used: `reason` says why in a line."""
+    """A place cannot be used: `reason` says why in a line.
+
+    `mirror` names the place whose mirror it is one of; what that place holds is still served.
+    """
 
     place: str
     reason: str
+    mirror: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceRecovered(Event, type="place.recovered"):
-    """A place that had failed can be used again."""
+    """A place that had failed can be used again, after that many seconds."""
 
     place: str
+    seconds: float | None = None
+    mirror: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFinished(Event, type="job.finished"):
+    """A job has succeeded, or was cancelled.
+
+    Attributes:
+        job: its id.
+        kind, key: what it was, and for whom.
+        state: "succeeded" or "cancelled".
+        attempts: how often it was started.
+        seconds: from the beginning of its last attempt; None: it was never started.
+    """
+
+    job: str
+    kind: str
+    state: str
+    attempts: int
+    key: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobGivenUp(Event, type="job.failed", severity=Severity.ERROR):
+    """A job has failed for good: `reason` says why in a line."""
+
+    job: str
+    kind: str
+    attempts: int
+    reason: str
+    key: str | None = None
     seconds: float | None = None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from backupgw.runtime.command import CommandError
 
+from . import current
 from .dispatcher import Events, Sink
 from .log_sink import LogSink
 from .metrics_sink import MetricsSink
@@ -76,7 +77,7 @@ def start_gateway(settings: Settings, *, stream: EventStream | None = None) -> E
     folder = None
     if section.hook and section.journal is None:
         folder = state_folder.prepare(state_folder.find(settings))
-    return start(section, stream=stream, folder=folder)
+    return current.remember(start(section, stream=stream, folder=folder))
 
 
 def _carrier(hook: HookSettings, environ: Mapping[str, str]) -> Carrier:

@@ -7,6 +7,7 @@ A service adds what only it knows by attributes of its application (or of `app.s
 
     ready() -> awaitable bool               whether it can do its work (places open, database there)
     metrics_allowed(scope) -> awaitable int 200, or the status of the refusal: 401, 403, 429
+    before_metrics() -> awaitable None      brings metrics of its own up to date
 """
 
 from __future__ import annotations
@@ -109,6 +110,9 @@ class Endpoints:
             if status != 200:
                 text = REFUSALS.get(status, REFUSALS[403])
                 return status, TEXT, f"{text}\n".encode()
+        before = hook(self._app, "before_metrics")
+        if before is not None:
+            await before()
         assert self._publish is not None
         self._publish()
         return 200, metrics.CONTENT_TYPE.encode(), metrics.exposition()

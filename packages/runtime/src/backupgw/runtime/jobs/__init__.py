@@ -27,7 +27,6 @@ from .errors import (
 )
 from .handlers import Backoff, Handlers, JobHandler, NoArguments, installed_handlers
 from .jobs import Jobs
-from .notices import JobFinished, JobGivenUp
 from .records import Job, Progress, State
 from .schedules import Schedule
 from .start import start
@@ -42,8 +41,6 @@ __all__ = [
     "JobContext",
     "JobError",
     "JobFailed",
-    "JobFinished",
-    "JobGivenUp",
     "JobHandler",
     "JobStopped",
     "Jobs",

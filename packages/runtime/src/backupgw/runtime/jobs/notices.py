@@ -2,42 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ..events.records import Event, Severity
+from ..events.records import Event, JobFinished, JobGivenUp
 from .records import Job, State
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobFinished(Event, type="job.finished"):
-    """A job has succeeded, or was cancelled.
-
-    Attributes:
-        job: its id.
-        kind, key: what it was, and for whom.
-        state: "succeeded" or "cancelled".
-        attempts: how often it was started.
-        seconds: from the beginning of its last attempt; None: it was never started.
-    """
-
-    job: str
-    kind: str
-    state: str
-    attempts: int
-    key: str | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobGivenUp(Event, type="job.failed", severity=Severity.ERROR):
-    """A job has failed for good: `reason` says why in a line."""
-
-    job: str
-    kind: str
-    attempts: int
-    reason: str
-    key: str | None = None
-    seconds: float | None = None
 
 
 def notice(job: Job) -> Event:

@@ -197,7 +197,7 @@ def run(arguments: Namespace) -> int:
     from .location import Places
 
     log.configure("debug" if arguments.debug else "warning")
-    with Places(load(arguments.config)) as places:
+    with Places(load(arguments.config, serving=())) as places:
         return _verb(arguments.verb)(arguments, places)
 
 

@@ -22,7 +22,7 @@ from .output import json_document, remark, size_text, table
 if TYPE_CHECKING:
     from backupgw.kvstore.backends.base import Backend
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _ENOUGH = 64 << 20
 """Bytes written for each size where no count is given, between 4 and 100 items."""
 
@@ -93,11 +93,17 @@ def _sizes(text: str) -> list[int]:
 def _measure(place: Backend, folder: str, size: int, count: int, threads: int) -> Iterator[Line]:
     value = secrets.token_bytes(min(size, _CHUNK))
     names = [f"{folder}/{number:06}" for number in range(count)]
+    stop = threading.Event()
+
+    def go_on() -> None:
+        if stop.is_set():
+            raise _Stopped
 
     def write(name: str) -> int:
         with place.open_writer(name, size=size) as writer:
             left = size
             while left:
+                go_on()
                 writer.write(memoryview(value)[: min(left, len(value))])
                 left -= min(left, len(value))
         return size
@@ -108,6 +114,7 @@ def _measure(place: Backend, folder: str, size: int, count: int, threads: int) -
         moved = 0
         with place.open_reader(name) as reader:
             while chunk := reader.read(_CHUNK):
+                go_on()
                 moved += len(chunk)
         if moved != size:
             raise ReadRangeError(f"{name}: {moved} of {size} bytes came back")
@@ -126,23 +133,34 @@ def _measure(place: Backend, folder: str, size: int, count: int, threads: int) -
         place.delete(name)
         return 0
 
-    yield _phase("write", write, names, size, threads)
-    yield _phase("info", look, names, size, threads)
-    yield _phase("read", read, names, size, threads)
-    yield _phase("list", listing, [folder] * min(count, 10), size, 1)
-    yield _phase("delete", delete, names, size, threads)
+    yield _phase("write", write, names, size, threads, stop)
+    yield _phase("info", look, names, size, threads, stop)
+    yield _phase("read", read, names, size, threads, stop)
+    yield _phase("list", listing, [folder] * min(count, 10), size, 1, stop)
+    yield _phase("delete", delete, names, size, threads, stop)
+
+
+class _Stopped(Exception):
+    """Ctrl-C, or another thread failed."""
 
 
 def _phase(
-    operation: str, work: Callable[[str], int], names: Sequence[str], size: int, threads: int
+    operation: str,
+    work: Callable[[str], int],
+    names: Sequence[str],
+    size: int,
+    threads: int,
+    stop: threading.Event,
 ) -> Line:
     """Do something with each name, by several threads, and measure.
+
+    Args:
+        stop: set when the rest is not to be done.
 
     Raises:
         Exception: the first that `work` raised.
     """
     line = Line(operation, size, threads)
-    stop = threading.Event()
     failures: list[BaseException] = []
 
     def run(mine: Sequence[str]) -> None:

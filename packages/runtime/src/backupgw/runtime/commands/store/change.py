@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from .output import cell, error_text, json_document, line, remark
 
 if TYPE_CHECKING:
     from backupgw.kvstore.backends.base import Backend
+    from backupgw.kvstore.backends.errors import BackendError
+    from backupgw.kvstore.walking import Found
 
 
 @dataclass
@@ -66,16 +68,13 @@ def _remove(arguments: Namespace, place: Backend, location: Location, tally: Tal
 
 
 def _remove_folder(arguments: Namespace, place: Backend, location: Location, tally: Tally) -> None:
-    from backupgw.kvstore.backends.errors import BackendError
-    from backupgw.kvstore.walking import walk
-
     def not_listed(folder: str, error: BackendError) -> None:
         tally.failed += 1
         remark(f"{location.at(cell(folder))}: cannot be listed: {error_text(error)}")
 
     while True:
         before = tally.done, tally.failed
-        for found in walk(place, location.path, on_error=not_listed):
+        for found in _below(place, location.path, not_listed):
             if not found.info.directory:
                 _each(arguments, tally, location, found.path, _deletion(place, found.path))
             elif found.left and not arguments.dry_run:
@@ -86,6 +85,20 @@ def _remove_folder(arguments: Namespace, place: Backend, location: Location, tal
     if not arguments.dry_run and not _remove_empty(place, location.path) and not tally.failed:
         remark(f"{location}: is not empty: somebody writes to it")
         tally.failed += 1
+
+
+def _below(
+    place: Backend, folder: str, on_error: Callable[[str, BackendError], None]
+) -> Iterator[Found]:
+    """Walk a folder; one that is not there any more is empty: a place may lose it with its last
+    item."""
+    from backupgw.kvstore.backends.errors import ObjectNotFound
+    from backupgw.kvstore.walking import walk
+
+    try:
+        yield from walk(place, folder, on_error=on_error)
+    except ObjectNotFound:
+        return
 
 
 def _deletion(place: Backend, path: str) -> Callable[[], None]:
@@ -100,7 +113,9 @@ def _remove_empty(place: Backend, folder: str) -> bool:
         place.rmdir(folder)
     except ObjectNotFound:
         return True
-    except BackendError:
+    except BackendError as error:
+        if error.retryable:
+            raise
         return False  # what is still in it was told already, or came just now
     return True
 
@@ -171,9 +186,7 @@ def _new_path(place: Backend, source: Location, target: Location) -> str:
 def _move_folder(
     arguments: Namespace, place: Backend, source: Location, new_path: str, tally: Tally
 ) -> None:
-    from backupgw.kvstore.backends.errors import BackendError
     from backupgw.kvstore.names import joined
-    from backupgw.kvstore.walking import walk
 
     def not_listed(folder: str, error: BackendError) -> None:
         tally.failed += 1
@@ -184,7 +197,7 @@ def _move_folder(
     cut = len(source.path) + 1
     while True:
         before = tally.done, tally.failed
-        for found in walk(place, source.path, on_error=not_listed):
+        for found in _below(place, source.path, not_listed):
             new = joined(new_path, found.path[cut:])
             if not found.info.directory:
                 _move(arguments, place, source, (found.path, new), tally)

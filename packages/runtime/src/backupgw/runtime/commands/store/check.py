@@ -99,7 +99,7 @@ def named_place(config: Path | None, name: str) -> Backend:
     """Return a place of the settings, in any process: some checks need several."""
     from ...settings import load
 
-    return load(config).open_place(name)
+    return load(config, serving=()).open_place(name)
 
 
 def _document(location: Location, results: list[Result], *, ok: bool) -> dict[str, object]:

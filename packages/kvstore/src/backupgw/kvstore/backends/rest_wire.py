@@ -1,0 +1,241 @@
+"""HTTP/1.1 as a client has it on one connection: a request goes out in one piece, and of the answer
+only what its framing needs is understood.
+
+Python's own client parses each answer's head as e-mail and opens a file on the socket for it, which
+took most of the time of a small load. Framing is strict (RFC 9112): whatever two readers could
+understand differently is refused, and a connection with bytes left over is not used again.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import socket
+from collections.abc import Mapping
+from http import HTTPStatus as Http
+from typing import IO
+
+BLOCK = 1 << 20
+"""Bytes of a body sent at a time."""
+
+MOST_HEAD = 64 << 10
+"""Bytes that the head of an answer may have, and each line between its chunks."""
+
+_JOINED = 64 << 10
+"""Bytes up to which a body goes out together with the head before it."""
+
+_TAKEN = 64 << 10
+_END = b"\r\n\r\n"
+
+_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: |\Z)")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;|\Z)")
+_TARGET = re.compile(r"[!-~]+\Z")
+_UNSAFE = re.compile(r"[\0\r\n]")
+
+# In Python 3.11 a look-up in an enum takes as long as the rest of a comparison.
+_FINAL, _SWITCHING = int(Http.OK), int(Http.SWITCHING_PROTOCOLS)
+_EMPTY = frozenset({int(Http.NO_CONTENT), int(Http.NOT_MODIFIED)})
+
+Body = bytes | memoryview | IO[bytes]
+
+
+class BrokenAnswer(ConnectionError):
+    """An answer that ends early or makes no sense; its connection is of no use any more."""
+
+
+def lines_of(headers: Mapping[str, str]) -> str:
+    """Return headers as they are sent.
+
+    Raises:
+        ValueError: one would not end where it should.
+    """
+    for name, value in headers.items():
+        if _known(name) is None or _UNSAFE.search(value):
+            raise ValueError(f"not a header that can be sent: {name!r}")
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+
+def send(sock: socket.socket, method: str, target: str, lines: str, body: Body | None) -> None:
+    """Send a request.
+
+    Args:
+        target: path and query, quoted.
+        lines: the headers, as `lines_of` makes them.
+        body: a file is sent from where it stands; its length is among the headers.
+
+    Raises:
+        OSError: the connection broke, or the file.
+        ValueError: the target is none.
+    """
+    if not _TARGET.match(target):
+        raise ValueError(f"not a path that can be asked for: {target!r}")
+    head = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+    if body is None:
+        sock.sendall(head)
+    elif isinstance(body, bytes | memoryview):
+        if len(body) <= _JOINED:
+            sock.sendall(b"".join((head, body)))
+        else:
+            sock.sendall(head)
+            sock.sendall(body)
+    else:
+        sock.sendall(head)
+        while block := body.read(BLOCK):
+            sock.sendall(block)
+
+
+class Response:
+    """The answer to a request, of which the head was read.
+
+    Args:
+        sock: where it comes from; it stays the caller's.
+        method: the request's, HEAD's answers have no body.
+
+    Attributes:
+        status: HTTP's.
+        length: bytes of the body still to come, None where only its end will tell.
+        will_close: the connection cannot be used for another request.
+
+    Raises:
+        BrokenAnswer: it is no answer.
+        OSError: the connection broke.
+    """
+
+    __slots__ = ("_chunk", "_headers", "_held", "_sock", "length", "status", "will_close")
+
+    def __init__(self, sock: socket.socket, method: str) -> None:
+        self._sock = sock
+        self._held = b""
+        self._chunk: int | None = None
+        """Bytes left of the chunk that is being read; None for a body without chunks."""
+        while True:
+            first, *rest = self._head().split("\r\n")
+            if not (found := _STATUS.match(first)):
+                raise BrokenAnswer(f"not an HTTP answer: {first[:60]!r}")
+            self.status = int(found[2])
+            if self.status >= _FINAL:
+                break  # those before are notices, and the answer follows
+            if self.status == _SWITCHING:
+                raise BrokenAnswer("the server would speak another protocol")
+        self._headers = _headers(rest)
+        self._frame(method, old=found[1] == "0")
+
+    def _head(self) -> str:
+        held = self._held
+        while (end := held.find(_END, 0, MOST_HEAD)) < 0:
+            if len(held) >= MOST_HEAD:
+                raise BrokenAnswer("the head of the answer does not end")
+            more = self._sock.recv(_TAKEN)
+            if not more:
+                raise BrokenAnswer("the server closed the connection without an answer")
+            held = held + more if held else more
+        self._held = held[end + len(_END) :]
+        return held[:end].decode("latin-1")
+
+    def _frame(self, method: str, *, old: bool) -> None:
+        self.will_close = old
+        if (connection := self._headers.get("connection")) is not None:
+            options = {word.strip() for word in connection.lower().split(",")}
+            self.will_close = "close" in options or (old and "keep-alive" not in options)
+        length = self._headers.get("content-length")
+        coding = self._headers.get("transfer-encoding")
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise BrokenAnswer(f"not a length: {length[:60]!r}")
+        self.length = None if length is None else int(length)
+        if method == "HEAD" or self.status in _EMPTY:
+            self.length = 0
+        elif coding is not None:
+            if coding.lower() != "chunked" or length is not None or old:
+                raise BrokenAnswer(f"its transfer coding cannot be understood: {coding[:60]!r}")
+            self._chunk = 0
+        elif length is None:
+            self.will_close = True
+        if self.length is not None and len(self._held) > self.length:
+            self.will_close = True
+
+    def header(self, name: str) -> str | None:
+        """Return a header; one that came several times with commas between."""
+        return self._headers.get(name.lower())
+
+    def read(self, size: int) -> bytes:
+        """Return 1 to `size` bytes of the body, b"" at its end.
+
+        Raises:
+            BrokenAnswer: it ends early.
+            OSError: the connection broke.
+        """
+        if self._chunk is not None:
+            return self._read_chunked(size)
+        if self.length is None:
+            return self._take(size)
+        if not self.length:
+            return b""
+        data = self._take(min(size, self.length))
+        if not data:
+            raise BrokenAnswer(f"{self.length} bytes were missing at the end")
+        self.length -= len(data)
+        return data
+
+    def _take(self, size: int) -> bytes:
+        held = self._held
+        if not held:
+            return self._sock.recv(size)
+        self._held = held[size:]
+        return held if len(held) <= size else held[:size]
+
+    def _read_chunked(self, size: int) -> bytes:
+        if self.length == 0:
+            return b""
+        if not self._chunk:
+            found = _CHUNK.match(self._line())
+            if not found:
+                raise BrokenAnswer("a chunk of the answer has no length")
+            self._chunk = int(found[1], 16)
+            if not self._chunk:
+                while self._line():
+                    continue  # trailers, which nobody asked for
+                self.length = 0
+                self.will_close |= bool(self._held)
+                return b""
+        data = self._take(min(size, self._chunk))
+        if not data:
+            raise BrokenAnswer("the answer ends in the middle of a chunk")
+        self._chunk -= len(data)
+        if not self._chunk and self._line():
+            raise BrokenAnswer("a chunk of the answer is longer than it said")
+        return data
+
+    def _line(self) -> bytes:
+        while (end := self._held.find(b"\r\n", 0, MOST_HEAD)) < 0:
+            if len(self._held) >= MOST_HEAD:
+                raise BrokenAnswer("a line of the answer does not end")
+            more = self._sock.recv(_TAKEN)
+            if not more:
+                raise BrokenAnswer("the answer ends in the middle")
+            self._held += more
+        line, self._held = self._held[:end], self._held[end + 2 :]
+        return line
+
+
+@functools.lru_cache(256)
+def _known(name: str) -> str | None:
+    """Return a header's name in lower case, None for what is no name."""
+    return name.lower() if _NAME.match(name) else None
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        written, colon, value = line.partition(":")
+        name = _known(written)
+        if not colon or name is None:
+            raise BrokenAnswer(f"not a header: {line[:60]!r}")
+        value = value.strip(" \t")
+        if name not in headers:
+            headers[name] = value
+        elif name != "content-length":
+            headers[name] += f", {value}"
+        elif headers[name] != value:
+            raise BrokenAnswer("two different lengths")
+    return headers

@@ -1,0 +1,99 @@
+"""The log beside the SQLite file of a ledger: transactions that the file does not have yet.
+
+A transaction of SQLite writes whole pages and hands the interpreter's lock around at each of its
+statements; a record here is one write of some hundred bytes. The records are those that came after
+the state in the file. Each carries the tag that the file has for them, so once the file has taken
+them over and has a new tag they are void, whatever becomes of their bytes. A record counts when it
+is there whole: one that a dying process left unfinished is overwritten.
+
+The header names the tag, and the tag that a transaction of SQLite under way is going to set. With
+that, a process that finds another one dead between SQLite's commit and the header can tell from
+the file whether the records hold; and a log that was lost or mixed up shows.
+
+Everything here happens within the writers' lock. What was written the kernel has: it outlasts a
+SIGKILL, and is not synced.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+
+SIZE = 256 << 10
+"""Bytes of the file: some hundred small uploads to each transaction of SQLite."""
+
+NO_TAG = bytes(8)
+"""Of a file that never had records."""
+
+START = 64
+"""Where the first record lies."""
+
+_HEADER = struct.Struct("<8s8s")
+_FRAME = struct.Struct("<8sII")
+
+
+class Log:
+    """The log as this process has it open. All methods raise OSError."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(self._fd).st_size
+            if size < SIZE:
+                # Its room is taken once and for all: what is mapped never lacks its bytes, and
+                # no record makes the file system look for blocks.
+                self._write(size, bytes(SIZE - size))
+            self._map = mmap.mmap(self._fd, SIZE, prot=mmap.PROT_READ)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def close(self) -> None:
+        self._map.close()
+        os.close(self._fd)
+
+    def tags(self) -> tuple[bytes, bytes]:
+        """Return the tag of the records, and the one that is to follow or NO_TAG."""
+        tag, following = _HEADER.unpack_from(self._map)
+        return tag, following
+
+    def has(self, tag: bytes) -> bool:
+        """Whether records of this tag hold, without a doubt."""
+        return self._map[: _HEADER.size] == tag + NO_TAG
+
+    def announce(self, tag: bytes, following: bytes) -> None:
+        """Note that the file is going to have the tag `following`, and these records with it."""
+        self._write(0, _HEADER.pack(tag, following))
+
+    def begin(self, tag: bytes) -> None:
+        """Note that records of this tag hold."""
+        self._write(0, _HEADER.pack(tag, NO_TAG))
+
+    def read(self, tag: bytes, start: int) -> Iterator[tuple[bytes, int]]:
+        """Yield the records from `start` on, each with where it ends."""
+        while start + _FRAME.size < SIZE and self._map[start : start + len(tag)] == tag:
+            _, length, checksum = _FRAME.unpack_from(self._map, start)
+            begin, end = start + _FRAME.size, start + _FRAME.size + length
+            if length == 0 or end > SIZE:
+                return
+            record = self._map[begin:end]
+            if zlib.crc32(record) != checksum:
+                return
+            yield record, end
+            start = end
+
+    def append(self, tag: bytes, start: int, record: bytes) -> int | None:
+        """Write a record at `start`; returns where it ends, None where the log has no room."""
+        end = start + _FRAME.size + len(record)
+        if end > SIZE:
+            return None
+        self._write(start, _FRAME.pack(tag, len(record), zlib.crc32(record)) + record)
+        return end
+
+    def _write(self, start: int, data: bytes) -> None:
+        if os.pwrite(self._fd, data, start) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,168 @@
+"""Where a ledger in SQLite has its state: the file, the log beside it, and what is in memory.
+
+Two kinds of transaction change it. One that the log can hold is done in memory and appended as a
+record. Any other is one of SQLite: it first gives the file what the log has, and afterwards the
+log begins anew. So does the log when it is full.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .logged_books import LoggedBooks
+from .sqlite_file import connect
+from .sqlite_log import NO_TAG, START, Log
+from .sqlite_memory import Memory
+
+logger = logging.getLogger(__name__)
+
+
+class SQLiteState:
+    """The state as one process sees it; all within the writers' lock, by one thread at a time.
+
+    All methods raise LedgerError, OSError and sqlite3.Error.
+
+    Args:
+        path: of the SQLite file; the log lies beside it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._log: Log | None = None
+        self._memory: Memory | None = None
+
+    def disconnect(self) -> None:
+        """Let go of the files, and of what was known of them."""
+        self._memory = None
+        if self._db is not None:
+            db, self._db = self._db, None
+            db.close()
+        if self._log is not None:
+            log, self._log = self._log, None
+            log.close()
+
+    def forget(self) -> None:
+        """Trust nothing but the files."""
+        self._memory = None
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = connect(self._path)
+        return self._db
+
+    def _open_log(self) -> Log:
+        if self._log is None:
+            self._log = Log(f"{self._path}-log")
+        return self._log
+
+    # -- transactions in the log
+
+    def logged_books(
+        self, *, session: int, now: float, is_dead: Callable[[int], bool]
+    ) -> LoggedBooks | None:
+        """Begin a transaction in memory; None where it has to be one of SQLite."""
+        log, memory = self._open_log(), self._memory
+        if memory is None or not log.has(memory.tag):
+            self._memory = None
+            memory = self._load()
+        if memory.counting:
+            return None
+        self._catch_up(log, memory)
+        self._memory = memory
+        return LoggedBooks(memory, self._connect, session=session, now=now, is_dead=is_dead)
+
+    def commit(self, books: LoggedBooks) -> None:
+        """Put what was done in memory on record."""
+        memory = self._memory
+        assert memory is not None
+        if not books.record:
+            return
+        end = self._open_log().append(memory.tag, memory.end, books.record)
+        if end is not None:
+            memory.end = end
+            return
+        with self.transaction():
+            pass  # the file takes it over with all the rest
+        self._memory = memory
+
+    def _load(self) -> Memory:
+        db = self._connect()
+        tag, counting = db.execute(
+            "SELECT tag, EXISTS (SELECT 1 FROM uncounted) FROM log"
+        ).fetchone()
+        self._agree(db, tag)
+        memory = Memory(tag, START, counting=bool(counting))
+        if not counting:
+            memory.load(db)
+        return memory
+
+    def _agree(self, db: sqlite3.Connection, tag: bytes) -> None:
+        """Have the log hold the records that belong to the file, if it does not yet."""
+        log = self._open_log()
+        current, following = log.tags()
+        if (current, following) == (tag, NO_TAG):
+            return
+        if tag not in (current, following):
+            lost = db.execute("UPDATE places SET stale = 1 WHERE stale = 0").rowcount
+            if lost:
+                logger.warning(
+                    "the log of the ledger %s was lost: it has to count anew", self._path
+                )
+        log.begin(tag)
+
+    def _catch_up(self, log: Log, memory: Memory) -> None:
+        for record, end in log.read(memory.tag, memory.end):
+            memory.replay(self._connect, record)
+            memory.end = end
+
+    # -- transactions of SQLite
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """Yield the connection with a transaction begun, in which the file has what the log had.
+
+        Args:
+            durable: wait until the disk has it.
+        """
+        db, log = self._connect(), self._open_log()
+        memory, self._memory = self._memory, None
+        if memory is None or not log.has(memory.tag):
+            memory = self._load()
+        if not memory.counting:
+            self._catch_up(log, memory)
+        tag = os.urandom(len(NO_TAG))
+        if durable:
+            db.execute("PRAGMA synchronous = FULL")
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            memory.write(db)
+            db.execute("UPDATE log SET tag = ?", (tag,))
+            yield db
+            log.announce(memory.tag, tag)
+            db.execute("COMMIT")
+        except BaseException:
+            self._roll_back(db)  # the level cannot be set within a transaction
+            raise
+        finally:
+            if durable and self._db is not None:
+                db.execute("PRAGMA synchronous = NORMAL")
+        memory.written(tag, START)
+        try:
+            log.begin(tag)
+        except OSError as error:
+            # It happened; whoever comes next sees from the file what the log is to say.
+            logger.warning("the log of the ledger %s: %s", self._path, error)
+
+    def _roll_back(self, db: sqlite3.Connection) -> None:
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            logger.warning("the ledger %s is opened anew: %s", self._path, error)
+            self._db = None
+            db.close()
