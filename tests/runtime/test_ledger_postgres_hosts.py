@@ -23,7 +23,7 @@ from tests.kvstore.quota_place import LIMIT, OBJECTS
 from tests.runtime.ledger_place import Ledgers
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
-ROUNDS, KILLS, STALLS = (400, 300, 50) if SOAK else (5, 1, 1)
+ROUNDS, KILLS, STALLS = (400, 300, 50) if SOAK else (2, 1, 1)
 LEASE = 3.0
 """Seconds: the dead are buried while the others still work."""
 
