@@ -75,12 +75,17 @@ def client(operator: Operator) -> Iterator[Client]:
         yield Client(server)
 
 
+COARSE = 5
+"""CLOCK_REALTIME_COARSE of clock_gettime(2), the clock of files' times."""
+
+
 def moment() -> str:
     """Return now as an operator can write it, later than all that was written before."""
     now = time.time()
-    while time.time() <= now + 0.01:  # a file's time may lag behind by a tick of the kernel
+    tick = time.clock_getres(COARSE)  # a file's time may lag behind by so much
+    while time.clock_gettime(COARSE) <= now + tick:
         pass
-    return datetime.fromtimestamp(now + 0.005, UTC).isoformat()
+    return datetime.fromtimestamp(now, UTC).isoformat()
 
 
 def save(client: Client, repo: str, kind: str = "data", content: bytes | None = None) -> str:

@@ -373,3 +373,18 @@ def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "find_spec", lambda name: None)
     with pytest.raises(DatabaseSettingsError, match=r"backupgw-runtime\[postgres\]"):
         open_database("postgresql://localhost/x")
+
+
+@pytest.mark.parametrize("begun", ["before", "after"])
+def test_a_connection_in_use_when_the_database_is_closed_is_closed_when_it_is_given_back(
+    postgres: Postgres, postgres_url: str, begun: str
+) -> None:
+    # As by a job's thread that outlives its grace: a gateway must not leave sessions behind.
+    database = connect(postgres_url)
+    if begun == "after":
+        database.close()
+    with database.autocommit() as connection:
+        database.close()
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+        assert postgres.connections(postgres_url) == 1
+    assert postgres.wait_until_left(postgres_url, 10) == 0

@@ -143,7 +143,7 @@ class TestStopped:
                         place.delete(item)
             assert server.execute("SELECT * FROM ledger_held", name) == []
             assert server.execute("SELECT * FROM ledger_claims", name) == []
-            assert server.connections(url) == 0
+            assert server.wait_until_left(url) == 0
         assert away > 0, "nobody noticed the crash: this shows nothing"
 
 

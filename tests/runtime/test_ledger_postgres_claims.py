@@ -322,6 +322,21 @@ class TestStalled:
                 assert used(here) == (ONE, NOTHING)
             assert stalled.closed
 
+    def test_who_stalls_while_it_claims_keeps_nobody_from_burying_the_dead(
+        self, ledgers: Ledgers, here: PostgresLedger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(link, "LOCK_TIMEOUT", link.STALLED + 0.2)
+        with psycopg.connect(ledgers.url(), autocommit=True) as stalled:
+            here.reserve("", SCOPES, ONE)
+            run_out(ledgers, here)
+            with contextlib.suppress(psycopg.OperationalError), stalled.pipeline():
+                stalled.execute("BEGIN")
+                stalled.execute("SELECT pg_advisory_xact_lock(%s)", (link.CLAIMING,))
+                with ledgers(host="there") as there:
+                    found = used(there)
+            assert found == (NOTHING, NOTHING)
+            assert stalled.closed
+
 
 class TestOrigin:
     def test_another_database_under_the_same_name_asks_for_a_count(

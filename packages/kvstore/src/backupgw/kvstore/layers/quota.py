@@ -32,7 +32,17 @@ from ..backends.base import (
     require_found,
 )
 from ..backends.errors import ObjectExists, ObjectNotFound, UnsupportedOperation
-from ..ledger import NOTHING, Amount, Change, Effect, Ledger, LedgerError, LimitExceeded, Report
+from ..ledger import (
+    NOTHING,
+    Amount,
+    Change,
+    Effect,
+    Ledger,
+    LedgerError,
+    LimitExceeded,
+    NameLost,
+    Report,
+)
 from ..names import KernelPath, check_path, is_reserved
 from .base import Layer
 from .quota_writer import ExemptRoom, Parked, QuotaWriter, Room, carry_out
@@ -269,6 +279,8 @@ class QuotaLayer(Layer, Keeper):
             effects = [Effect(name, scopes, before, NOTHING), Effect(kept, scopes, NOTHING, before)]
             try:
                 change = self._intend_moving(effects, atomic=self.inner.capabilities.move)
+            except NameLost:
+                raise
             except LedgerError as error:
                 logger.warning("%s is deleted without the ledger, which says: %s", name, error)
                 keeper.delete_to(name, kept)  # the sums stay as they are
@@ -288,6 +300,8 @@ class QuotaLayer(Layer, Keeper):
                 raise ObjectNotFound(name)
             try:
                 change = self.ledger.intend(self.place, [effect])
+            except NameLost:
+                raise  # somebody may be writing it
             except LedgerError as error:
                 # A full disk must not keep anybody from making room on it.
                 logger.warning("%s is removed, and the ledger told later: %s", name, error)

@@ -19,7 +19,7 @@ place anew, while it is in use, and reports what it corrected.
 """
 
 from .base import Ledger
-from .errors import LedgerError, LedgerFull, LimitExceeded
+from .errors import LedgerError, LedgerFull, LimitExceeded, NameLost
 from .records import (
     NOTHING,
     Alarm,
@@ -49,6 +49,7 @@ __all__ = [
     "Limit",
     "LimitExceeded",
     "Measure",
+    "NameLost",
     "Repair",
     "Report",
     "Reservation",

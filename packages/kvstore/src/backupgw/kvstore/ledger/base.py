@@ -101,7 +101,8 @@ class Ledger(Protocol):
         """Be the only one, of all threads and processes, who changes these names.
 
         What `Effect.before` says must have been looked up inside, and the change of the place and
-        its `settle` happen inside. Changes of other names go on. Not reentrant.
+        its `settle` happen inside, by the same thread. Changes of other names go on. Not
+        reentrant.
         """
 
     def intend(

@@ -14,6 +14,13 @@ class LedgerFull(LedgerError, StorageFull):
     """There is no room left where the ledger's own file lies."""
 
 
+class NameLost(LedgerError):
+    """A name that was held by `changing` is somebody else's, since this process was taken for dead.
+
+    Nothing was recorded, and nothing of the name may be changed. Trying again begins anew.
+    """
+
+
 class LimitExceeded(QuotaExceeded):
     """A scope's hard limit refused a reservation; nothing was reserved anywhere.
 

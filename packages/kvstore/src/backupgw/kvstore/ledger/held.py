@@ -239,6 +239,14 @@ class HeldBooks(Books):
     def known(self, place: str, name: str, found: Amount) -> None:
         """Told at the end of each intent what its name counts with from now on."""
 
+    def end_orphan(self, number: int, found: Amount, listed: float) -> Repair | None:  # noqa: ARG002
+        """Like `end` for what `orphans` returned, with what was found at its name since.
+
+        Args:
+            listed: `now` of the books that `orphans` was asked of.
+        """
+        return self.end(number, found)
+
     def was_ended(self, place: str, number: int) -> None:
         """Told when a change is settled whose intent somebody else has ended already."""
 

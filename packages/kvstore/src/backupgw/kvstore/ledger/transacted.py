@@ -265,18 +265,19 @@ class TransactedLedger(Generic[B]):
     # -- after a crash
 
     def recover(self, place: str, lookup: Lookup) -> Report:
-        def orphans(books: B) -> tuple[int, list[tuple[int, str]]]:
+        def orphans(books: B) -> tuple[int, float, list[tuple[int, str]]]:
             books.reclaim()
-            return books.released, books.orphans(place)
+            return books.released, books.now, books.orphans(place)
 
         report = Report(place)
-        report.released, open_changes = self._session.run(orphans)
+        report.released, listed, open_changes = self._session.run(orphans)
         for number, name in open_changes:
             with self._session.locks.trying(place, name) as free:
                 if not free:
                     continue  # somebody is changing the name, and settles this on the way
                 needs = Needs(numbers=[number], place=place, names=[name], claimed=True)
-                repair = self._session.run(partial(_end, number=number, found=lookup(name)), needs)
+                end = partial(_end_orphan, number=number, found=lookup(name), listed=listed)
+                repair = self._session.run(end, needs)
             if repair is not None:
                 report.repairs.append(repair)
         return report
@@ -357,8 +358,8 @@ def _accounts(books: HeldBooks, after: str) -> list[Account]:
     return books.all_accounts(after, _PAGE)
 
 
-def _end(books: HeldBooks, number: int, found: Amount) -> Repair | None:
-    return books.end(number, found)
+def _end_orphan(books: HeldBooks, number: int, found: Amount, listed: float) -> Repair | None:
+    return books.end_orphan(number, found, listed)
 
 
 def _holds_of(effects: Sequence[Effect], *, atomic: bool) -> tuple[Mapping[str, Amount], ...]:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, Engine, exc, select
-from sqlalchemy.pool import Pool
+from sqlalchemy import Connection, Engine, event, exc, select
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from .clock import clock
 from .errors import DatabaseBusy, DatabaseError, DatabaseUnavailable, DatabaseUncertain
@@ -51,6 +51,7 @@ class Database:
         self._inherited: list[Pool] = []
         self._writer = threading.Lock()
         self._closed = False
+        event.listen(self._engine, "checkin", self._given_back)
 
     def __repr__(self) -> str:
         return f"<Database {self.address.shown}>"
@@ -187,6 +188,11 @@ class Database:
         if not self._closed:
             self._closed = True
             self.engine.dispose()
+
+    def _given_back(self, _connection: object, entry: ConnectionPoolEntry) -> None:
+        if self._closed:
+            # The pool that it goes back to was disposed of; nobody would ever close it there.
+            entry.invalidate()
 
     def __enter__(self) -> Database:
         return self

@@ -7,26 +7,19 @@ something else (what a dead process left, a count) asks for it by itself.
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from psycopg import Connection
 
-from backupgw.kvstore.ledger import Amount, Limit, Repair
+from backupgw.kvstore.ledger import Amount, Limit
 from backupgw.kvstore.ledger.accounts import Account
 from backupgw.kvstore.ledger.held import HeldBooks, HeldRow, load_holds
 
 from .link import CHANNEL, CLAIMING, Row, key_of
 
-logger = logging.getLogger(__name__)
-
 DEAD = 0
 """The session of intents whose process has died."""
-
-DOUBTED = 600.0
-"""Seconds after which a name that a buried session was changing is looked at once more."""
 
 FORGOTTEN = 24 * 3600.0
 """Seconds after which a buried session is removed."""
@@ -48,7 +41,6 @@ _HELD = (
 READ_ACCOUNTS = f"SELECT {_ACCOUNT} FROM ledger_scopes WHERE scope = ANY(%s)"  # noqa: S608
 READ_HELD = f"SELECT {_HELD} FROM ledger_held WHERE number = ANY(%s)"  # noqa: S608
 READ_NAMED = f"SELECT {_HELD} FROM ledger_held WHERE key = ANY(%s) AND name IS NOT NULL"  # noqa: S608
-READ_DOUBTS = "SELECT number, place, name, scopes, bytes, objects, since, late FROM ledger_doubts"
 
 _WRITE_ACCOUNTS = f"""
     INSERT INTO ledger_scopes ({_ACCOUNT}) SELECT * FROM unnest(%s::text[], %s::bigint[],
@@ -80,12 +72,6 @@ _WRITE_HELD = f"""
         before_bytes = excluded.before_bytes, before_objects = excluded.before_objects,
         after_bytes = excluded.after_bytes, after_objects = excluded.after_objects
 """  # noqa: S608
-_WRITE_DOUBTS = """
-    INSERT INTO ledger_doubts (number, place, name, scopes, bytes, objects, late, since)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
-    ON CONFLICT (number) DO UPDATE SET
-        bytes = excluded.bytes, objects = excluded.objects, late = excluded.late
-"""
 
 
 @dataclass(slots=True)
@@ -95,24 +81,6 @@ class Stored:
     row: HeldRow
     session: int | None
     deadline: float
-
-
-@dataclass(slots=True)
-class Doubt:
-    """A name whose intent was ended for a buried session; `believed` is what it counts with.
-
-    The session may only have been cut off: then it may change the name after all. It says so when
-    it is back (`late`), and the name is looked at again; it is looked at once more in any case.
-    """
-
-    number: int
-    place: str
-    name: str
-    scopes: str
-    believed: Amount
-    since: float
-    late: bool = False
-    changed: bool = False
 
 
 class Rows(HeldBooks):
@@ -125,8 +93,6 @@ class Rows(HeldBooks):
         self._held: dict[int, Stored | None] = {}
         self._named: dict[bytes, set[int]] = {}
         self._unwritten: set[int] = set()
-        self._doubts: dict[int, Doubt] = {}
-        self._settled_doubts: list[int] = []
 
     # -- what was fetched
 
@@ -152,10 +118,6 @@ class Rows(HeldBooks):
                 self._held[row[0]] = _stored(row)
             if self._held[row[0]] is not None:
                 self._named[row[5]].add(row[0])
-
-    def fetched_doubts(self, rows: Iterable[Row]) -> None:
-        for number, place, name, scopes, size, objects, *rest in rows:
-            self._doubts[number] = Doubt(number, place, name, scopes, Amount(size, objects), *rest)
 
     def _stored(self, number: int) -> Stored | None:
         if number not in self._held:
@@ -199,12 +161,7 @@ class Rows(HeldBooks):
         if stored is None:
             return None
         self.drop(number)
-        row = stored.row
-        if stored.session == DEAD and row.name is not None and row.scopes is not None:
-            doubt = Doubt(number, row.place, row.name, row.scopes, row.before, self.now)
-            doubt.changed = True
-            self._doubts[number] = doubt
-        return row
+        return stored.row
 
     def drop(self, number: int) -> bool:
         stored = self._stored(number)
@@ -240,44 +197,6 @@ class Rows(HeldBooks):
             return None
         return stored.row.after
 
-    # -- names in doubt
-
-    def end(self, number: int, found: Amount | None = None) -> Repair | None:
-        if found is not None and self._stored(number) is None:
-            return self._end_doubt(number, found)
-        return super().end(number, found)
-
-    def _end_doubt(self, number: int, found: Amount) -> Repair | None:
-        doubt = self._doubts.get(number)
-        if doubt is None:
-            return None
-        if doubt.late or doubt.since < self.now - DOUBTED:
-            del self._doubts[number]
-            self._settled_doubts.append(number)
-        believed = doubt.believed
-        self.use(doubt.place, doubt.name, json.loads(doubt.scopes), found - believed)
-        self.known(doubt.place, doubt.name, found)
-        if found == believed:
-            return None
-        return Repair(doubt.name, number, believed, believed, found)
-
-    def known(self, place: str, name: str, found: Amount) -> None:
-        for doubt in self._doubts.values():
-            if doubt.name == name and doubt.place == place:
-                doubt.believed, doubt.changed = found, True
-
-    def was_ended(self, place: str, number: int) -> None:
-        doubt = self._doubts.get(number)
-        if doubt is not None:
-            doubt.late = doubt.changed = True
-        elif number >> 32 != self.session:
-            logger.warning("a change ended long after its session; the place is to be counted")
-            self.mark_stale(place)
-
-    def mark_stale(self, place: str) -> None:
-        """Ask for a count of the place."""
-        self.db.execute("UPDATE ledger_places SET stale = true WHERE place = %s", (place,))
-
     # -- writing back
 
     def flush_held(self) -> None:
@@ -299,15 +218,6 @@ class Rows(HeldBooks):
             rows: list[Row] = [(*key, *more, *counted) for key, (more, counted) in tallies.items()]
             self.db.execute(_ADD_TO_TALLIES, _columns(rows))
         self.flush_held()
-        for doubt in self._doubts.values():
-            if doubt.changed:
-                doubt.changed = False
-                numbers = (*doubt.believed, doubt.late, doubt.since)
-                values = (doubt.number, doubt.place, doubt.name, doubt.scopes, *numbers)
-                self.db.execute(_WRITE_DOUBTS, values)
-        if self._settled_doubts:
-            settled, self._settled_doubts = self._settled_doubts, []
-            self.db.execute("DELETE FROM ledger_doubts WHERE number = ANY(%s)", (settled,))
 
     def _numbers(self, statement: str, values: Sequence[object]) -> list[int]:
         """Return the numbers of rows that a SELECT of READ_HELD's columns finds, fetched."""
@@ -368,10 +278,8 @@ class Rows(HeldBooks):
         self.write_back()
         rows = self.db.execute(
             "SELECT number, name FROM ledger_held WHERE place = %(place)s AND name IS NOT NULL"
-            " AND (session = %(dead)s OR deadline < %(now)s)"
-            " UNION ALL SELECT number, name FROM ledger_doubts"
-            " WHERE place = %(place)s AND (late OR since < %(now)s - %(doubted)s)",
-            {"place": place, "dead": DEAD, "now": self.now, "doubted": DOUBTED},
+            " AND (session = %(dead)s OR deadline < %(now)s)",
+            {"place": place, "dead": DEAD, "now": self.now},
         ).fetchall()
         return [(number, name) for number, name in rows]
 

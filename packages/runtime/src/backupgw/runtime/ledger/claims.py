@@ -7,10 +7,10 @@ PostgreSQL; it ends when it is given back, or when its session is buried.
 
 What happens when a gateway is cut off in the middle:
 
-- Before its intent: the intent is refused unless the very claim is still there (`fence`), so it
-  is lost only before anything happened. Claims are committed without waiting for PostgreSQL's disk;
-  one that a crash of PostgreSQL took away is such a case, and once an intent is on disk, so is the
-  claim before it.
+- Before its intent: the intent is refused unless the very claim is still there (`NameLost`), so it
+  is lost only before anything happened, a removal too. Claims are committed without waiting for
+  PostgreSQL's disk; one that a crash of PostgreSQL took away is such a case, and once an intent is
+  on disk, so is the claim before it.
 - After its intent: it keeps the name until its lease has run out by PostgreSQL's clock, which it
   renews with the intent and every few seconds. A restart of PostgreSQL begins all leases anew.
 - Longer than its lease: whoever needs the name buries the session and settles its intent by what
@@ -136,6 +136,18 @@ class Batch:
         return wanted
 
 
+class _Mine(threading.local):
+    """The holders of the claims that a thread has.
+
+    A thread that was cut off finds out only when it goes on. Until then another one of the same
+    process may have its names already, as the new session, and neither may take the other's claim
+    for its own.
+    """
+
+    def __init__(self) -> None:
+        self.holders: dict[bytes, int] = {}
+
+
 class Claims:
     """The claims of one process; the locks of its ledger. All methods raise LedgerError.
 
@@ -155,7 +167,7 @@ class Claims:
         self.turns = Turns(self._transact, lambda: None)
         self._session = session
         self._bury = bury
-        self._mine: dict[bytes, int] = {}
+        self._mine = _Mine()
         self._told = threading.Condition()
         self._tellings = 0
         self._open = True
@@ -174,7 +186,7 @@ class Claims:
         """In a child after a fork: begin anew, with nothing."""
         self.link.leave_to_parent()
         self.turns = Turns(self._transact, lambda: None)
-        self._mine.clear()
+        self._mine = _Mine()
         self._told = threading.Condition()
 
     def tell(self) -> None:
@@ -189,16 +201,16 @@ class Claims:
             self.turns.run(Step(lambda _: None))
 
     def holder(self, kind: str, place: str, name: str) -> tuple[bytes, int] | None:
-        """Return the key and the holder of a claim that this process has."""
+        """Return the key and the holder of a claim that this thread has."""
         key = key_of(kind, place, name)
-        holder = self._mine.get(key)
+        holder = self._mine.holders.get(key)
         return None if holder is None else (key, holder)
 
     def hand_over(self, place: str, name: str) -> tuple[bytes, int] | None:
         """Return the claim of a name that somebody else is to end from now on."""
         claim = self.holder(NAME, place, name)
         if claim is not None:
-            del self._mine[claim[0]]
+            del self._mine.holders[claim[0]]
         return claim
 
     # -- names
@@ -275,13 +287,14 @@ class Claims:
     @contextmanager
     def _held(self, wanted: Wanted) -> Iterator[None]:
         keys = wanted.keys
+        holders = self._mine.holders
         for key in keys:
-            self._mine[key] = wanted.holder
+            holders[key] = wanted.holder
         try:
             yield
         finally:
             # What was handed over is somebody else's to end.
-            mine = [self._mine.pop(key, None) for key in keys]
+            mine = [holders.pop(key, None) for key in keys]
             if wanted.holder in mine:
                 self._release(wanted.holder)
 
@@ -297,7 +310,7 @@ class Claims:
             return
         with self.link.translated():
             # Doing it twice is as good as once.
-            self.link.attempts(CLAIMING, lambda: self._attempt(steps))
+            self.link.attempts(lambda: self._attempt(steps))
 
     def _attempt(self, steps: Sequence[Step[Any]]) -> None:
         batch = Batch()

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from backupgw.kvstore.ledger import NOTHING, Amount, Correction
 
-from .books import Rows
+from .doubts import DoubtingBooks
 from .link import CLAIMING, key_of
 
 
-class PostgresBooks(Rows):
+class PostgresBooks(DoubtingBooks):
     """The state behind one write transaction."""
 
     def is_stale(self, place: str) -> bool:
@@ -33,9 +33,8 @@ class PostgresBooks(Rows):
             claim: key and holder of the claim under which it happened, which ends here.
         """
         self.use(place, name, scopes, amount)
-        for doubt in self._doubts.values():
-            if (doubt.place, doubt.name) == (place, name):
-                doubt.believed, doubt.changed = doubt.believed + amount, True
+        for doubt in self._about(place, name):
+            doubt.believed, doubt.changed = doubt.believed + amount, True
         if claim is None:
             return
         self.db.execute("SELECT pg_advisory_xact_lock(%s)", (CLAIMING,))

@@ -42,12 +42,14 @@ PostgreSQL's own time-out does not count what lies between the statements of a p
 
 ATTEMPTS = 3
 
-# Who has the lock and has been waited for; its connection is ended, and its transaction with it.
+# Who has one of the locks and has been waited for; its connection is ended, and its transaction
+# with it. Either: what waits for CLAIMING may be a transaction that has WRITING, and all behind it.
 _THROW_OUT = f"""
     SELECT pg_terminate_backend(pid)
     FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_database ON oid = database
     WHERE pg_database.datname = current_database() AND locktype = 'advisory' AND granted
-        AND classid = %s AND objid = %s AND objsubid = 1 AND wait_event = 'ClientRead'
+        AND (classid::bigint << 32 | objid::bigint) = ANY(%s) AND objsubid = 1
+        AND wait_event = 'ClientRead'
         AND greatest(query_start, state_change) < clock_timestamp() - interval '{STALLED} s'
 """  # noqa: S608
 
@@ -111,24 +113,24 @@ class Link:
             with contextlib.suppress(OSError, psycopg.Error):
                 os.close(connection.pgconn.socket)
 
-    def attempts(self, lock: int, work: Callable[[], T]) -> T:
+    def attempts(self, work: Callable[[], T]) -> T:
         """Do a transaction, again if its connection had broken since it was last used, or if
-        another gateway stalled while it had `lock`. The work can tell whether it was done."""
+        another gateway stalled in the middle of one. The work can tell whether it was done."""
         for left in reversed(range(ATTEMPTS)):
             try:
                 return work()
             except psycopg.errors.LockNotAvailable:
                 if not left:
                     raise
-                self._throw_out(lock)
+                self._throw_out()
             except psycopg.Error:
                 if self.open or not left:
                     raise
         raise AssertionError("unreachable")
 
-    def _throw_out(self, lock: int) -> None:
+    def _throw_out(self) -> None:
         """End the connections of who has a lock and does nothing with it."""
-        thrown = self.get().execute(_THROW_OUT, (lock >> 32, lock & 0xFFFF_FFFF)).fetchall()
+        thrown = self.get().execute(_THROW_OUT, ([WRITING, CLAIMING],)).fetchall()
         if thrown:
             logger.warning("a gateway stalled in the middle of a transaction and was thrown out")
 

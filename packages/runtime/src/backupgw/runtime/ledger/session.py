@@ -15,19 +15,19 @@ import psycopg
 from psycopg import Connection
 
 from backupgw.kvstore.backends.errors import BackendError
-from backupgw.kvstore.ledger import Alarm, LedgerError
+from backupgw.kvstore.ledger import Alarm, LedgerError, NameLost
 from backupgw.kvstore.ledger.accounts import Levels
 from backupgw.kvstore.ledger.held import NO_NEEDS, Needs
 from backupgw.kvstore.ledger.turns import Step, Turns
 
 from ..database import Database
 from . import forks
-from .books import READ_DOUBTS
 from .claims import Claims
 from .counting import PostgresBooks
+from .doubts import READ_DOUBTS
 from .keeper import Keeper
 from .link import ATTEMPTS, CLOCK, WRITING, Link, Row
-from .wants import Wants, relied_on
+from .wants import Fenced, Wants, claims_of
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ class PostgresSession:
     # -- transactions
 
     def run(self, work: Callable[[PostgresBooks], T], needs: Needs = NO_NEEDS) -> T:
-        return self._turns.run(Step(work, needs=needs))
+        return self._turns.run(Fenced(work, self.locks, needs=needs))
 
     def post(
         self,
@@ -211,7 +211,7 @@ class PostgresSession:
         *,
         linger: bool = False,
     ) -> None:
-        self._turns.post(Step(work, keep=True, needs=needs), linger=linger)
+        self._turns.post(Fenced(work, self.locks, keep=True, needs=needs), linger=linger)
 
     def catch_up(self) -> None:
         """Write down what could not be written while the database was away."""
@@ -248,7 +248,7 @@ class PostgresSession:
         for _ in range(ATTEMPTS):
             try:
                 # What was not answered is asked after.
-                self._link.attempts(WRITING, lambda: self._attempt(steps))
+                self._link.attempts(lambda: self._attempt(steps))
             except _CutOffError:
                 logger.warning(
                     "the ledger took this process for dead: it was not heard of for %.0f s",
@@ -288,7 +288,7 @@ class PostgresSession:
         """Begin, and fetch. Returns the books, the claims that are there, and the transaction that
         was not answered if it was done."""
         unanswered = self._unanswered
-        wants = Wants.of(steps, self._to_release, self.locks)
+        wants = Wants.of(steps, self._to_release)
         with db.pipeline():
             db.execute("BEGIN")
             if not wants.durable and unanswered is None:
@@ -319,9 +319,9 @@ class PostgresSession:
 
     def _do(self, step: Step[Any], books: PostgresBooks, claims: dict[bytes, int]) -> None:
         step.error = None
-        for key, holder in relied_on(step.needs, self.locks):
+        for key, holder in claims_of(step):
             if claims.get(key) != holder:
-                step.error = LedgerError(
+                step.error = NameLost(
                     "the ledger gave the name to somebody else, since this process was not heard "
                     "of for too long; nothing was changed",
                     retryable=True,

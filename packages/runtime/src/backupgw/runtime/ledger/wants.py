@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import Connection, Cursor
 
-from backupgw.kvstore.ledger.held import Needs
+from backupgw.kvstore.ledger.held import NO_NEEDS, Needs
 from backupgw.kvstore.ledger.turns import Step
 
 from .books import READ_ACCOUNTS, READ_HELD, READ_NAMED, Rows
 from .claims import FOLDER, NAME, Claims
 from .link import Row, key_of
+
+T = TypeVar("T")
+
+
+class Fenced(Step[T]):
+    """A step that is refused unless the claims of the thread that asks for it are still there."""
+
+    __slots__ = ("claims",)
+
+    def __init__(
+        self,
+        work: Callable[[Any], T],
+        locks: Claims,
+        *,
+        keep: bool = False,
+        needs: Needs = NO_NEEDS,
+    ) -> None:
+        super().__init__(work, keep=keep, needs=needs)
+        self.claims = _relied_on(needs, locks)
+
+
+def claims_of(step: Step[Any]) -> Sequence[tuple[bytes, int]]:
+    """Return the claims that a step relies on, as (key, holder)."""
+    return step.claims if isinstance(step, Fenced) else ()
 
 
 @dataclass(slots=True)
@@ -27,7 +51,7 @@ class Wants:
     durable: bool = False
 
     @classmethod
-    def of(cls, steps: Sequence[Step[Any]], numbers: Iterable[int], locks: Claims) -> Wants:
+    def of(cls, steps: Sequence[Step[Any]], numbers: Iterable[int]) -> Wants:
         """Return what all steps need, and rows by their numbers besides."""
         wants = cls()
         all_scopes: set[str] = set()
@@ -40,7 +64,7 @@ class Wants:
                 all_scopes.update(effect.scopes)
                 if needs.claimed:
                     wants.names.append(key_of(needs.place, effect.name))
-            wants.claims += [key for key, _ in relied_on(needs, locks)]
+            wants.claims += [key for key, _ in claims_of(step)]
             wants.durable = wants.durable or needs.durable
         wants.scopes, wants.numbers = list(all_scopes), list(all_numbers)
         return wants
@@ -78,8 +102,7 @@ class Answers:
         return {} if self.claims is None else dict(self.claims.fetchall())
 
 
-def relied_on(needs: Needs, locks: Claims) -> list[tuple[bytes, int]]:
-    """Return the claims of this process, as (key, holder), that a step relies on."""
+def _relied_on(needs: Needs, locks: Claims) -> list[tuple[bytes, int]]:
     if not needs.claimed:
         return []
     names = [*needs.names, *(effect.name for effect in needs.effects)]
