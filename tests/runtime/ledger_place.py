@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -55,6 +55,12 @@ class Ledgers:
 
     def __call__(self, name: str = "ledger", **options: Any) -> PostgresLedger:
         return PostgresLedger(self.database(name), **options)
+
+    @contextmanager
+    def briefly(self, name: str = "ledger") -> Iterator[PostgresLedger]:
+        """Yield an open ledger whose connections end with the block."""
+        with open_database(self.url(name)) as database, PostgresLedger(database) as ledger:
+            yield ledger
 
     def execute(
         self, statement: str, values: tuple[object, ...] = (), name: str = "ledger"

@@ -23,7 +23,7 @@ from tests.kvstore.quota_place import LIMIT, OBJECTS
 from tests.runtime.ledger_place import Ledgers
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
-ROUNDS, KILLS, STALLS = (400, 300, 50) if SOAK else (2, 1, 1)
+ROUNDS, KILLS, STALLS = (200, 300, 50) if SOAK else (2, 1, 1)
 LEASE = 3.0
 """Seconds: the dead are buried while the others still work."""
 
@@ -57,7 +57,7 @@ def folder(tmp_path: Path, ledgers: Ledgers) -> Path:
 def compare(ledgers: Ledgers, folder: Path) -> None:
     """Once the leases of the dead are over, the ledger is the place to the byte, uncounted."""
     ledgers.execute("UPDATE ledger_sessions SET deadline = 0, lease = -1e10")
-    with ledgers() as ledger:
+    with ledgers.briefly() as ledger:
         assert not ledger.needs_reconcile("")
         with quota_place.layer_of(folder, ledger) as place:
             found = quota_place.on_disk(folder)
@@ -83,7 +83,7 @@ def wait_for(ledgers: Ledgers, condition: str) -> None:
 
 def make_room(ledgers: Ledgers, folder: Path, random_: random.Random) -> None:
     """Delete most of what is there, so that the next round runs into the limit anew."""
-    with ledgers() as ledger, quota_place.layer_of(folder, ledger) as place:
+    with ledgers.briefly() as ledger, quota_place.layer_of(folder, ledger) as place:
         for name in quota_place.names(folder):
             if random_.random() < 0.7:
                 place.delete(name)
