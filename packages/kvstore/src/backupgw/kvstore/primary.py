@@ -80,5 +80,5 @@ class Primary:
         if self._slow:
             rest = self.emulation.least(moved) - (time.perf_counter() - start)
             if rest > 0:
-                time.sleep(rest)
+                time.sleep(rest)  # the emulated distance, not a wait for anything
         return result

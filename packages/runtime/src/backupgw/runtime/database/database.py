@@ -148,7 +148,7 @@ class Database:
                 if not again or time.monotonic() + pause >= ends:
                     raise
                 _log.debug("trying again in %.2f s: %s", pause, error)
-            time.sleep(pause)
+            time.sleep(pause)  # back-off between attempts; nothing tells when the database is back
             wait = min(2 * wait, LONGEST_WAIT)
 
     def now(self, connection: Connection | None = None) -> float:

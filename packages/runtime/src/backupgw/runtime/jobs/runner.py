@@ -40,6 +40,8 @@ CLEAN_EVERY = 600.0
 """Seconds between two looks for finished jobs that need not be kept."""
 HAND_OVER_DEADLINE = 3.0
 """Seconds to try, at the end, to hand a job over: its lease would run out anyway."""
+_AFTER_A_DEFECT = 1.0
+"""Seconds, far below the time between two renewals of a lease."""
 _LONGEST_PAUSE = 15.0
 """Seconds between two tries while the database is away."""
 
@@ -319,7 +321,10 @@ class Runner:
                 # Each context knows by itself when its lease ends.
                 logger.warning("leases of running jobs are not renewed for now: %s", error)
             except Exception:
+                # A defect must not end the thread either: leases would run out under live jobs.
                 logger.exception("keeping running jobs failed")
+                with self._change:  # what failed may be due again at once
+                    self._change.wait(_AFTER_A_DEFECT)
 
     def _next(self, times: _Times) -> float:
         """Return when there is something to do, by `elapsed`."""
