@@ -34,6 +34,7 @@ from .errors import (
     BackendURLInvalid,
     ObjectNotFound,
 )
+from .plan import Plan
 from .posixfs_errors import translate
 from .posixfs_leftovers import STALE_AGE, reap_below, reap_entry
 from .posixfs_options import Durability, known_durability, mode, targets
@@ -316,7 +317,7 @@ class PosixFS(Backend):
     ) -> Writer:
         check_path(name)
         parent, _, segment = name.rpartition("/")
-        plan = writing.Plan(name, size, if_absent, expected_hash)
+        plan = Plan(name, size, if_absent, expected_hash)
         folder = -1
         try:
             folder, missing = self._nearest_folder(parent)

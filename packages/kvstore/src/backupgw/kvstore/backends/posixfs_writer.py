@@ -16,18 +16,17 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ..names import InvalidName, check_path
 from .base import CHUNK, Writer
 from .beneath import exchange
 from .errors import (
     BackendError,
-    ContentMismatch,
     ObjectExists,
     ObjectNotFound,
     UnsupportedOperation,
 )
+from .plan import Plan
 from .posixfs_errors import translate
 from .posixfs_leftovers import PART, TEMPORARY
 from .posixfs_naming import NO_LINK, Modes, make_folder, rename_new
@@ -39,16 +38,6 @@ _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
 
 _OPEN_FILES = "/proc/self/fd"
 """By which an unnamed file gets its name; there is none in a bare chroot."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What open_writer was told."""
-
-    name: str
-    size: int | None
-    if_absent: bool
-    expected_hash: str | None
 
 
 class PosixWriter(Writer):
@@ -186,8 +175,7 @@ class PosixWriter(Writer):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._require_open()
         view = memoryview(data).cast("B")
-        if self._plan.size is not None and self._written + len(view) > self._plan.size:
-            raise ContentMismatch(f"{self._plan.name}: more than the {self._plan.size} bytes due")
+        self._plan.check_room(self._written + len(view))
         if self._digest is not None:
             self._digest.update(view)
         try:
@@ -273,13 +261,8 @@ class PosixWriter(Writer):
 
     def _check_content(self) -> None:
         self._require_open()
-        plan = self._plan
-        if plan.size is not None and self._written != plan.size:
-            raise ContentMismatch(f"{plan.name}: {self._written} of {plan.size} bytes came")
-        if self._digest is not None and self._digest.hexdigest() != plan.expected_hash:
-            raise ContentMismatch(
-                f"{plan.name}: the content has SHA-256 {self._digest.hexdigest()}"
-            )
+        digest = None if self._digest is None else self._digest.hexdigest()
+        self._plan.check_content(self._written, digest)
 
     def _make_missing(self) -> None:
         """Make the folders that were missing; the last of them becomes the writer's folder."""

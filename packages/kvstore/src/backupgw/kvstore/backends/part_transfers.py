@@ -1,0 +1,252 @@
+"""Places that take a value in one request or in parts: what each of them implements, and the
+threads and the memory that all writers of a backend share.
+
+`part_writer.PartWriter` does the rest. In one line a place is
+
+    PartWriter(pool, target, plan)
+
+with a `PartPool` that the backend makes when it is opened and closes when it is closed, and a
+`PartTarget` for each value; a `ResumableTarget` where another process can carry an upload on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..layers.retry_schedule import Schedule, Trials
+from .errors import BackendError, BackendMustBeOpen
+
+T = TypeVar("T")
+
+THREADS = 8
+"""Parts that a backend sends at a time, for all its writers together."""
+
+MEMORY = 48 << 20
+"""Bytes of parts that are held for all writers together, before each is down to one part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where a part belongs.
+
+    Attributes:
+        number: counts from 1.
+        offset: of its first byte in the value.
+        size: in bytes.
+        last: no byte comes after it.
+    """
+
+    number: int
+    offset: int
+    size: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """A part that the place has. `tag` is what `PartTarget.put_part` returned."""
+
+    number: int
+    size: int
+    tag: str
+
+
+class PartTarget(ABC):
+    """One value on its way into a place; knows its name, and whether it may replace another.
+
+    What a method is given as data is its own until it returns, and is gone afterwards.
+
+    Every method raises BackendErrors only, with `retryable` and `retry_after` set right: what is
+    retryable is called again, with the same bytes, after a pause. Apart from put_part, which
+    several threads call at once where `parallel` is above 1, one thread calls at a time.
+
+    `state` is what `begin` returned; it goes into checkpoints, so it is text, and no secret.
+    """
+
+    parallel: int = 2
+    """Parts of this value that are under way at a time; 1 where the place wants them in order."""
+
+    @abstractmethod
+    def part_size(self, number: int) -> int:
+        """Return how many bytes the part `number` has, unless the value ends in it.
+
+        A value no larger than the first part goes by `put_whole`. Memory follows from this: a
+        writer holds one part, and up to `parallel` more where the pool has room.
+        """
+
+    @abstractmethod
+    def put_whole(self, data: bytes | bytearray) -> None:
+        """Store the value by one request, durably.
+
+        Raises:
+            ObjectExists: it was not to replace anything. Called again when the writer's commit is.
+        """
+
+    @abstractmethod
+    def begin(self) -> str:
+        """Begin a value in parts; nothing of it may be visible before `complete`."""
+
+    @abstractmethod
+    def put_part(self, state: str, part: Part, data: bytes | bytearray) -> str:
+        """Send a part; return its tag.
+
+        The last part comes from commit, after the hash and the size were found right. A place that
+        shows the value as soon as it has all bytes looks here for what it must not replace.
+        """
+
+    @abstractmethod
+    def complete(self, state: str, parts: Sequence[SentPart]) -> None:
+        """Make the value visible, durably.
+
+        Raises:
+            ObjectExists: it was not to replace anything. Called again when the writer's commit is.
+            ObjectNotFound: the place knows of no such upload.
+        """
+
+    @abstractmethod
+    def abandon(self, state: str) -> None:
+        """Give the upload up; one that is gone is fine."""
+
+    def landed(self, state: str | None, size: int) -> bool:  # noqa: ARG002 - of those who can tell
+        """Whether the value is in its place by now, surely this one and no other.
+
+        Asked after an attempt to put or to complete it whose answer was lost. Without a doubt only
+        where the place tells: by a mark that was sent along, by a hash, by a version.
+        """
+        return False
+
+
+class ResumableTarget(PartTarget):
+    """A target whose uploads another process can carry on."""
+
+    @abstractmethod
+    def keep(self, data: bytes | bytearray) -> str:
+        """Store what is no whole part yet, for a checkpoint; return what `kept` finds it by."""
+
+    @abstractmethod
+    def kept(self, reference: str) -> bytes:
+        """Return what `keep` stored. Raises ObjectNotFound."""
+
+    @abstractmethod
+    def drop(self, reference: str) -> None:
+        """Remove what `keep` stored; gone is fine."""
+
+    @abstractmethod
+    def sent(self, state: str) -> Sequence[SentPart]:
+        """Return the parts that the place has of an upload. Raises ObjectNotFound."""
+
+
+class PartPool:
+    """The threads and the memory of a backend's writers.
+
+    Args:
+        threads: parts under way at a time.
+        memory: bytes of parts held; each writer may hold one part beyond it, so that a slow one
+            never waits for others.
+        schedule: how often and how long a part, or any other request of a writer, is repeated.
+    """
+
+    def __init__(
+        self, *, threads: int = THREADS, memory: int = MEMORY, schedule: Schedule | None = None
+    ) -> None:
+        self.schedule = schedule or Schedule()
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="backupgw-parts")
+        self._memory = memory
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """Bytes that writers hold now."""
+        return self._held
+
+    def take(self, size: int, *, owed: bool) -> bool:
+        """Take memory; False where there is none left. What is `owed` is given in any case."""
+        with self._lock:
+            if not owed and self._held + size > self._memory:
+                return False
+            self._held += size
+            return True
+
+    def give(self, size: int) -> None:
+        """Return what `take` gave."""
+        with self._lock:
+            self._held -= size
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work` on one of the threads. It raises nothing.
+
+        Raises:
+            BackendMustBeOpen: the pool is closed.
+        """
+        try:
+            self._executor.submit(work)
+        except RuntimeError as error:
+            raise BackendMustBeOpen("the place was closed in the middle of a write") from error
+
+    def close(self) -> None:
+        """Wait for what is under way, and end the threads."""
+        self._executor.shutdown(wait=True)
+
+
+class Attempts:
+    """Repeats the requests of one writer until it is given up.
+
+    Args:
+        schedule: how often and how long; its `sleep` is not used, for these pauses can be ended.
+        name: the item's, for messages.
+    """
+
+    def __init__(self, schedule: Schedule, name: str) -> None:
+        self._ended = threading.Event()
+        self._name = name
+        self._schedule = dataclasses.replace(schedule, sleep=self._pause)
+
+    def give_up(self) -> None:
+        """End pauses now; nothing is tried again."""
+        self._ended.set()
+
+    def _pause(self, seconds: float) -> None:
+        if self._ended.wait(seconds):
+            raise BackendError(f"{self._name}: the write was given up")
+
+    def land(self, work: Callable[[], None], landed: Callable[[], bool]) -> None:
+        """Do `work`, which can take effect but once, until it is done.
+
+        Args:
+            landed: asked when a repetition is refused: whether an attempt before it had succeeded
+                without an answer.
+
+        Raises:
+            BackendError: the last attempt's.
+        """
+        trials = Trials(self._schedule)
+        while True:
+            try:
+                return work()
+            except BackendError as error:
+                if not error.retryable and trials.failed and _surely(landed):
+                    return None
+                trials.pause(error)
+
+    def result(self, work: Callable[[], T]) -> T:
+        """Do `work` until it succeeds, and return its result. Raises the last attempt's error."""
+        trials = Trials(self._schedule)
+        while True:
+            try:
+                return work()
+            except BackendError as error:
+                trials.pause(error)
+
+
+def _surely(landed: Callable[[], bool]) -> bool:
+    try:
+        return landed()
+    except BackendError:
+        return False  # what is known is the refusal

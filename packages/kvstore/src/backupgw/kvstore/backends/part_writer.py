@@ -1,0 +1,333 @@
+"""A value on its way into a place that takes it in one request or in parts.
+
+Bounded memory: a writer holds the part that is being filled, and those under way. It may always
+hold one part; what is above that comes from the pool that all writers of the backend share, and
+where the pool has none the writer waits for a part of its own to arrive. A buffer grows with what
+comes, so a slow client holds little.
+
+A part goes out when a byte beyond it has come. So the last part, or the whole value where it is no
+larger than one, goes out in `commit`, after hash and size were found right.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from ..layers.retry_schedule import Schedule
+from . import resumable_sha256
+from .base import CHUNK, Writer
+from .errors import BackendError, ObjectNotFound, UnsupportedOperation
+from .part_checkpoints import Checkpoint
+from .part_transfers import Attempts, Part, PartPool, PartTarget, ResumableTarget, SentPart
+from .plan import Plan
+
+_log = logging.getLogger(__name__)
+
+_FIRST_BUFFER = 64 << 10
+_GROWTH = 4
+"""A buffer becomes so many times larger, until it grows by steps."""
+_STEPS = 5
+"""Steps in which the buffer of a large part grows. With steps of less than an eighth, Python would
+set room aside beyond what is asked for."""
+_ZEROS = bytes(CHUNK)
+
+_GIVING_UP = Schedule(attempts=3, deadline=5.0)
+"""For requests that clear away: what is left is found by `reap`."""
+
+
+class PartWriter(Writer):
+    """Sends a value in parts, several at a time.
+
+    Args:
+        pool: of the backend.
+        target: where this value goes.
+        plan: what `open_writer` was told.
+    """
+
+    def __init__(self, pool: PartPool, target: PartTarget, plan: Plan) -> None:
+        self._pool = pool
+        self._target = target
+        self._plan = plan
+        self._attempts = Attempts(pool.schedule, plan.name)
+        self._digest = resumable_sha256.new() if plan.expected_hash is not None else None
+        self._state: str | None = None
+        self._kept: str | None = None
+        self._offset = 0
+        """Where in the value the buffer begins."""
+        self._buffer = bytearray()
+        self._filled = 0
+        self._number = 1
+        """Of the part in the buffer."""
+        self._part_size = target.part_size(1)
+        self._committing = False
+        self._ended = False
+
+        self._changed = threading.Condition()
+        # What follows changes under it.
+        self._sent: dict[int, SentPart] = {}
+        self._under_way = 0
+        self._flying = 0
+        """Bytes of the parts under way."""
+        self._held = 0
+        self._error: BaseException | None = None
+        self._abandoning = False
+
+    @classmethod
+    def resume(cls, pool: PartPool, target: ResumableTarget, checkpoint: Checkpoint) -> PartWriter:
+        """Carry a write on.
+
+        Raises:
+            ObjectNotFound: the place has nothing of it, or not all of it any more.
+            ValueError: the token was changed.
+        """
+        plan = checkpoint.plan
+        writer = cls(pool, target, plan)
+        sent = writer._attempts.result(lambda: target.sent(checkpoint.state))
+        there = {part.number: part for part in sent}
+        if any(there.get(part.number) != part for part in checkpoint.parts):
+            raise ObjectNotFound(f"parts of {plan.name} are gone, so it has to be sent anew")
+        tail = writer._attempts.result(lambda: target.kept(checkpoint.kept))
+        if checkpoint.digest is not None:
+            writer._digest = resumable_sha256.ResumableSha256.from_state(checkpoint.digest)
+        writer._state, writer._kept = checkpoint.state, checkpoint.kept
+        writer._sent = {part.number: part for part in checkpoint.parts}
+        writer._number = len(checkpoint.parts) + 1
+        writer._part_size = max(target.part_size(writer._number), len(tail))
+        writer._offset = sum(part.size for part in checkpoint.parts)
+        writer._take(len(tail))
+        writer._buffer, writer._filled = bytearray(tail), len(tail)
+        return writer
+
+    @property
+    def offset(self) -> int:
+        return self._offset + self._filled
+
+    # -- filling
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._require_open()
+        if self._committing:
+            raise BackendError(f"{self._plan.name}: commit was called")
+        view = memoryview(data).cast("B")
+        self._plan.check_room(self.offset + len(view))
+        while view:
+            if self._filled == self._part_size:
+                self._send_full()
+            if self._filled == len(self._buffer):
+                self._grow()
+            start, end = self._filled, min(self._filled + len(view), len(self._buffer))
+            with memoryview(self._buffer) as buffer:
+                buffer[start:end] = view[: end - start]
+            if self._digest is not None:
+                self._digest.update(self._buffer, start, end)
+            self._filled = end
+            view = view[end - start :]
+
+    def _grow(self) -> None:
+        room = len(self._buffer)
+        wanted = max(room * _GROWTH, _FIRST_BUFFER) if room < CHUNK else room + self._step
+        most = self._part_size
+        if self._plan.size is not None:
+            most = min(most, self._plan.size - self._offset)
+        more = min(wanted, most) - room
+        self._take(more)
+        # Not `bytes(more)`: that much would be held twice.
+        self._buffer += memoryview(_ZEROS)[:more] if more <= CHUNK else bytes(more)
+
+    @property
+    def _step(self) -> int:
+        return max(self._part_size // _STEPS, CHUNK)
+
+    def _take(self, size: int) -> None:
+        """Take memory from the pool, waiting for parts of our own to arrive if need be."""
+        most = self._target.parallel * self._part_size + self._step
+        with self._changed:
+            while True:
+                self._raise_error()
+                after = self._held + size
+                if not self._under_way or after <= self._part_size:
+                    self._pool.take(size, owed=True)
+                    break
+                if after <= most and self._pool.take(size, owed=False):
+                    break
+                self._changed.wait()
+            self._held += size
+
+    # -- sending
+
+    def _send_full(self) -> None:
+        """Let the full buffer go its way, and begin an empty one."""
+        self._begin()
+        with self._changed:
+            while self._under_way >= self._target.parallel and self._error is None:
+                self._changed.wait()
+            self._raise_error()
+            self._under_way += 1
+            self._flying += self._filled
+        part = Part(self._number, self._offset, self._filled, last=False)
+        work = partial(self._send_from_thread, part, self._buffer)
+        try:
+            self._pool.submit(work)
+        except BackendError:
+            with self._changed:
+                self._under_way -= 1
+                self._flying -= self._filled
+            raise
+        self._buffer, self._filled = bytearray(), 0
+        self._offset += part.size
+        self._number += 1
+        self._part_size = self._target.part_size(self._number)
+
+    def _begin(self) -> str:
+        if self._state is None:
+            self._state = self._attempts.result(self._target.begin)
+        return self._state
+
+    def _send_from_thread(self, part: Part, buffer: bytearray) -> None:
+        error: BaseException | None = None
+        try:
+            self._send(part, buffer)
+        except BaseException as caught:  # noqa: BLE001 - the thread that writes raises it
+            error = caught
+            self._attempts.give_up()
+        _empty(buffer)
+        with self._changed:
+            self._under_way -= 1
+            self._flying -= part.size
+            self._give(part.size)
+            self._error = self._error or error
+            self._changed.notify_all()
+            abandon = self._abandoning and not self._under_way
+        if abandon:
+            self._abandon()
+
+    def _send(self, part: Part, data: bytearray) -> None:
+        state = self._begin()
+        tag = self._attempts.result(lambda: self._target.put_part(state, part, data))
+        with self._changed:
+            self._sent[part.number] = SentPart(part.number, part.size, tag)
+
+    def _arrived(self) -> None:
+        """Wait for the parts under way. Raises what one of them failed for."""
+        with self._changed:
+            while self._under_way and self._error is None:
+                self._changed.wait()
+            self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    # -- ending
+
+    def commit(self) -> None:
+        self._require_open()
+        self._plan.check_content(
+            self.offset, None if self._digest is None else self._digest.hexdigest()
+        )
+        self._committing = True
+        del self._buffer[self._filled :]
+        if self._number == 1:
+            self._commit_whole()
+        else:
+            self._commit_parts()
+        self._ended = True
+        self._let_go()
+        self._clear(self._drop_kept)
+
+    def _commit_whole(self) -> None:
+        size = self._filled
+        self._attempts.land(
+            lambda: self._target.put_whole(self._buffer), lambda: self._target.landed(None, size)
+        )
+        self._clear(self._abandon_upload)
+
+    def _commit_parts(self) -> None:
+        state, size = self._begin(), self.offset
+        if self._target.parallel == 1:
+            self._arrived()
+        if self._number not in self._sent:
+            self._send(Part(self._number, self._offset, self._filled, last=True), self._buffer)
+        self._arrived()
+        parts = [self._sent[number] for number in range(1, self._number + 1)]
+        try:
+            self._attempts.land(
+                lambda: self._target.complete(state, parts),
+                lambda: self._target.landed(state, size),
+            )
+        except ObjectNotFound as error:
+            raise BackendError(
+                f"{self._plan.name}: the place has forgotten its parts", retryable=True
+            ) from error
+
+    def abort(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._attempts.give_up()
+        self._let_go()
+        with self._changed:
+            self._abandoning = bool(self._under_way)
+        if not self._abandoning:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._clear(self._abandon_upload)
+        self._clear(self._drop_kept)
+
+    def _abandon_upload(self, attempts: Attempts) -> None:
+        if (state := self._state) is not None:
+            attempts.result(lambda: self._target.abandon(state))
+
+    def _drop_kept(self, attempts: Attempts) -> None:
+        target, kept = self._target, self._kept
+        if isinstance(target, ResumableTarget) and kept is not None:
+            attempts.result(lambda: target.drop(kept))
+
+    def _clear(self, step: Callable[[Attempts], None]) -> None:
+        try:
+            step(Attempts(_GIVING_UP, self._plan.name))
+        except Exception as error:  # noqa: BLE001 - the value's fate is settled, whatever this is
+            _log.warning("%s: left for reap: %s", self._plan.name, error)
+
+    def checkpoint(self) -> str:
+        self._require_open()
+        target = self._target
+        if not isinstance(target, ResumableTarget):
+            raise UnsupportedOperation("this place keeps no checkpoints of writes")
+        digest = None if self._digest is None else self._digest.state()
+        state = self._begin()
+        self._arrived()
+        del self._buffer[self._filled :]
+        kept = self._attempts.result(lambda: target.keep(self._buffer))
+        self._clear(self._drop_kept)
+        parts = [self._sent[number] for number in range(1, self._number)]
+        self._ended = True
+        self._let_go()
+        return Checkpoint(self._plan, state, parts, kept, digest).token()
+
+    def _require_open(self) -> None:
+        if self._ended:
+            raise BackendError(f"{self._plan.name}: the writer has ended")
+
+    def _let_go(self) -> None:
+        """Give back the memory of the buffer; that of parts under way comes back with them."""
+        _empty(self._buffer)
+        with self._changed:
+            self._give(self._held - self._flying)
+
+    def _give(self, size: int) -> None:
+        """Return memory to the pool. Called with the condition held."""
+        self._held -= size
+        self._pool.give(size)
+
+
+def _empty(buffer: bytearray) -> None:
+    """Let go of a buffer's memory at once, whoever still knows the object."""
+    try:
+        buffer.clear()
+    except BufferError:
+        return  # a library still looks at it; it goes when that is done
