@@ -1,0 +1,530 @@
+"""Drime's API, as far as a place needs it, with the storage beside it that parts go to.
+
+    with DrimeDouble() as drime:
+        DrimeClient(api_key=drime.key, api_url=drime.url)
+        drime.switches.ranges = False
+        drime.api.faults = Faults(rate=0.2)
+        drime.counts()["upload"]
+
+The routes are those of pydrime's client. Parts and downloads go to another host, which refuses
+whoever shows it the key. For measurements it runs by itself:
+
+    python -m tests.servers.drime_double --latency 0.03
+
+which prints its URL and its key, and ends with its standard input; a line of input is answered
+with the calls so far, as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import secrets
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from .double import Call, Double
+from .drime_entries import Account, Entry, Refused, Switches, Upload
+
+BASE = "/api/v1"
+PIECE = 256 << 10
+
+KINDS: dict[tuple[str, str], str] = {
+    ("GET", "/drive/file-entries"): "list",
+    ("POST", "/folders"): "folder",
+    ("POST", "/uploads"): "upload",
+    ("POST", "/s3/multipart/create"): "create",
+    ("POST", "/s3/multipart/batch-sign-part-urls"): "sign",
+    ("POST", "/s3/multipart/complete"): "complete",
+    ("POST", "/s3/multipart/abort"): "abort",
+    ("POST", "/s3/entries"): "register",
+    ("POST", "/s3/simple/presign"): "presign",
+    ("POST", "/file-entries/delete"): "delete",
+    ("POST", "/file-entries/restore"): "restore",
+    ("POST", "/file-entries/move"): "move",
+    ("POST", "/file-entries/duplicate"): "duplicate",
+    ("GET", "/me/workspaces"): "workspaces",
+    ("GET", "/cli/loggedUser"): "user",
+    ("GET", "/user/space-usage"): "space",
+}
+
+
+def kind_of(call: Call) -> str:
+    """Return what a request to the API was for."""
+    path = call.path.removeprefix(BASE)
+    if path.startswith("/file-entries/download/"):
+        return "download"
+    if re.fullmatch(r"/file-entries/\d+", path):
+        return "rename"
+    return KINDS.get((call.method, path), "unknown")
+
+
+class DrimeDouble:
+    """Drime on loopback: the API and its storage. A context manager.
+
+    Attributes:
+        switches: may be changed at any time.
+        keys: those that are accepted; remove one to revoke it.
+        account: what is stored.
+        api, storage: the two servers, each with faults of its own.
+    """
+
+    def __init__(self, switches: Switches | None = None) -> None:
+        self.switches = switches or Switches()
+        self.key = f"key-{secrets.token_hex(8)}"
+        self.keys = {self.key}
+        self.workspaces = {0, 7}
+        self.account = Account(self.switches)
+        self.api = Double(self._application())
+        self.storage = Double(_storage(self.account))
+        self._recent: deque[float] = deque()
+
+    @property
+    def url(self) -> str:
+        """The base of the API."""
+        return f"{self.api.url}{BASE}"
+
+    def counts(self) -> Counter[str]:
+        """Return how many requests to the API came so far, by kind; failed ones too."""
+        return Counter(kind_of(call) for call in self.api.calls)
+
+    def forget_calls(self) -> None:
+        """Count from here on."""
+        self.api.calls.clear()
+        self.storage.calls.clear()
+
+    def restart(self) -> None:
+        """Kill both servers and start them again."""
+        self.api.restart()
+        self.storage.restart()
+
+    def __enter__(self) -> Self:
+        self.api.start()
+        self.storage.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.api.kill()
+        self.storage.kill()
+        self.account.close()
+
+    # -- the API
+
+    def _application(self) -> Starlette:
+        handlers: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "list": self._list,
+            "folder": self._make_folder,
+            "upload": self._upload,
+            "create": self._create,
+            "sign": self._sign,
+            "complete": self._complete,
+            "abort": self._abort,
+            "register": self._register,
+            "presign": self._presign,
+            "delete": self._delete,
+            "restore": self._restore,
+            "move": self._move,
+            "duplicate": self._duplicate,
+            "workspaces": self._list_workspaces,
+            "user": self._user,
+            "space": self._space,
+        }
+        routes = [
+            Route(BASE + path, self._guarded(handlers[kind]), methods=[method])
+            for (method, path), kind in KINDS.items()
+        ]
+        routes += [
+            Route(f"{BASE}/file-entries/download/{{hash}}", self._guarded(self._download)),
+            Route(f"{BASE}/file-entries/{{id:int}}", self._guarded(self._rename), methods=["POST"]),
+        ]
+        return Starlette(routes=routes)
+
+    def _guarded(
+        self, handler: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            word, _, key = request.headers.get("Authorization", "").partition(" ")
+            if word != "Bearer" or key not in self.keys:
+                await _drain(request)
+                if self.switches.html_for_strangers:
+                    return Response("<html>Sign in</html>", media_type="text/html")
+                return JSONResponse({"message": "Unauthenticated."}, 401)
+            if (wait := self._limited()) is not None:
+                await _drain(request)
+                return JSONResponse(
+                    {"message": "Too Many Attempts."}, 429, {"Retry-After": str(wait)}
+                )
+            try:
+                return await handler(request)
+            except Refused as refused:
+                return JSONResponse({"message": str(refused)}, refused.status)
+
+        return guarded
+
+    def _limited(self) -> int | None:
+        if self.switches.per_minute is None:
+            return None
+        now = time.monotonic()
+        while self._recent and self._recent[0] < now - 60:
+            self._recent.popleft()
+        if len(self._recent) >= self.switches.per_minute:
+            return self.switches.retry_after
+        self._recent.append(now)
+        return None
+
+    async def _list(self, request: Request) -> Response:
+        asked = request.query_params
+        workspace = self._workspace(asked.get("workspaceId"))
+        found = self._selected(asked, workspace)
+        if self.switches.order and (by := asked.get("orderBy")):
+            keys: dict[str, Callable[[Entry], Any]] = {
+                "name": lambda entry: (entry.name, entry.id),
+                "created_at": lambda entry: (entry.created, entry.id),
+                "updated_at": lambda entry: (entry.updated, entry.id),
+                "file_size": lambda entry: (entry.size, entry.id),
+                "id": lambda entry: entry.id,
+            }
+            found.sort(key=keys[by], reverse=asked.get("orderDir") == "desc")
+        else:
+            found.sort(key=lambda entry: (entry.updated, entry.id), reverse=True)
+        size = min(int(asked.get("perPage", 50)), self.switches.most_per_page)
+        last = max(1, -(-len(found) // size))
+        page = int(asked.get("page", 1))
+        if page > last and self.switches.repeat_last_page:
+            page = last
+        start = (page - 1) * size
+        shown = found[start : start + size]
+        told = last if self.switches.honest_last_page else min(page + 1, max(last, page))
+        return JSONResponse(
+            {
+                "data": [entry.shown() for entry in shown],
+                "folder": None,
+                "current_page": page,
+                "last_page": told,
+                "next_page": page + 1 if page < last else None,
+                "per_page": size,
+                "total": len(found) if self.switches.honest_last_page else None,
+                "from": start + 1 if shown else None,
+                "to": start + len(shown) if shown else None,
+            }
+        )
+
+    def _selected(self, asked: Any, workspace: int) -> list[Entry]:
+        query = asked.get("query")
+        parents = [int(part) or None for part in asked.get("parentIds", "0").split(",")]
+        if query and not self.switches.search_scoped:
+            entries = self.account.everything(workspace)
+        else:
+            entries = self.account.children(workspace, parents)
+        if query is not None:
+            if not self.switches.search_finds:
+                return []
+            entries = (entry for entry in entries if query.lower() in entry.name.lower())
+        if (kind := asked.get("type")) is not None:
+            entries = (entry for entry in entries if entry.is_folder == (kind == "folder"))
+        return [*entries]
+
+    async def _make_folder(self, request: Request) -> Response:
+        asked = await request.json()
+        workspace = self._workspace(asked.get("workspaceId"))
+        folder = self.account.make_folder(asked["name"], workspace, asked.get("parentId"))
+        return JSONResponse({"status": "success", "folder": folder.shown()}, 200)
+
+    async def _upload(self, request: Request) -> Response:
+        fields, name, content = _form(request.headers["Content-Type"], await request.body())
+        largest = self.switches.largest_simple
+        if largest is not None and len(content) > largest:
+            raise Refused(422, f"files above {largest} bytes are uploaded in parts")
+        path = self.account.new_file()
+        path.write_bytes(content)
+        parent = fields.get("parentId")
+        entry = self.account.make_file(
+            re.split(r"[/\\]", name)[-1],  # as PHP takes it
+            self._workspace(fields.get("workspaceId")),
+            int(parent) if parent else None,
+            [path],
+        )
+        return JSONResponse({"status": "success", "fileEntry": entry.shown()}, 201)
+
+    async def _create(self, request: Request) -> Response:
+        asked = await request.json()
+        key = f"{secrets.token_hex(8)}/{secrets.token_hex(16)}"
+        upload = Upload(
+            key,
+            asked["filename"],
+            self._workspace(asked.get("workspaceId")),
+            asked.get("parentId"),
+        )
+        number = secrets.token_hex(12)
+        self.account.uploads[number] = self.account.by_key[key] = upload
+        return JSONResponse({"uploadId": number, "key": key})
+
+    async def _presign(self, request: Request) -> Response:
+        asked = await request.json()
+        key = f"{secrets.token_hex(8)}/{secrets.token_hex(16)}"
+        upload = Upload(
+            key, asked["filename"], self._workspace(asked.get("workspaceId")), asked.get("parentId")
+        )
+        number = secrets.token_hex(12)
+        self.account.uploads[number] = self.account.by_key[key] = upload
+        return JSONResponse({"url": f"{self.storage.url}/whole/{number}?signature=1", "key": key})
+
+    def _open_upload(self, asked: Any) -> Upload:
+        upload = self.account.uploads.get(asked["uploadId"])
+        if upload is None or upload.key != asked["key"]:
+            raise Refused(404, "There is no such upload")
+        return upload
+
+    async def _sign(self, request: Request) -> Response:
+        asked = await request.json()
+        self._open_upload(asked)
+        numbers = asked["partNumbers"]
+        if not 1 <= len(numbers) <= 10:
+            raise Refused(422, "The part numbers must be 1 to 10.")
+        host = f"{self.storage.url}/part/{asked['uploadId']}"
+        urls = [{"partNumber": n, "url": f"{host}/{n}?signature=1"} for n in numbers]
+        return JSONResponse({"urls": urls})
+
+    async def _complete(self, request: Request) -> Response:
+        asked = await request.json()
+        upload = self._open_upload(asked)
+        content = []
+        for number, part in enumerate(asked["parts"], 1):
+            path, tag = upload.parts.get(part["PartNumber"], (None, None))
+            if path is None or part["ETag"].strip('"') != tag or part["PartNumber"] != number:
+                raise Refused(422, "One of the parts is not what was sent.")
+            if number < len(asked["parts"]) and path.stat().st_size < 5 << 20:
+                raise Refused(422, "EntityTooSmall")
+            content.append(path)
+        upload.done = content
+        del self.account.uploads[asked["uploadId"]]
+        return JSONResponse({"location": f"{self.storage.url}/{upload.key}"})
+
+    async def _abort(self, request: Request) -> Response:
+        asked = await request.json()
+        upload = self._open_upload(asked)
+        del self.account.uploads[asked["uploadId"]], self.account.by_key[upload.key]
+        return JSONResponse({"status": "success"})
+
+    async def _register(self, request: Request) -> Response:
+        asked = await request.json()
+        if self.switches.need_extension and not asked.get("clientExtension"):
+            raise Refused(422, "The client extension field is required.")
+        for key, upload in self.account.by_key.items():
+            if key.rpartition("/")[2] == asked["filename"] and upload.done is not None:
+                break
+        else:
+            raise Refused(422, "There is no such object.")
+        entry = self.account.make_file(
+            asked["clientName"],
+            self._workspace(asked.get("workspaceId")),
+            asked.get("parentId"),
+            upload.done,
+            file_name=asked["filename"],
+            extension=asked.get("clientExtension"),
+        )
+        return JSONResponse({"status": "success", "fileEntry": entry.shown()}, 201)
+
+    async def _download(self, request: Request) -> Response:
+        entry = self.account.by_hash(request.path_params["hash"])
+        if self.switches.redirect_downloads:
+            return RedirectResponse(f"{self.storage.url}/object/{entry.id}?signature=1", 302)
+        return _content(request, entry, ranges=self.switches.ranges)
+
+    async def _delete(self, request: Request) -> Response:
+        asked = await request.json()
+        ids = [int(number) for number in asked["entryIds"]]
+        self.account.delete(ids, forever=bool(asked.get("deleteForever")))
+        return JSONResponse({"status": "success"})
+
+    async def _restore(self, request: Request) -> Response:
+        self.account.restore([int(number) for number in (await request.json())["entryIds"]])
+        return JSONResponse({"status": "success"})
+
+    async def _move(self, request: Request) -> Response:
+        asked = await request.json()
+        moved = self.account.move([*map(int, asked["entryIds"])], asked.get("destinationId"))
+        return JSONResponse({"status": "success", "entries": [each.shown() for each in moved]})
+
+    async def _duplicate(self, request: Request) -> Response:
+        asked = await request.json()
+        made = self.account.duplicate([*map(int, asked["entryIds"])], asked.get("destinationId"))
+        return JSONResponse({"status": "success", "entries": [each.shown() for each in made]})
+
+    async def _rename(self, request: Request) -> Response:
+        asked = await request.json()
+        entry = self.account.rename(request.path_params["id"], asked["name"])
+        return JSONResponse({"status": "success", "fileEntry": entry.shown()})
+
+    async def _list_workspaces(self, _request: Request) -> Response:
+        return JSONResponse(
+            {"workspaces": [{"id": n, "name": f"workspace {n}"} for n in self.workspaces if n]}
+        )
+
+    async def _user(self, _request: Request) -> Response:
+        return JSONResponse({"user": {"id": 1, "email": "owner@example.org"}})
+
+    async def _space(self, _request: Request) -> Response:
+        return JSONResponse(
+            {
+                "used": self.account.used,
+                "available": self.switches.capacity,
+                "status": "success",
+            }
+        )
+
+    def _workspace(self, asked: Any) -> int:
+        number = int(asked or 0)
+        if number not in self.workspaces:
+            raise Refused(403, "You are not a member of this workspace.")
+        return number
+
+
+# -- the storage
+
+
+def _storage(account: Account) -> Starlette:
+    async def part(request: Request) -> Response:
+        return await _take(request, request.path_params["number"])
+
+    async def whole(request: Request) -> Response:
+        return await _take(request, 0)
+
+    async def _take(request: Request, number: int) -> Response:
+        upload = account.uploads.get(request.path_params["upload"])
+        path, digest = account.new_file(), hashlib.md5()  # what S3 has as ETag
+        with path.open("wb") as file:
+            async for piece in request.stream():
+                digest.update(piece)
+                file.write(piece)
+        if (refusal := _stranger(request)) is not None:
+            return refusal
+        if upload is None:
+            return Response("<Error><Code>NoSuchUpload</Code></Error>", 404)
+        upload.parts[number] = path, digest.hexdigest()
+        if number == 0:
+            upload.done = [path]
+        return Response(headers={"ETag": f'"{digest.hexdigest()}"'})
+
+    async def get(request: Request) -> Response:
+        if (refusal := _stranger(request)) is not None:
+            return refusal
+        entry = account.entries.get(request.path_params["id"])
+        if entry is None or entry.content is None:
+            return Response("<Error><Code>NoSuchKey</Code></Error>", 404)
+        return _content(request, entry, ranges=account.switches.ranges)
+
+    return Starlette(
+        routes=[
+            Route("/part/{upload}/{number:int}", part, methods=["PUT"]),
+            Route("/whole/{upload}", whole, methods=["PUT"]),
+            Route("/object/{id:int}", get),
+        ]
+    )
+
+
+def _stranger(request: Request) -> Response | None:
+    """Refuse who shows the API's key to a host that is none of its business, or has no URL."""
+    if "Authorization" in request.headers:
+        return Response("<Error><Code>InvalidArgument</Code></Error>", 400)
+    if request.query_params.get("signature") != "1":
+        return Response("<Error><Code>AccessDenied</Code></Error>", 403)
+    return None
+
+
+def _content(request: Request, entry: Entry, *, ranges: bool) -> Response:
+    assert entry.content is not None
+    size = sum(path.stat().st_size for path in entry.content)
+    first, last, status = 0, size - 1, 200
+    headers = {"Content-Type": "application/octet-stream"}
+    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
+    if ranges and wanted is not None and (wanted[1] or wanted[2]):
+        if wanted[1]:
+            first, last = int(wanted[1]), min(int(wanted[2] or size - 1), size - 1)
+        else:
+            first = max(0, size - int(wanted[2]))
+        if first >= size or first > last:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+        status = 206
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    headers["Content-Length"] = str(last - first + 1)
+    return StreamingResponse(_pieces(entry.content, first, last + 1), status, headers)
+
+
+async def _pieces(content: Any, start: int, end: int) -> AsyncIterator[bytes]:
+    at = 0
+    for path in content:
+        size = path.stat().st_size
+        if at + size > start and at < end:
+            with path.open("rb") as file:
+                file.seek(max(0, start - at))
+                left = min(at + size, end) - max(at, start)
+                while left and (piece := file.read(min(PIECE, left))):
+                    left -= len(piece)
+                    yield piece
+        at += size
+
+
+async def _drain(request: Request) -> None:
+    async for _ in request.stream():
+        pass
+
+
+def _form(content_type: str, body: bytes) -> tuple[dict[str, str], str, bytes]:
+    """Return a form's fields, the file's name and its bytes (RFC 7578)."""
+    boundary = re.search(r"boundary=\"?([^\";]+)", content_type)
+    if boundary is None:
+        raise Refused(422, "no form")
+    fields: dict[str, str] = {}
+    name, content = "", b""
+    found = False
+    for part in body.split(b"--" + boundary[1].encode())[1:-1]:
+        head, _, value = part[2:-2].partition(b"\r\n\r\n")
+        text = head.decode()
+        field = re.search(r'[; ]name="([^"]*)"', text)
+        file = re.search(r'filename="([^"]*)"', text)
+        if field is not None and field[1] == "file" and file is not None:
+            name, content, found = file[1], value, True
+        elif field is not None:
+            fields[field[1]] = value.decode()
+    if not found:
+        raise Refused(422, "The file field is required.")
+    return fields, name, content
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m tests.servers.drime_double")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--any-size", action="store_true", help="simple uploads of any size")
+    chosen = parser.parse_args()
+    switches = Switches(largest_simple=None) if chosen.any_size else Switches()
+    with DrimeDouble(switches) as drime:
+        drime.api.delay = drime.storage.delay = chosen.latency
+        print(drime.url, drime.key, flush=True)
+        for line in sys.stdin:
+            if line.strip() == "forget":
+                drime.forget_calls()
+            counted = dict(drime.counts())
+            counted["parts"] = len(drime.storage.calls)
+            print(json.dumps(counted), flush=True)
+
+
+if __name__ == "__main__":
+    main()
