@@ -77,9 +77,10 @@ class Subject:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            remove_tree(self.backend, self.root)
+            if not self.owned:
+                remove_tree(self.backend, self.root)
         finally:
-            self._leave()
+            self._leave()  # which removes the whole place where it was made for this
 
     def _leave(self) -> None:
         self.backend.close()
