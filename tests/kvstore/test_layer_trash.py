@@ -348,7 +348,9 @@ class TestNames:
             disk.move("item", longest + "xx")
 
     @given(
-        name=st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=60)),
+        name=st.lists(
+            st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=60)
+        ),
         who=st.text(),
         when=st.integers(0, 4_000_000_000),
     )

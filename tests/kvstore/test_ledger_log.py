@@ -1,7 +1,7 @@
 """The log beside a ledger's SQLite file: whatever becomes of its writers, the accounts are right.
 
-Two ledgers on one file are to each other as two processes are. One that is left open at the end of
-a `with dying(...)` never closes: its locks go, its session stays on record.
+Two ledgers on one file are to each other as two processes are. One from `with dying(...)` never
+closes: its locks go, its session stays on record.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from backupgw.kvstore.ledger import (
 )
 from backupgw.kvstore.ledger import sqlite_log as log_file
 from backupgw.kvstore.ledger.sqlite_log import SIZE, Log
+from backupgw.kvstore.ledger.sqlite_session import SQLiteSession
 
 SCOPES = ("server", 'user:álice "x"')
 ONE = Amount(60, 1)
@@ -61,8 +62,10 @@ def dying(path: str) -> Iterator[SQLiteLedger]:
     ledger = SQLiteLedger(path)
     ledger.open()
     yield ledger
-    ledger._session._state.disconnect()  # type: ignore[attr-defined]
-    ledger._session.locks.close()  # type: ignore[attr-defined]
+    session = ledger._session
+    assert isinstance(session, SQLiteSession)
+    session._let_go()
+    session._turns.end()  # its thread ends too
 
 
 class TestRecords:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from tests.kvstore import ledger_contract
-from tests.kvstore.ledger_contract import ONE, SCOPES, MakeLedger
+from tests.kvstore.ledger_contract import ONE, SCOPES, MakeLedger, intended
 
 from backupgw.kvstore.ledger import NOTHING, Amount, LedgerError, LedgerFull, Limit, SQLiteLedger
+from backupgw.kvstore.ledger.locks import ByteLocks
 
 
 class Clock:
@@ -84,6 +85,46 @@ def reserve_without_end(ledger: SQLiteLedger) -> None:
 
 
 class TestFailures:
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_one_that_cannot_get_ready_for_a_fork_stops_neither_it_nor_the_other_ledgers(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writing = ByteLocks.writing
+
+        def fail(locks: ByteLocks) -> contextlib.AbstractContextManager[None]:
+            if failing and "broken" in locks._path:
+                raise LedgerError("the ledger's locks: Input/output error")
+            return writing(locks)
+
+        failing = False
+        monkeypatch.setattr(ByteLocks, "writing", fail)
+        with contextlib.ExitStack() as stack:
+            ledgers = [
+                stack.enter_context(SQLiteLedger(str(tmp_path / name)))
+                for name in ("first", "broken", "last")
+            ]
+            for ledger in ledgers:
+                ledger.reserve("", SCOPES, ONE)
+            failing = True
+            for count in range(3):
+                child = os.fork()
+                if child == 0:
+                    status = 1
+                    failing = False
+                    try:
+                        for ledger in ledgers:
+                            ledger.settle(ledger.intend("", [intended(Amount(count + 1, 1))]))
+                            assert ledger.usage("server").reserved == ONE
+                        status = 0
+                    finally:
+                        os._exit(status)
+                assert os.waitpid(child, 0)[1] == 0
+            failing = False
+            for ledger in ledgers:
+                ledger.reserve("", SCOPES, ONE)
+                usage = ledger.usage("server")
+                assert (usage.used, usage.reserved) == (Amount(6, 3), ONE + ONE)
+
     def test_another_process_settles_a_killed_ones_intents_at_once(
         self, ledger: SQLiteLedger, tmp_path: Path
     ) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import sqlite3
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..backends.errors import BackendError
+from . import forks
 from .accounts import Levels
 from .errors import LedgerError
 from .held import NO_NEEDS, HeldBooks, Needs
@@ -76,7 +75,7 @@ class SQLiteSession:
         except OSError as error:
             raise translate(error, self.path) from error
         self._turns = Turns(self._transact, self._emit)
-        _open_sessions.add(self)
+        forks.follow(self)
         try:
             self.run(lambda books: books.reclaim())
         except BaseException:
@@ -98,7 +97,7 @@ class SQLiteSession:
 
     def _let_go(self) -> None:
         with self._turns.turn:
-            _open_sessions.discard(self)
+            forks.leave(self)
             locks, self._locks = self._locks, None
             self._session = 0
             if locks is not None:
@@ -111,9 +110,13 @@ class SQLiteSession:
     def before_fork(self) -> None:
         """Keep everybody out and close the connection until the fork is over."""
         self._turns.turn.acquire()
-        if self._locks is not None:
-            with self._locks.writing():
-                self._state.disconnect()
+        try:
+            if self._locks is not None:
+                with self._locks.writing():
+                    self._state.disconnect()
+        except BaseException:
+            self._turns.turn.release()
+            raise
 
     def after_fork_in_parent(self) -> None:
         self._turns.turn.release()
@@ -123,6 +126,7 @@ class SQLiteSession:
         self._turns = Turns(self._transact, self._emit)
         self._alarms.clear()
         self._session = 0
+        self._state.leave_to_parent()
         if self._locks is not None:
             self._locks.leave_to_parent()
             self._locks = ByteLocks(f"{self.path}-locks")
@@ -213,32 +217,3 @@ class SQLiteSession:
             assert session is not None
             locks.begin_session(session)
         self._session = session
-
-
-_open_sessions: weakref.WeakSet[SQLiteSession] = weakref.WeakSet()
-_forking: list[SQLiteSession] = []
-
-
-def _before_fork() -> None:
-    _forking.extend(sorted(_open_sessions, key=id))
-    for session in _forking:
-        session.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for session in _forking:
-        session.after_fork_in_parent()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for session in _forking:
-        session.after_fork_in_child()
-    _forking.clear()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)

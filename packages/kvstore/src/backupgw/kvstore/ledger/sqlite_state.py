@@ -20,6 +20,10 @@ from .sqlite_memory import Memory
 
 logger = logging.getLogger(__name__)
 
+_inherited: list[sqlite3.Connection] = []
+"""Connections of the process that this one was forked from; never used, and never closed, since
+SQLite must not be told of them here."""
+
 
 class SQLiteState:
     """The state as one process sees it; all within the writers' lock, by one thread at a time.
@@ -42,6 +46,16 @@ class SQLiteState:
         if self._db is not None:
             db, self._db = self._db, None
             db.close()
+        if self._log is not None:
+            log, self._log = self._log, None
+            log.close()
+
+    def leave_to_parent(self) -> None:
+        """In a child after a fork: let go of what the parent could not let go of before it."""
+        self._memory = None
+        if self._db is not None:
+            _inherited.append(self._db)
+            self._db = None
         if self._log is not None:
             log, self._log = self._log, None
             log.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -15,13 +16,12 @@ import psycopg
 from psycopg import Connection
 
 from backupgw.kvstore.backends.errors import BackendError
-from backupgw.kvstore.ledger import Alarm, LedgerError, NameLost
+from backupgw.kvstore.ledger import Alarm, LedgerError, NameLost, forks
 from backupgw.kvstore.ledger.accounts import Levels
 from backupgw.kvstore.ledger.held import NO_NEEDS, Needs
 from backupgw.kvstore.ledger.turns import Step, Turns
 
 from ..database import Database
-from . import forks
 from .claims import Claims
 from .counting import PostgresBooks
 from .doubts import READ_DOUBTS
@@ -105,6 +105,7 @@ class PostgresSession:
         self._numbers: list[int] = []
         self._unanswered: _Unanswered | None = None
         self._to_release: list[int] = []
+        self._kept_out = contextlib.ExitStack()
 
     @property
     def locks(self) -> Claims:
@@ -177,14 +178,14 @@ class PostgresSession:
 
     def before_fork(self) -> None:
         """Keep everybody out until the fork is over."""
-        self._turns.turn.acquire()
-        if self._claims is not None:
-            self._claims.turns.turn.acquire()
+        turns = [self._turns] if self._claims is None else [self._turns, self._claims.turns]
+        with contextlib.ExitStack() as stack:
+            for each in turns:
+                stack.enter_context(each.turn)
+            self._kept_out = stack.pop_all()
 
     def after_fork_in_parent(self) -> None:
-        if self._claims is not None:
-            self._claims.turns.turn.release()
-        self._turns.turn.release()
+        self._kept_out.close()
 
     def after_fork_in_child(self) -> None:
         """Begin anew: connections, claims and session are the parent's."""
