@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="TEXT", help="run the checks whose name contains this")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--soak", action="store_true", help="full counts; takes long")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of the short counts, for slow services"
+    )
     given = parser.parse_args(arguments)
     options: dict[str, Any] = {}
     for option in given.option:
@@ -60,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--only {given.only}: no check has that in its name")
     results: list[Result] = []
     try:
-        subject = Subject(partial(open_place, given.url, layers=layers, **options), soak=given.soak)
+        subject = Subject(
+            partial(open_place, given.url, layers=layers, **options),
+            soak=given.soak,
+            scale=given.scale,
+        )
         for result in run_checks(subject, chosen):
             results.append(result)
             if not given.json:

@@ -23,7 +23,7 @@ _AT_ONCE = 25
 @check("atomic_create")
 def one_thread_creates(at: Ground) -> str:
     """Of many threads with if_absent for one name exactly one commits, and its value stays."""
-    rounds = 200 if at.subject.soak else 25
+    rounds = at.subject.count(short=25, soak=200)
     for number in range(rounds):
         name = at.name(f"item{number}")
         calls = [_prepared_create(at.backend, name, seed) for seed in range(THREADS)]
@@ -50,7 +50,7 @@ def _one_winner(at: Ground, name: str, wins: list[bool]) -> None:
 def one_process_creates(at: Ground) -> str:
     """Of many processes with if_absent for one name exactly one commits, and its value stays."""
     need_processes(at.subject)
-    count = 500 if at.subject.soak else 100
+    count = at.subject.count(short=100, soak=500)
     names = [at.name(f"item{number}") for number in range(count)]
     jobs: list[Job] = [(_create_all, (names, seed)) for seed in range(PROCESSES)]
     answers = run_jobs(at.subject, jobs)
@@ -91,7 +91,7 @@ def _commits(writer: Writer) -> bool:
 @check("concurrent")
 def threads_see_no_torn_value(at: Ground) -> str:
     """Threads that write, read, replace, move, delete and list the same names see whole values."""
-    steps = 2000 if at.subject.soak else 150
+    steps = at.subject.count(short=150, soak=2000)
     calls = [partial(_turmoil, at.backend, at.folder, seed, steps) for seed in range(THREADS)]
     reads = sum(run_together(calls, at.subject.patience))
     return f"{THREADS * steps} operations, {reads} values read"
@@ -101,7 +101,7 @@ def threads_see_no_torn_value(at: Ground) -> str:
 def processes_see_no_torn_value(at: Ground) -> str:
     """The same with processes."""
     need_processes(at.subject)
-    steps = 2000 if at.subject.soak else 200
+    steps = at.subject.count(short=200, soak=2000)
     jobs: list[Job] = [(_turmoil_in_process, (at.folder, seed, steps)) for seed in range(PROCESSES)]
     reads = sum(run_jobs(at.subject, jobs))
     return f"{PROCESSES * steps} operations, {reads} values read"

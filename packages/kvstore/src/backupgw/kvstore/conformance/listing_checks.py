@@ -38,7 +38,7 @@ def list_is_exact(at: Ground) -> None:
 @check()
 def list_streams(at: Ground) -> str:
     """A list of 20,000 entries (soak: 200,000) is handed out without being held in memory."""
-    count = 200_000 if at.subject.soak else 20_000
+    count = at.subject.count(short=20_000, soak=200_000)
     writers = 8
     run_together(
         [partial(_fill, at.backend, at.folder, range(start, count, writers)) for start in range(8)],
@@ -88,7 +88,7 @@ def abandoned_lists_are_harmless(at: Ground) -> None:
     """Lists that nobody finishes hold nothing up and leak nothing that would run out."""
     for name in "abc":
         at.put(name, b"x")
-    for _ in range(2000):
+    for _ in range(at.subject.count(short=2000, soak=2000)):
         next(at.backend.list(at.folder))
     gc.collect()
     require(at.names() == ["a", "b", "c"], "after abandoned lists the list is wrong")

@@ -29,6 +29,8 @@ class Subject:
             capabilities say `shared` it goes to other processes, so it must be picklable:
             `functools.partial(open_place, url)` and functions of modules are.
         soak: run with the full counts instead of the short ones.
+        scale: share of the short counts that is enough where each operation is a request to a
+            service: 0.2 for a fifth. A soak has the full counts all the same.
         patience: seconds after which something that should not have to wait counts as stuck; ten
             times that in a soak.
 
@@ -36,9 +38,17 @@ class Subject:
         ValueError: (on entering) the factory cannot be pickled, but the place is `shared`.
     """
 
-    def __init__(self, factory: Factory, *, soak: bool = False, patience: float = 60) -> None:
+    def __init__(
+        self,
+        factory: Factory,
+        *,
+        soak: bool = False,
+        scale: float = 1.0,
+        patience: float = 60,
+    ) -> None:
         self.factory = factory
         self.soak = soak
+        self.scale = scale
         self.patience = patience * (_SOAK_PATIENCE if soak else 1)
         self.owned = False
         self.root = f"conformance-{secrets.token_hex(6)}"
@@ -86,6 +96,10 @@ class Subject:
         self.backend.close()
         if self.owned:
             self.backend.destroy()
+
+    def count(self, *, short: int, soak: int) -> int:
+        """Return how often something is to be done: of these numbers the one for this run."""
+        return soak if self.soak else max(1, round(short * self.scale))
 
     def ground(self) -> Ground:
         """Return a fresh, empty folder for one check."""
