@@ -50,7 +50,7 @@ def test_a_broken_promise_is_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "hasty_place.py").write_text(
         "from backupgw.kvstore.backends.memory import Memory\n"
         "class Hasty(Memory):\n"
-        "    def rmdir(self, name):\n"
+        "    def destroy(self):\n"
         "        raise OSError('not today')\n"
         "    def delete(self, name):\n"
         "        self.info(name)\n"
