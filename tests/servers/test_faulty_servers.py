@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from .double import Double, Fault, Faults, Message, Receive, Scope, Send
+from .double_process import DoubleProcess
 from .faulty_proxy import FaultyProxy
 from .http_proxy import faulty
 
@@ -137,3 +138,28 @@ def test_a_line_is_long_narrow_and_breaks() -> None:
         line.break_after = lambda: 10
         with pytest.raises(ConnectionError):
             ask(line.port)
+
+
+def make_echo() -> Double:
+    return Double(echo)
+
+
+def asked(double: Double) -> int:
+    return double.calls.count()
+
+
+def test_a_double_in_a_process_of_its_own() -> None:
+    with DoubleProcess(make_echo) as double:
+        port = int(double.url.rpartition(":")[2])
+        assert ask(port).status == 200
+        double.fail(rate=1, kinds=[Fault.UNAVAILABLE])
+        assert ask(port).status == 503
+        double.fail()
+        assert double.tell(asked) == 2
+        double.kill()
+        with pytest.raises(ConnectionError):
+            ask(port)
+        double.start()
+        assert ask(port).status == 200
+        with pytest.raises(RuntimeError, match="AssertionError: it runs"):
+            double.start()
