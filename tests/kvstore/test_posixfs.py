@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import random
 import socket
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backupgw.kvstore.backends import beneath, posixfs_naming, posixfs_writer
+from backupgw.kvstore.backends import beneath, posixfs_cached, posixfs_naming, posixfs_writer
 from backupgw.kvstore.backends.errors import (
     BackendError,
     BackendURLInvalid,
@@ -449,16 +451,43 @@ def test_a_value_that_the_system_hands_out_in_pieces_is_loaded_whole(
 ) -> None:
     """Linux reads 2 GiB at most at a time."""
     pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, min(size, 3), at))
-    place.store("item", b"0123456789")
-    assert place.load("item") == b"0123456789"
-    assert place.load("item", offset=-8, size=7) == b"2345678"
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, min(size, 30_000), at))
+    value = os.urandom(posixfs_cached.LARGEST + 10)
+    place.store("item", value)
+    assert place.load("item") == value
+    assert place.load("item", offset=-60_008, size=60_007) == value[-60_008:-1]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "the ordinary way"])
+def test_threads_that_load_small_items_get_their_own(
+    place: PosixFS, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    if not at_once:  # a C library that cannot
+        monkeypatch.setattr(posixfs_cached, "_statx", None)
+    largest = posixfs_cached.LARGEST
+    values = [os.urandom(size) for size in (0, 1, 700, largest - 1, largest, largest + 1)]
+    for number, value in enumerate(values):
+        place.store(f"item{number}", value)
+
+    def load_all(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(300):
+            number = chance.randrange(len(values))
+            value = values[number]
+            size = chance.choice([None, 0, 1, 100, largest + 5])
+            offset = chance.choice([0, 1, 650, largest, -1, -500, -largest - 5])
+            start = max(len(value) + offset, 0) if offset < 0 else offset
+            expected = value[start:] if size is None else value[start : start + size]
+            assert place.load(f"item{number}", offset=offset, size=size) == expected
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(load_all, range(8)))
 
 
 def test_a_file_cut_short_while_it_is_loaded_is_no_value(
     place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.store("item", b"0123456789")
+    place.store("item", bytes(posixfs_cached.LARGEST + 1))
     pread = os.pread
 
     def cut(fd: int, size: int, at: int) -> bytes:

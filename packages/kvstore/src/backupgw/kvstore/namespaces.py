@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from .backends.base import Backend
 from .names import check_key
 from .utils.nesting import CHARACTERS_PER_LEVEL, nest
 
@@ -72,6 +73,22 @@ class Namespaces:
         if "//" in nested:  # the key is too short for its levels
             nested = "/".join(segment for segment in nested.split("/") if segment)
         return check_key(nested)
+
+    def find(self, backend: Backend, name: str, suffix: str) -> str:
+        """Return where `name` lies, and where it would go if there is none.
+
+        Raises:
+            KeyError: no namespace matches.
+            InvalidName: as `nested`.
+        """
+        *earlier, last = self.levels(name)
+        for level in earlier:
+            nested = self.nested(name, level, suffix)
+            info = backend.info(nested)
+            if info.exists and not info.directory:  # a short key may also name a nesting folder
+                return nested
+        # There is one candidate left; whether it exists makes no difference.
+        return self.nested(name, last, suffix)
 
     def folders(self) -> Iterator[str]:
         """Yield the deepest folder of every namespace's largest level, for making them ahead."""

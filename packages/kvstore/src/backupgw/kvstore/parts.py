@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from .backends._base import Source as Part
+from .backends._base import validate_sources
 from .backends.base import CHUNK, Backend
 from .backends.errors import BackendError, ReadRangeError
 from .utils import hashing
-
-Part = tuple[str, int, int]
-"""(name, offset in bytes, size in bytes) of a part of an item."""
 
 
 def checked(sources: Iterable[object]) -> list[Part]:
@@ -18,15 +17,8 @@ def checked(sources: Iterable[object]) -> list[Part]:
     Raises:
         ValueError: one is no (name, offset, size), or its name is not a single segment.
     """
-    parts: list[Part] = []
-    for source in sources:
-        match source:
-            case (str(name), int(offset), int(size)) if (
-                not isinstance(offset, bool) and not isinstance(size, bool) and size >= 0
-            ):
-                parts.append((name, offset, size))
-            case _:
-                raise ValueError(f"a source is (name, offset, size >= 0), not {source!r}")
+    parts = validate_sources(sources)
+    for name, _, _ in parts:
         if "/" in name:
             raise ValueError(f"a source's namespace is given separately: {name!r}")
     return parts

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from . import parts
+from .backends._base import StoreValue, validate_value
 from .backends.adapted import Foreign, as_backend
 from .backends.base import CHUNK, Backend, ItemInfo
 from .backends.errors import BackendURLInvalid, NoBackendGiven
@@ -26,9 +26,8 @@ from .backends.errors import ObjectNotFound as ObjectNotFound
 from .backends.errors import ReadRangeError as ReadRangeError
 from .cached_items import CachedItems
 from .constants import DEL_SUFFIX, ROOTNS
-from .layers.cache_items import Cache
 from .layers.cache_policy import CacheMode as CacheMode  # borgstore's users import it here
-from .layers.cache_policy import CachePolicy, policies
+from .layers.cache_policy import CachePolicy as CachePolicy
 from .names import check_key
 from .namespaces import Namespaces
 from .parts import Part
@@ -36,7 +35,9 @@ from .primary import Emulation, Primary
 from .registry import redact_url
 from .slots import Slots
 from .statistics import Statistics
+from .store_cache import cache_of
 from .store_listing import items_below
+from .store_operation import StoreOperation
 from .store_places import Permissions
 from .store_places import get_backend as get_backend  # borgstore's users import it here
 from .utils import hashing
@@ -44,7 +45,7 @@ from .utils.nesting import unnest
 
 logger = logging.getLogger(__name__)
 
-Value = bytes | bytearray | memoryview
+Value = StoreValue | bytearray
 
 
 class Store:
@@ -99,34 +100,9 @@ class Store:
         self._namespaces = Namespaces.from_config(config or {})
         self._slots = Slots(max_concurrency)
         self._statistics = Statistics()
-        self._cache = self._new_cache(config or {}, cache_url, cache_backend)
+        self._cache = cache_of(config or {}, cache_url, cache_backend, self._statistics)
         self._primary = Primary(self._statistics, Emulation.from_environment(os.environ))
         self._items = CachedItems(backend, self._primary, self._cache)
-
-    def _new_cache(
-        self,
-        config: Mapping[str, Mapping[str, object]],
-        url: str | None,
-        backend: Backend | Foreign | None,
-    ) -> Cache | None:
-        found = policies(
-            {namespace: CachePolicy.from_config(each) for namespace, each in config.items()}
-        )
-        if url is not None and backend is not None:
-            raise ValueError("Only one of cache_url and cache_backend can be given.")
-        if url is not None:
-            backend = get_backend(url)
-            if backend is None:
-                raise BackendURLInvalid(
-                    f"Invalid or unsupported Cache Backend URL: {redact_url(url)}"
-                )
-        if backend is None:
-            if found:
-                raise ValueError(
-                    "cache_url or cache_backend is required for cache modes other than C_OFF."
-                )
-            return None
-        return Cache(as_backend(backend), found, self._statistics)
 
     def __repr__(self) -> str:
         cache = "" if self._cache is None else f", cache_backend={_kind(self._cache.backend)!r}"
@@ -251,7 +227,7 @@ class Store:
         Raises:
             ValueError: a memoryview that is not C-contiguous.
         """
-        data = _as_bytes_view(value)
+        data = memoryview(validate_value(value)).cast("B")
         with self._operation("store", name) as operation:
             self._items.store(self._find(name), data)
             operation.volume = len(data)
@@ -408,15 +384,7 @@ class Store:
     # -- inside
 
     def _find(self, name: str, *, deleted: bool = False) -> str:
-        suffix = DEL_SUFFIX if deleted else ""
-        *earlier, last = self._namespaces.levels(name)
-        for level in earlier:
-            nested = self._namespaces.nested(name, level, suffix)
-            info = self.backend.info(nested)
-            if info.exists and not info.directory:  # a short key may also name a nesting folder
-                return nested
-        # There is one candidate left; whether it exists makes no difference.
-        return self._namespaces.nested(name, last, suffix)
+        return self._namespaces.find(self.backend, name, DEL_SUFFIX if deleted else "")
 
     def _find_parts(
         self, checked: Sequence[Part], namespace: str | None, *, deleted: bool
@@ -449,57 +417,8 @@ class Store:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def _operation(self, what: str, name: str) -> _Operation:
-        return _Operation(self._slots, self._statistics, what, name)
-
-
-class _Operation:
-    """Runs an operation in one of the slots; counts it if it ends well, logs it anyway.
-
-    Attributes:
-        volume: what it moved, in bytes; None for those that move nothing.
-    """
-
-    __slots__ = ("_name", "_slots", "_start", "_statistics", "_what", "volume")
-
-    def __init__(self, slots: Slots, statistics: Statistics, what: str, name: str) -> None:
-        self._slots = slots
-        self._statistics = statistics
-        self._what = what
-        self._name = name
-        self._start = 0
-        self.volume: int | None = None
-
-    def __enter__(self) -> Self:
-        self._slots.__enter__()
-        self._start = time.perf_counter_ns()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        took = time.perf_counter_ns() - self._start
-        self._slots.__exit__()
-        if kind is None:
-            self._statistics.finish(self._what, took, self.volume)
-            logger.debug(
-                "%s %r -> %s B in %.1f ms", self._what, self._name, self.volume or 0, took / 1e6
-            )
-        elif issubclass(kind, Exception):
-            logger.debug("%s %r -> %s", self._what, self._name, kind.__name__)
-
-
-def _as_bytes_view(value: Value) -> memoryview:
-    try:
-        return memoryview(value).cast("B")
-    except TypeError:
-        if isinstance(value, memoryview):
-            # borgstore raises ValueError for it
-            raise ValueError("value must be a C-contiguous memoryview") from None  # noqa: TRY004
-        raise
+    def _operation(self, what: str, name: str) -> StoreOperation:
+        return StoreOperation(self._slots, self._statistics, what, name)
 
 
 def _kind(backend: Backend) -> str:

@@ -13,7 +13,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 _SYS_OPENAT2 = 437  # the same number on every architecture
 _RESOLVE_NO_SYMLINKS = 0x04
@@ -36,16 +36,26 @@ class _OpenHow(ctypes.Structure):
     )
 
 
+_Syscall = Callable[[int, int, bytes, "ctypes._Pointer[_OpenHow]", int], int]
+
+
+def _openat2_of(library: ctypes.CDLL) -> _Syscall:
+    syscall = library.syscall
+    syscall.restype = ctypes.c_long
+    syscall.argtypes = (
+        ctypes.c_long,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.POINTER(_OpenHow),
+        ctypes.c_size_t,
+    )
+    return syscall
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
-_syscall.argtypes = (
-    ctypes.c_long,
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.POINTER(_OpenHow),
-    ctypes.c_size_t,
-)
+_waiting = _openat2_of(_libc)
+_at_once = _openat2_of(ctypes.PyDLL(None, use_errno=True))
+"""For what cannot block: it keeps the interpreter's lock, which threads fight over otherwise."""
 _HOW_SIZE = ctypes.sizeof(_OpenHow)
 
 
@@ -57,8 +67,9 @@ def _how(flags: int, mode: int, resolve: int) -> ctypes._Pointer[_OpenHow]:
 
 def _openat2(root: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
     how = _how(flags, mode, resolve)
+    syscall = _at_once if resolve & _RESOLVE_CACHED else _waiting
     while True:
-        fd: int = _syscall(_SYS_OPENAT2, root, path, how, _HOW_SIZE)
+        fd = syscall(_SYS_OPENAT2, root, path, how, _HOW_SIZE)
         if fd >= 0:
             return fd
         code = ctypes.get_errno()
@@ -104,7 +115,9 @@ class Beneath:
         flags |= os.O_CLOEXEC
         if self._has_openat2:
             try:
-                return _openat2(self.fd, os.fsencode(path) or b".", flags, mode, _CONFINED)
+                return _openat2(
+                    self.fd, path.encode(errors="surrogateescape") or b".", flags, mode, _CONFINED
+                )
             except OSError as error:
                 if error.errno != errno.ELOOP or not self._follow:
                     raise
@@ -116,7 +129,11 @@ class Beneath:
             return None
         try:
             return _openat2(
-                self.fd, os.fsencode(path) or b".", flags | os.O_CLOEXEC, 0, _WANT_CACHED
+                self.fd,
+                path.encode(errors="surrogateescape") or b".",
+                flags | os.O_CLOEXEC,
+                0,
+                _WANT_CACHED,
             )
         except OSError as error:
             # EINVAL: Linux before 5.12. ELOOP: perhaps a listed link, which open() knows.
@@ -126,7 +143,8 @@ class Beneath:
 
     def open_folder(self, path: str) -> int:
         """Open a folder for listing, syncing and as a base of *at calls."""
-        return self.open(path, _FOLDER)
+        fd = self.open_nowait(path, _FOLDER)
+        return self.open(path, _FOLDER) if fd is None else fd
 
     def _walk(self, path: str, flags: int, mode: int) -> int:
         segments = path.split("/") if path else []

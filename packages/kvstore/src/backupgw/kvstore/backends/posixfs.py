@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote, urlsplit
 
 from ..names import check_folder, check_path, is_reserved
+from . import posixfs_cached
+from . import posixfs_moving as moving
 from . import posixfs_naming as naming
 from . import posixfs_reader as reading
 from . import posixfs_writer as writing
@@ -36,12 +37,12 @@ from .errors import (
 )
 from .plan import Plan
 from .posixfs_errors import translate
+from .posixfs_folders import Folders
 from .posixfs_leftovers import STALE_AGE, reap_below, reap_entry
 from .posixfs_options import Durability, known_durability, mode, targets
 from .posixfs_reader import PosixReader, item_info
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a planted FIFO or device must not stop us
-_QUARANTINE = ".backupgw-quarantine"
 
 
 def from_url(
@@ -70,6 +71,17 @@ def from_url(
         file_mode=mode("file_mode", file_mode, 0o600),
         folder_mode=mode("folder_mode", folder_mode, 0o700),
     )
+
+
+def get_file_backend(
+    url: str, permissions: Mapping[str, str] | None = None, quota: int | None = None
+) -> Backend | None:
+    """Return the backend of a `file:` URL as borgstore's function of that name does, with what it
+    limits (`store_places.get_backend`); None for other URLs."""
+    # Here, because what limits a folder are layers, and stands on this module.
+    from ..store_places import get_backend
+
+    return get_backend(url, permissions, quota) if url.startswith("file:") else None
 
 
 class PosixFS(Backend):
@@ -101,7 +113,7 @@ class PosixFS(Backend):
         self._follow = [follow] if isinstance(follow, str) else list(follow)
         self._modes = naming.Modes(file_mode, folder_mode)
         self._sync = durability == "full"
-        self._beneath: Beneath | None = None
+        self._opened: Folders | None = None
         self._ignores_case = False
         self.capabilities = self._capabilities()
 
@@ -122,7 +134,7 @@ class PosixFS(Backend):
     # -- the place itself
 
     def create(self) -> None:
-        if self._beneath is not None:
+        if self._opened is not None:
             raise BackendMustNotBeOpen(self.path)
         try:
             naming.make_root(self.path, self._modes, sync=self._sync)
@@ -135,7 +147,7 @@ class PosixFS(Backend):
             raise translate(error, self.path) from error
 
     def destroy(self) -> None:
-        if self._beneath is not None:
+        if self._opened is not None:
             raise BackendMustNotBeOpen(self.path)
         try:
             shutil.rmtree(self.path)
@@ -145,28 +157,35 @@ class PosixFS(Backend):
             raise translate(error, self.path) from error
 
     def open(self) -> None:
-        if self._beneath is not None:
+        if self._opened is not None:
             raise BackendMustNotBeOpen(self.path)
         try:
-            self._beneath = Beneath(self.path, self._follow)
+            beneath = Beneath(self.path, self._follow)
         except FileNotFoundError as error:
             raise BackendDoesNotExist(f"{self.path} does not exist") from error
         except NotADirectoryError as error:
             raise BackendDoesNotExist(f"{self.path} is not a folder") from error
         except OSError as error:
             raise translate(error, self.path) from error
+        self._opened = Folders(beneath, self._modes, sync=self._sync)
         self._ignores_case = _ignores_case(self.path)
         self.capabilities = self._capabilities()
 
     def close(self) -> None:
         self._root.close()
-        self._beneath = None
+        self._opened = None
+
+    @property
+    def _folders(self) -> Folders:
+        if self._opened is None:
+            raise BackendMustBeOpen(self.path)
+        return self._opened
 
     @property
     def _root(self) -> Beneath:
-        if self._beneath is None:
+        if self._opened is None:
             raise BackendMustBeOpen(self.path)
-        return self._beneath
+        return self._opened.root
 
     def unlisted_links(self) -> Iterator[tuple[str, str]]:
         """Yield (name, target) of symbolic links that clients cannot get through."""
@@ -177,59 +196,22 @@ class PosixFS(Backend):
     def mkdir(self, name: str) -> None:
         check_path(name)
         try:
-            os.close(self._make_folders(name))
+            os.close(self._folders.make(name))
         except OSError as error:
             raise translate(error, name) from error
 
     def mkdirs(self, names: Iterable[str]) -> None:
-        parents: dict[str, int] = {}
         try:
-            for name in map(check_path, names):
-                parent, _, segment = name.rpartition("/")
-                if parent not in parents:
-                    parents[parent] = self._make_folders(parent)
-                naming.make_folder(parents[parent], segment, self._modes, sync=False)
-            for folder in parents.values():
-                self._sync_folder(folder)
+            self._folders.make_all(map(check_path, names))
         except OSError as error:
             raise translate(error, self.path) from error
-        finally:
-            for folder in parents.values():
-                os.close(folder)
-
-    def _make_folders(self, name: str) -> int:
-        """Open the folder `name`, made with its parents where missing."""
-        try:
-            return self._root.open_folder(name)
-        except FileNotFoundError:
-            if name == "":
-                raise
-        parent_name, _, segment = name.rpartition("/")
-        parent = self._make_folders(parent_name)
-        try:
-            naming.make_folder(parent, segment, self._modes, sync=self._sync)
-        finally:
-            os.close(parent)
-        return self._root.open_folder(name)
-
-    def _nearest_folder(self, name: str) -> tuple[int, list[str]]:
-        """Open the folder `name` or the nearest above it; return what is missing, too."""
-        missing: list[str] = []
-        while True:
-            try:
-                return self._root.open_folder(name), missing
-            except FileNotFoundError:
-                if name == "":
-                    raise
-            name, _, segment = name.rpartition("/")
-            missing.insert(0, segment)
 
     def rmdir(self, name: str) -> None:
         check_path(name)
-        with self._parent(name) as (folder, segment):
+        with self._folders.parent(name) as (folder, segment):
             try:
                 os.rmdir(segment, dir_fd=folder)
-                self._sync_folder(folder)
+                self._folders.sync(folder)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     raise BackendError(f"{name}: the folder is not empty") from error
@@ -302,7 +284,11 @@ class PosixFS(Backend):
     def load(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
         check_path(name)
         try:
-            fd = self._root.open(name, _READ)
+            fd = self._root.open_nowait(name, _READ)
+            if fd is None:
+                fd = self._root.open(name, _READ)
+            elif (value := posixfs_cached.load(fd, offset, size)) is not None:
+                return value
         except OSError as error:
             raise translate(error, name) from error
         return reading.load(fd, name, offset, size)
@@ -320,7 +306,7 @@ class PosixFS(Backend):
         plan = Plan(name, size, if_absent, expected_hash)
         folder = -1
         try:
-            folder, missing = self._nearest_folder(parent)
+            folder, missing = self._folders.nearest(parent)
             if self._ignores_case and not missing:
                 naming.refuse_case_collision(folder, segment)
             return writing.PosixWriter.start(
@@ -329,7 +315,7 @@ class PosixFS(Backend):
                 missing=missing,
                 modes=self._modes,
                 sync=self._sync,
-                open_kept=self._make_folders,
+                open_kept=self._folders.make,
             )
         except OSError as error:
             _close(folder)
@@ -349,7 +335,7 @@ class PosixFS(Backend):
                 plan,
                 modes=self._modes,
                 sync=self._sync,
-                open_kept=self._make_folders,
+                open_kept=self._folders.make,
             )
         except OSError as error:
             _close(folder)
@@ -377,10 +363,10 @@ class PosixFS(Backend):
 
     def delete(self, name: str) -> None:
         check_path(name)
-        with self._parent(name) as (folder, segment):
+        with self._folders.parent(name) as (folder, segment):
             try:
                 os.unlink(segment, dir_fd=folder)
-                self._sync_folder(folder)
+                self._folders.sync(folder)
             except (IsADirectoryError, PermissionError) as error:
                 if self.info(name).directory:
                     raise ObjectNotFound(f"{name} is a folder, not an item") from error
@@ -399,62 +385,11 @@ class PosixFS(Backend):
         check_path(new_name)
         if not _is_item(self.info(name)):
             raise ObjectNotFound(name)
-        parent, _, segment = new_name.rpartition("/")
-        try:
-            target = self._make_folders(parent)
-        except OSError as error:
-            raise translate(error, new_name) from error
-        try:
-            if self._ignores_case:
-                naming.refuse_case_collision(target, segment)
-            with self._parent(name) as (source, old_segment):
-                self._rename(source, old_segment, target, segment, name, rename)
-        finally:
-            os.close(target)
-
-    def _rename(
-        self,
-        source: int,
-        old: str,
-        target: int,
-        new: str,
-        name: str,
-        rename: naming.Rename = os.rename,
-    ) -> None:
-        try:
-            rename(old, new, src_dir_fd=source, dst_dir_fd=target)
-            self._sync_folder(target)
-            self._sync_folder(source)
-        except IsADirectoryError as error:
-            raise BackendError(f"{new} is a folder") from error
-        except OSError as error:
-            raise translate(error, name) from error
+        moving.move(self._folders, name, new_name, rename, ignores_case=self._ignores_case)
 
     def quarantine(self, name: str) -> str:
         check_path(name)
-        parent, _, segment = name.rpartition("/")
-        stamp = f"{int(time.time())}-{secrets.token_hex(4)}"
-        kept = f"{_QUARANTINE}/{parent}" if parent else _QUARANTINE
-        try:
-            target = self._make_folders(kept)
-        except OSError as error:
-            raise translate(error, kept) from error
-        try:
-            with self._parent(name) as (source, old):
-                new = f"{segment[:200]}.{stamp}"
-                try:
-                    self._rename(source, old, target, new, name)
-                except BackendError as error:
-                    cause = error.__cause__
-                    if not (isinstance(cause, OSError) and cause.errno == errno.EXDEV):
-                        raise
-                    # A followed link leads to another file system: keep it beside its old place.
-                    new = f"{_QUARANTINE}-{new}"
-                    self._rename(source, old, source, new, name)
-                    kept = parent
-        finally:
-            os.close(target)
-        return f"{kept}/{new}" if kept else new
+        return moving.quarantine(self._folders, name)
 
     # -- optional operations
 
@@ -462,7 +397,7 @@ class PosixFS(Backend):
         check_path(name)
         if not self._sync:
             return
-        with self._parent(name) as (folder, _):
+        with self._folders.parent(name) as (folder, _):
             try:
                 fd = self._root.open(name, _READ)
                 try:
@@ -487,30 +422,6 @@ class PosixFS(Backend):
             return reap_below(self._root, older_than)
         except OSError as error:
             raise translate(error, self.path) from error
-
-    def _parent(self, name: str) -> _ParentFolder:
-        return _ParentFolder(self._root, name)
-
-    def _sync_folder(self, folder: int) -> None:
-        if self._sync:
-            os.fsync(folder)
-
-
-class _ParentFolder:
-    """Context manager: the folder of an item, open, and the item's segment in it."""
-
-    def __init__(self, root: Beneath, name: str) -> None:
-        parent, _, self._segment = name.rpartition("/")
-        try:
-            self._fd = root.open_folder(parent)
-        except OSError as error:
-            raise translate(error, name) from error
-
-    def __enter__(self) -> tuple[int, str]:
-        return self._fd, self._segment
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
 
 
 def _close(fd: int) -> None:

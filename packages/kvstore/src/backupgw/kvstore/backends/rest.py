@@ -13,7 +13,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -25,7 +24,6 @@ from ..names import InvalidName, KernelPath, check_folder, check_path, is_reserv
 from . import rest_listing, rest_urls
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from .errors import (
-    BackendAlreadyExists,
     BackendConnectionError,
     BackendDoesNotExist,
     BackendError,
@@ -33,20 +31,12 @@ from .errors import (
     BackendMustNotBeOpen,
     ContentMismatch,
     ObjectExists,
-    ObjectNotFound,
-    PermissionDenied,
-    QuotaExceeded,
-    ReadRangeError,
     UnsupportedOperation,
 )
-from .rest_connections import (
-    DRAIN,
-    Answer,
-    Body,
-    CommandConnection,
-    Connections,
-)
-from .rest_transfers import RestReader, RestWriter
+from .rest_answers import YES, expect_ok, json_of, number, refuse, seconds
+from .rest_connections import Answer, Body, CommandConnection, Connections
+from .rest_reading import Reads
+from .rest_transfers import RestWriter
 
 ACCEPT = "application/vnd.x.borgstore.rest.v1"
 """What every request must accept; borgstore's server answers nothing else."""
@@ -62,7 +52,6 @@ LONG = 3600.0
 
 _KEPT_OVER_TCP = 32
 _KEPT_COMMANDS = 4
-_YES = frozenset({int(Http.OK), int(Http.PARTIAL_CONTENT)})
 _PLAIN = "/!$&'()*+,;=:@-._~"
 
 
@@ -195,6 +184,7 @@ class REST(Backend):
             tries=reconnect_tries,
             wait=reconnect_wait,
         )
+        self._reads = Reads(self.server, self._get, self.info, reconnect_tries)
         self._connections: Connections | None = None
         self._ours = False
         self.capabilities = self._capabilities()
@@ -213,14 +203,14 @@ class REST(Backend):
         with self._while_closed() as connections:
             answer = self._ask(connections, "POST", "/", {"cmd": "create"}, timeout=LONG)
             if not (answer.repeated and answer.status == Http.CONFLICT):
-                self._refuse(answer, "the store")
+                refuse(self.server, answer, "the store")
             answer.release()
 
     def destroy(self) -> None:
         with self._while_closed() as connections:
             answer = self._ask(connections, "DELETE", "/", {"cmd": "destroy"}, timeout=LONG)
             if not (answer.repeated and answer.status == Http.GONE):
-                self._refuse(answer, "the store")
+                refuse(self.server, answer, "the store")
             answer.release()
 
     def _while_closed(self) -> closing[Connections]:
@@ -247,7 +237,7 @@ class REST(Backend):
                 answer.release()
                 raise BackendDoesNotExist(f"{self.server} has no store")
             if answer.status != Http.FORBIDDEN:  # a user who may list nothing may still write
-                self._expect_ok(answer, "the store")
+                expect_ok(self.server, answer, "the store")
             answer.release()
         except BaseException:
             connections.close()
@@ -267,8 +257,8 @@ class REST(Backend):
 
     def quota(self) -> Quota:
         answer = self._request("POST", "/", {"cmd": "quota"})
-        self._expect_ok(answer, "quota", keep=True)
-        found = _json(answer, "quota")
+        expect_ok(self.server, answer, "quota", keep=True)
+        found = json_of(answer, "quota")
         match found:
             case {"limit": int(limit), "usage": int(usage)}:
                 return Quota(limit, usage)
@@ -277,11 +267,11 @@ class REST(Backend):
     # -- folders
 
     def mkdir(self, name: str) -> None:
-        self._expect_ok(self._request("POST", self._path(name), {"cmd": "mkdir"}), name)
+        expect_ok(self.server, self._request("POST", self._path(name), {"cmd": "mkdir"}), name)
 
     def rmdir(self, name: str) -> None:
         answer = self._request("DELETE", self._path(name), {"cmd": "rmdir"}, timeout=LONG)
-        self._expect_ok(answer, name, gone_is_done=True)
+        expect_ok(self.server, answer, name, gone_is_done=True)
 
     def list(self, name: str) -> Iterator[ItemInfo]:
         check_folder(name)
@@ -291,7 +281,7 @@ class REST(Backend):
     def _entries(self, connections: Connections, path: str, name: str) -> Iterator[ItemInfo]:
         for left in reversed(range(self._tries + 1)):
             answer = self._ask(connections, "GET", path, timeout=LONG)
-            self._refuse(answer, name)
+            refuse(self.server, answer, name)
             try:
                 kept = rest_listing.take(answer)
             except BackendConnectionError:
@@ -313,79 +303,25 @@ class REST(Backend):
         if answer.status == Http.NOT_FOUND:
             answer.release()
             return ItemInfo(name, exists=False, size=0, directory=False)
-        self._expect_ok(answer, name)
+        expect_ok(self.server, answer, name)
         return ItemInfo(
             name,
             exists=True,
-            size=_number(answer.header("Content-Length")),
+            size=number(answer.header("Content-Length")),
             directory=answer.header("X-BorgStore-Is-Directory") == "true",
-            atime=_seconds(answer.header("X-BorgStore-Atime")),
-            mtime=_seconds(answer.header("X-BorgStore-Mtime")),
+            atime=seconds(answer.header("X-BorgStore-Atime")),
+            mtime=seconds(answer.header("X-BorgStore-Mtime")),
         )
 
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
-        path = self._path(name)
-        if size == 0 or (offset < 0 and size is not None and not self._small(offset, size)):
-            return self._located_reader(name, path, offset, size or 0)
-        wanted = _range(offset, size)
-        answer = self._get(name, path, wanted)
-        announced = answer.left
-        if announced is None:
-            answer.discard()
-            raise BackendError(f"{self.server}: {name} came without its length")
-        total: int | None = None
-        first = max(offset, 0)
-        if (span := _content_range(answer.header("Content-Range"))) is not None:
-            first, total = span
-        elif answer.status == Http.OK:
-            if wanted is not None and announced:
-                answer.discard()
-                raise BackendError(f"{self.server} does not understand ranges")
-            total = announced
-        remaining = announced if size is None else min(announced, size)
-        if offset < 0 and span is None:
-            total = self._size(name)
-            first = max(total + offset, 0)
-        resume = partial(self._resume, name, path, total)
-        size_of = total if total is not None else partial(self._size, name)
-        return RestReader(answer, first, remaining, size_of, resume, self._tries)
+        self._path(name)
+        return self._reads.open(name, offset, size)
 
-    @staticmethod
-    def _small(offset: int, size: int) -> bool:
-        """Whether a part counted from the end can be had with what follows it."""
-        return -offset - size <= DRAIN
-
-    def _located_reader(self, name: str, path: str, offset: int, size: int) -> Reader:
-        """Read a part whose place has to be found out first."""
-        info = self.info(name)
-        if not info.exists or info.directory:
-            raise ObjectNotFound(name)
-        first = max(info.size + offset, 0) if offset < 0 else offset
-        wanted = max(min(size, info.size - first), 0)
-        if not wanted:
-            return _Nothing(info.size)
-        resume = partial(self._resume, name, path, info.size)
-        return RestReader(resume(first, wanted), first, wanted, info.size, resume, self._tries)
-
-    def _get(self, name: str, path: str, wanted: str | None) -> Answer:
+    def _get(self, name: str, wanted: str | None) -> Answer:
         headers = {"Range": wanted} if wanted else None
-        answer = self._request("GET", path, headers=headers)
-        self._refuse(answer, name)
+        answer = self._request("GET", self._path(name), headers=headers)
+        refuse(self.server, answer, name)
         return answer
-
-    def _resume(self, name: str, path: str, total: int | None, first: int, wanted: int) -> Answer:
-        answer = self._get(name, path, _range(first, wanted))
-        span = _content_range(answer.header("Content-Range"))
-        if answer.left != wanted or (span is not None and total is not None and span[1] != total):
-            answer.discard()
-            raise BackendError(f"{name}: it was replaced while it was read", retryable=True)
-        return answer
-
-    def _size(self, name: str) -> int:
-        info = self.info(name)
-        if not info.exists or info.directory:
-            raise ObjectNotFound(name)
-        return info.size
 
     def open_writer(
         self,
@@ -419,7 +355,7 @@ class REST(Backend):
         path = self._path(name)
         for left in reversed(range(self._tries + 1)):
             answer = self._request("POST", path, headers=headers, body=body, size=size)
-            if answer.status in _YES:
+            if answer.status in YES:
                 answer.release()
                 return
             if answer.status == Http.UNPROCESSABLE_ENTITY:
@@ -432,7 +368,7 @@ class REST(Backend):
                 if answer.repeated and self._is_ours(name, size, digest):
                     return
                 raise ObjectExists(name, said)
-            self._refuse(answer, name)
+            refuse(self.server, answer, name)
 
     def _is_ours(self, name: str, size: int, digest: str) -> bool:
         """Whether what is there is what an earlier, broken request has stored."""
@@ -440,32 +376,32 @@ class REST(Backend):
 
     def delete(self, name: str) -> None:
         answer = self._request("DELETE", self._path(name))
-        self._expect_ok(answer, name, gone_is_done=True)
+        expect_ok(self.server, answer, name, gone_is_done=True)
 
     def move(self, name: str, new_name: str) -> None:
         query = {"cmd": "move", "current": _sendable(name), "new": _sendable(new_name)}
         answer = self._request("POST", "/", query)
-        self._expect_ok(answer, name, gone_is_done=True)
+        expect_ok(self.server, answer, name, gone_is_done=True)
 
     # -- what the server does by itself
 
     def hash(self, name: str, algorithm: str = "sha256") -> str:
         query = {"cmd": "hash", "algorithm": algorithm}
         answer = self._request("POST", self._path(name), query, timeout=LONG)
-        self._expect_ok(answer, name, keep=True)
+        expect_ok(self.server, answer, name, keep=True)
         return answer.text()
 
     def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
         body = json.dumps([[check_path(name), *rest] for name, *rest in sources]).encode()
         answer = self._request("POST", "/", {"cmd": "gather"}, body=body, size=len(body))
-        self._expect_ok(answer, "gather", keep=True)
+        expect_ok(self.server, answer, "gather", keep=True)
         return answer.read_all()
 
     def defrag(self, sources: Sequence[tuple[str, int, int]], target: str) -> None:
         body = json.dumps([[check_path(name), *rest] for name, *rest in sources]).encode()
         query = {"cmd": "defrag", "target": check_path(target)}
         answer = self._request("POST", "/", query, body=body, size=len(body), timeout=LONG)
-        self._expect_ok(answer, target)
+        expect_ok(self.server, answer, target)
 
     # -- requests
 
@@ -512,64 +448,6 @@ class REST(Backend):
             timeout=timeout or self._timeout,
         )
 
-    def _expect_ok(
-        self, answer: Answer, what: str, *, gone_is_done: bool = False, keep: bool = False
-    ) -> None:
-        """Let an answer pass that says yes; `keep` leaves its body to be read."""
-        if not (gone_is_done and answer.repeated and answer.status == Http.NOT_FOUND):
-            self._refuse(answer, what)
-        if not keep:
-            answer.release()
-
-    def _refuse(self, answer: Answer, what: str) -> None:
-        """Raise what an answer other than yes means."""
-        status = answer.status
-        if status in _YES:
-            return
-        said = answer.text()
-        match status:
-            case Http.NOT_FOUND:
-                raise ObjectNotFound(what)
-            case Http.GONE:
-                raise BackendDoesNotExist(f"{self.server} has no store")
-            case Http.CONFLICT:
-                raise BackendAlreadyExists(f"{self.server} has a store already")
-            case Http.PRECONDITION_FAILED:
-                raise BackendError(f"{self.server}: {said}")
-            case Http.UNAUTHORIZED:
-                raise PermissionDenied(f"{self.server}: unknown user or wrong password")
-            case Http.FORBIDDEN:
-                raise PermissionDenied(f"{what}: {said or 'the server does not permit it'}")
-            case Http.INSUFFICIENT_STORAGE:
-                raise QuotaExceeded(f"{what}: {said}")
-            case Http.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise ReadRangeError(f"{what}: {said}")
-            case Http.BAD_REQUEST:
-                raise ValueError(f"{what}: {said}")
-            case Http.NOT_ACCEPTABLE:
-                raise BackendError(f"{self.server} is no borgstore server: {said}")
-        wait = answer.header("Retry-After")
-        raise BackendError(
-            f"{self.server}: {what}: {status} {said}",
-            retryable=status in (408, 425, 429, 502, 503, 504),
-            retry_after=float(wait) if wait is not None and wait.isdigit() else None,
-        )
-
-
-class _Nothing(Reader):
-    """Reads no byte of an item that exists."""
-
-    remaining = 0
-
-    def __init__(self, item_size: int) -> None:
-        self.item_size = item_size
-
-    def read(self, size: int) -> bytes:  # noqa: ARG002 - there is nothing, whatever the size
-        return b""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 def _sendable(name: str) -> str:
     """Return a name that a server would take.
@@ -583,35 +461,3 @@ def _sendable(name: str) -> str:
     if isinstance(name, KernelPath) and any(map(is_reserved, name.split("/"))):
         raise UnsupportedOperation(f"a server keeps no {name!r} for its clients")
     return name
-
-
-def _range(offset: int, size: int | None) -> str | None:
-    if offset < 0:
-        return f"bytes={offset}"
-    if size is not None:
-        return f"bytes={offset}-{offset + size - 1}"
-    return f"bytes={offset}-" if offset else None
-
-
-def _content_range(header: str | None) -> tuple[int, int] | None:
-    """Return (first byte, size of the item) of a Content-Range, None where it says neither."""
-    match = re.match(r"bytes (\d+)-\d+/(\d+)\Z", header or "")
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _json(answer: Answer, what: str) -> object:
-    try:
-        return json.loads(answer.read_all(DRAIN))
-    except ValueError as error:
-        raise BackendError(f"{what}: the server's answer is no JSON") from error
-
-
-def _number(header: str | None) -> int:
-    return int(header) if header is not None and header.isdigit() else 0
-
-
-def _seconds(header: str | None) -> float:
-    try:
-        return float(header or 0)
-    except ValueError:
-        return 0

@@ -15,10 +15,8 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer, require_found
 from ..backends.errors import (
@@ -31,22 +29,15 @@ from ..backends.errors import (
 from ..names import check_folder, check_path
 from . import mirror_listing
 from .base import Layer
-from .mirror_changes import Changes
+from .mirror_active import Active
 from .mirror_crew import Crew
 from .mirror_inspection import Found, inspect
-from .mirror_journal import Journal
-from .mirror_keeper import Keeper
 from .mirror_opening import Opening
-from .mirror_places import CLOSED, Place, PlaceStatus
-from .mirror_reads import Reads
-from .mirror_repair import Compare, Extras, Repair, RepairReport
-from .mirror_telling import OnChange, Teller
+from .mirror_places import Place, PlaceStatus
+from .mirror_repair import Compare, Extras, RepairReport
+from .mirror_telling import OnChange
 from .mirror_writer import Lane, MirrorWriter
 from .options import OptionInvalid, count, duration, flag, text
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 def from_options(
@@ -145,7 +136,7 @@ class MirrorLayer(Layer):
             )
             for number, backend in enumerate(backends, 1)
         ]
-        self._active: _Active | None = None
+        self._active: Active | None = None
 
     def __repr__(self) -> str:
         return f"MirrorLayer({', '.join(repr(place.backend) for place in self._places)})"
@@ -188,24 +179,19 @@ class MirrorLayer(Layer):
         self._must_be_closed()
         opening = Opening(self._places, self._path, sync=self._sync)
         journal = opening.open()
-        teller = Teller(self._places, journal, self._on_change)
-        self._active = _Active(self._places, journal, self.quorum, opening, teller)
-        teller.tell_all()
+        self._active = Active(self._places, journal, self.quorum, opening, self._on_change)
+        self._active.teller.tell_all()
         if self.self_repair:
             self._active.keeper.start()
 
     def close(self) -> None:
         active = self._opened
         self._active = None
-        active.keeper.stop()
-        for place in self._places:
-            place.take_down(CLOSED)
-            place.shut()
-        active.journal.close()
+        active.close()
         self._crew.close()
 
     @property
-    def _opened(self) -> _Active:
+    def _opened(self) -> Active:
         if self._active is None:
             raise BackendMustBeOpen("the mirror is not open")
         return self._active
@@ -216,15 +202,13 @@ class MirrorLayer(Layer):
 
     def _state_changed(self, place: Place) -> None:
         if self._active is not None:
-            self._active.keeper.wake()
-            self._active.teller.tell(place)
+            self._active.state_changed(place)
 
     # -- what operators ask and do
 
     def status(self) -> list[PlaceStatus]:
         """Tell how each place is."""
-        active = self._opened
-        return [active.teller.status(place) for place in self._places]
+        return self._opened.status()
 
     @property
     def journal_path(self) -> str:
@@ -241,10 +225,7 @@ class MirrorLayer(Layer):
 
         The mirror does so by itself in the background as places return.
         """
-        active = self._opened
-        with active.keeper.turn:
-            active.keeper.probe()
-            return active.repair.replay()
+        return self._opened.replay()
 
     def repair(
         self,
@@ -262,13 +243,7 @@ class MirrorLayer(Layer):
             dry_run: report what would be done, and do nothing.
             report: filled and returned, for who wants to look at it meanwhile.
         """
-        active = self._opened
-        with active.keeper.turn:
-            if dry_run:
-                only_look = Repair(active.reads, active.changes, dry_run=True)
-                return only_look.everything(compare, extras, report)
-            self.replay()
-            return active.repair.everything(compare, extras, report)
+        return self._opened.repair(compare, extras, report, dry_run=dry_run)
 
     def adopt(
         self, number: int, *, create: bool = False, report: RepairReport | None = None
@@ -282,11 +257,7 @@ class MirrorLayer(Layer):
             create: make the place where it does not exist.
             report: filled and returned, for who wants to look at it meanwhile.
         """
-        active = self._opened
-        place = self._places[number - 1]
-        with active.keeper.turn:
-            active.keeper.adopt(place, create=create)
-            return active.repair.fill(report)
+        return self._opened.adopt(self._places[number - 1], report, create=create)
 
     # -- reading
 
@@ -433,47 +404,8 @@ class MirrorLayer(Layer):
 
     def reap(self, older_than: float) -> int:
         """Remove what dead writers left at the places that are up."""
-        self._must_be_opened()
-        reaped = 0
-        for place in self._places:
-            if place.usable:
-                try:
-                    reaped += place.call(lambda backend: backend.reap(older_than))
-                except BackendError as error:
-                    logger.warning("%s: %s", place, error)
-        return reaped
+        return self._opened.reap(older_than)
 
     def quota(self) -> Quota:
         """Return the figures of the place with the least room."""
-        self._must_be_opened()
-        found = []
-        for place in self._places:
-            if place.usable:
-                try:
-                    found.append(place.call(lambda backend: backend.quota()))
-                except BackendError as error:
-                    logger.info("%s: %s", place, error)
-        known = [quota for quota in found if quota.limit >= 0 and quota.usage >= 0]
-        return min(known, key=lambda quota: quota.limit - quota.usage, default=Quota())
-
-    def _must_be_opened(self) -> None:
-        _ = self._opened
-
-
-class _Active:
-    """What a mirror holds while it is open."""
-
-    def __init__(
-        self,
-        places: Sequence[Place],
-        journal: Journal,
-        quorum: int,
-        opening: Opening,
-        teller: Teller,
-    ) -> None:
-        self.journal = journal
-        self.teller = teller
-        self.reads = Reads(places, journal, lambda: self.keeper.wake())
-        self.changes = Changes(self.reads, quorum, lambda: self.keeper.wake())
-        self.repair = Repair(self.reads, self.changes)
-        self.keeper = Keeper(self.repair, opening, teller.tell_all)
+        return self._opened.quota()

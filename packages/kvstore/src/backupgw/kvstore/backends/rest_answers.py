@@ -1,0 +1,101 @@
+"""What a borgstore server's answers say: yes, or which of the kernel's errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus as Http
+
+from .errors import (
+    BackendAlreadyExists,
+    BackendDoesNotExist,
+    BackendError,
+    ObjectNotFound,
+    PermissionDenied,
+    QuotaExceeded,
+    ReadRangeError,
+)
+from .rest_connections import DRAIN, Answer
+
+YES = frozenset({int(Http.OK), int(Http.PARTIAL_CONTENT)})
+
+_RETRYABLE = frozenset({408, 425, 429, 502, 503, 504})
+
+
+def expect_ok(
+    server: str, answer: Answer, what: str, *, gone_is_done: bool = False, keep: bool = False
+) -> None:
+    """Let an answer pass that says yes; else raise what it means.
+
+    Args:
+        server: its name in messages.
+        what: was asked about.
+        gone_is_done: an answer to a repeated request may say that there is nothing (left) to do.
+        keep: leave the answer's body to be read.
+    """
+    if not (gone_is_done and answer.repeated and answer.status == Http.NOT_FOUND):
+        refuse(server, answer, what)
+    if not keep:
+        answer.release()
+
+
+def refuse(server: str, answer: Answer, what: str) -> None:
+    """Raise what an answer other than yes means; ValueError where it blames the request."""
+    status = answer.status
+    if status in YES:
+        return
+    said = answer.text()
+    match status:
+        case Http.NOT_FOUND:
+            raise ObjectNotFound(what)
+        case Http.GONE:
+            raise BackendDoesNotExist(f"{server} has no store")
+        case Http.CONFLICT:
+            raise BackendAlreadyExists(f"{server} has a store already")
+        case Http.PRECONDITION_FAILED:
+            raise BackendError(f"{server}: {said}")
+        case Http.UNAUTHORIZED:
+            raise PermissionDenied(f"{server}: unknown user or wrong password")
+        case Http.FORBIDDEN:
+            raise PermissionDenied(f"{what}: {said or 'the server does not permit it'}")
+        case Http.INSUFFICIENT_STORAGE:
+            raise QuotaExceeded(f"{what}: {said}")
+        case Http.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise ReadRangeError(f"{what}: {said}")
+        case Http.BAD_REQUEST:
+            raise ValueError(f"{what}: {said}")
+        case Http.NOT_ACCEPTABLE:
+            raise BackendError(f"{server} is no borgstore server: {said}")
+    wait = answer.header("Retry-After")
+    raise BackendError(
+        f"{server}: {what}: {status} {said}",
+        retryable=status in _RETRYABLE,
+        retry_after=float(wait) if wait is not None and wait.isdigit() else None,
+    )
+
+
+def content_range(header: str | None) -> tuple[int, int] | None:
+    """Return (first byte, size of the item) of a Content-Range, None where it says neither."""
+    match = re.match(r"bytes (\d+)-\d+/(\d+)\Z", header or "")
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def json_of(answer: Answer, what: str) -> object:
+    """Return the JSON that an answer holds. Raises BackendError."""
+    try:
+        return json.loads(answer.read_all(DRAIN))
+    except ValueError as error:
+        raise BackendError(f"{what}: the server's answer is no JSON") from error
+
+
+def number(header: str | None) -> int:
+    """Return a header's number, 0 where it is none."""
+    return int(header) if header is not None and header.isdigit() else 0
+
+
+def seconds(header: str | None) -> float:
+    """Return a header's seconds, 0 where they are none."""
+    try:
+        return float(header or 0)
+    except ValueError:
+        return 0
