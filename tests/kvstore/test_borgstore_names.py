@@ -117,7 +117,7 @@ def _differences(where: str, ours: Any, theirs: Any) -> list[str]:
         mine = [kind.__name__ for kind in ours.__mro__]
         return [] if set(parents) <= set(mine) else [f"{where} is no {parents}"]
     if inspect.isclass(theirs):
-        found = _takes_the_same(where, ours, theirs) if theirs.__init__ is not object else []
+        found = _takes_the_same(where, ours, theirs)
         for name, member in vars(theirs).items():
             inner = f"{where}.{name}"
             if name.startswith("_") or inner in _LEFT_OUT:

@@ -279,6 +279,15 @@ def test_check_says_whether_a_place_can_be_trusted(site: Site) -> None:
     assert "no check has that" in site.refused("check", "main", "--only", "zzz")
 
 
+def test_check_does_not_blame_a_full_place(site: Site) -> None:
+    site.add("small", '{ layer = "quota", limit = 10 }')
+    status, out, err = site.run("check", "small", "--only", "ranges")
+    assert status == 1
+    assert "no room for it" in out
+    assert "small has no room for the checks" in err
+    assert "trust" not in err
+
+
 def test_check_reaches_other_processes(site: Site) -> None:
     status, out, _ = site.run("check", "main", "--only", "one_process_creates")
     assert status == 0

@@ -74,6 +74,14 @@ def test_partly_done_is_three_and_none_is_one(site: Site) -> None:
     assert site.records("copy", "main", "other", status=1)[-1]["failed"] == 1
 
 
+def test_a_file_in_the_way_is_not_to_be_created(site: Site) -> None:
+    site.write("file", b"")
+    said = site.refused("copy", "main", f"file://{site.folder}/file")
+    assert "is not a folder" in said
+    assert "--create" not in said
+    assert "--create makes it" in site.refused("copy", "main", f"file://{site.folder}/none")
+
+
 def test_a_limit_that_is_passed_ends_it(site: Site) -> None:
     site.add("small", '{ layer = "quota", limit = "10 kB" }')
     site.fill("main", 20, 3000)

@@ -224,13 +224,11 @@ class Copy:
             with self._lock:
                 self._in_a_row += 1
                 silence = self._schedule.clock() - self._alive
-                hopeless = self._in_a_row >= _HOPELESS or silence > _PATIENCE
                 row = self._in_a_row
-            if hopeless:
-                self._give_up(
-                    f"nothing went for {silence:.0f} s, {row} items in a row failed, "
-                    f"the last: {_text(error)}"
-                )
+            if row >= _HOPELESS:
+                self._give_up(f"{row} items in a row failed, the last: {_text(error)}")
+            elif silence > _PATIENCE:
+                self._give_up(f"nothing went for {silence:.0f} s: {_text(error)}")
 
     def _give_up(self, why: str) -> None:
         with self._lock:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from .backends._base import Source as Part
-from .backends._base import validate_sources
+from .backends._base import Source, validate_sources
 from .backends.base import CHUNK, Backend
 from .backends.errors import BackendError, ReadRangeError
 from .utils import hashing
+
+Part = Source
+"""(name, offset in bytes, size in bytes) of a part of an item."""
 
 
 def checked(sources: Iterable[object]) -> list[Part]:

@@ -45,8 +45,6 @@ from .utils.nesting import unnest
 
 logger = logging.getLogger(__name__)
 
-Value = StoreValue | bytearray
-
 
 class Store:
     """A key/value store.
@@ -221,7 +219,7 @@ class Store:
             operation.volume = len(value)
             return value
 
-    def store(self, name: str, value: Value) -> None:
+    def store(self, name: str, value: StoreValue) -> None:
         """Write an item, replacing it where it lies or making it at the last level.
 
         Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from ..names import check_key
 from ..utils import hashing
@@ -17,9 +17,7 @@ from ..utils.nesting import nest
 from .base import ItemInfo as ItemInfo
 from .errors import ReadRangeError
 
-StoreValue = bytes | memoryview
-
-Value = TypeVar("Value", bytes, bytearray, memoryview)
+StoreValue = bytes | bytearray | memoryview
 
 Source = tuple[str, int, int]
 """(name, offset, size in bytes) of a part of an item."""
@@ -30,7 +28,7 @@ def validate_name(name: str) -> None:
     check_key(name)
 
 
-def validate_value(value: Value) -> Value:
+def validate_value(value: StoreValue) -> StoreValue:
     """Return a value whose length is its bytes.
 
     Raises:

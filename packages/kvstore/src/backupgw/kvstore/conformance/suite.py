@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..backends.base import Capabilities
+from ..backends.errors import QuotaExceeded
 from .subject import Ground, Subject
 from .verdicts import NotOffered, Violation
 
@@ -25,12 +26,19 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One line of the table. `milliseconds` is what the check took."""
+    """One line of the table.
+
+    Attributes:
+        milliseconds: that the check took.
+        full: it failed because the place has no room for it. That breaks no promise, and keeps
+            none: it has to be tried again.
+    """
 
     check: str
     status: Status
     milliseconds: float
     note: str
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class Check:
         start = time.perf_counter()
         note = self.why_not(subject)
         status = Status.OK if note is None else Status.NOT_OFFERED
+        full = False
         if status is Status.OK:
             try:
                 note = self.function(subject.ground())
@@ -75,9 +84,12 @@ class Check:
                 status, note = Status.NOT_OFFERED, str(reason)
             except Violation as violation:
                 status, note = Status.FAILED, str(violation)
+            except QuotaExceeded as error:
+                status, note, full = Status.FAILED, f"no room for it: {error}", True
             except Exception as error:  # noqa: BLE001 - whatever a backend lets out is its failure
                 status, note = Status.FAILED, _describe(error)
-        return Result(self.name, status, (time.perf_counter() - start) * 1000, note or "")
+        took = (time.perf_counter() - start) * 1000
+        return Result(self.name, status, took, note or "", full)
 
 
 _registered: list[Check] = []

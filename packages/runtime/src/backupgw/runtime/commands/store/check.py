@@ -54,13 +54,15 @@ def check(arguments: Namespace, places: Places) -> int:
                     f"{result.check:<48} {result.status:<11} {result.milliseconds:>9.1f} ms  "
                     f"{note}".rstrip()
                 )
-    failed = sum(result.status is Status.FAILED for result in results)
+    failed = [result for result in results if result.status is Status.FAILED]
     if arguments.json:
         json_document(_document(location, results, ok=not failed))
     else:
         counts = (f"{sum(r.status is status for r in results)} {status}" for status in Status)
         line(", ".join(counts))
-        if failed:
+        if failed and all(result.full for result in failed):
+            remark(f"{location.place} has no room for the checks; make some, and check again")
+        elif failed:
             remark(f"{location.place} breaks promises that backups depend on; do not trust it")
     return Exit.FAILED if failed else Exit.DONE
 

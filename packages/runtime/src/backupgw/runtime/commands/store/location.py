@@ -186,7 +186,8 @@ class Places:
                 place.open()
             except BackendDoesNotExist as error:
                 if not create:
-                    advice = "; --create makes it" if offer else ""
+                    in_the_way = isinstance(error.__cause__, NotADirectoryError)
+                    advice = "; --create makes it" if offer and not in_the_way else ""
                     text = str(error) or "does not exist"
                     raise CommandError(f"{location.place}: {text}{advice}") from error
                 place.create()
