@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -14,6 +15,8 @@ from tests.kvstore.mirror_places import Site, opened
 
 from backupgw.kvstore.backends.errors import BackendConnectionError, BackendError
 from backupgw.kvstore.backends.posixfs import PosixFS
+from backupgw.kvstore.layers import mirror_keeper
+from backupgw.kvstore.layers.mirror import MirrorLayer
 from backupgw.kvstore.layers.mirror_places import State
 from backupgw.kvstore.layers.mirror_repair import Compare, Extras
 
@@ -175,6 +178,56 @@ def test_without_its_journal_nothing_is_lost(tmp_path: Path) -> None:
         assert site.mirror.load("missed") == b"y"
         site.mirror.repair()
         assert site.same() == {"both": b"x", "missed": b"y"}
+
+
+def test_a_second_machine_takes_the_mirror_over_and_the_first_lets_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that write by journals of their own would each believe what the other has changed."""
+    monkeypatch.setattr(mirror_keeper, "INTERVAL", 0.1)
+    with opened(tmp_path) as first:
+        first.mirror.store("item", b"x")
+        second = Site(tmp_path)
+        second.mirror = MirrorLayer(
+            second.places[0], second.places[1:], str(tmp_path / "elsewhere/mirror.sqlite3")
+        )
+        with second.mirror:
+            first.wait_for(1, State.DOWN)
+            first.wait_for(2, State.DOWN)
+            assert "taken over by a newer journal" in first.mirror.status()[0].reason
+            with pytest.raises(BackendError):
+                first.mirror.store("item", b"of the first")
+            second.mirror.store("item", b"of the second")
+            assert second.same() == {"item": b"of the second"}
+    with pytest.raises(BackendError, match="this one's journal is the older, move it away"):
+        first.mirror.open()
+    for path in first.journal.parent.iterdir():
+        path.unlink()
+    with first.mirror:
+        assert first.mirror.load("item") == b"of the second"
+
+
+@pytest.mark.parametrize("marked", [0, 1, 2])
+def test_a_takeover_that_was_broken_off_is_carried_on(tmp_path: Path, marked: int) -> None:
+    with opened(tmp_path) as site:
+        site.mirror.store("item", b"x")
+    for path in site.journal.parent.iterdir():
+        path.unlink()
+    for place in site.places[marked:]:
+        place.before_commit = _broken_off
+    with pytest.raises(RuntimeError) if marked < 2 else contextlib.nullcontext():
+        site.mirror.open()
+    if marked == 2:
+        site.mirror.close()
+    for place in site.places:
+        place.before_commit = lambda name: None
+    with site.mirror:
+        assert all(status.state is State.UP for status in site.mirror.status())
+        assert site.mirror.load("item") == b"x"
+
+
+def _broken_off(name: str) -> None:
+    raise RuntimeError("the process ends here")
 
 
 def test_a_damaged_journal_says_what_to_do(tmp_path: Path) -> None:

@@ -93,3 +93,18 @@ class Layer(Backend):
 
     def reap(self, older_than: float) -> int:
         return self.inner.reap(older_than)
+
+
+class ReadingThrough(Layer):
+    """A layer that reading passes as it is, by the inner backend's own ways."""
+
+    def open_reader_nowait(
+        self, name: str, *, offset: int = 0, size: int | None = None
+    ) -> Reader | None:
+        return self.inner.open_reader_nowait(name, offset=offset, size=size)
+
+    def hash(self, name: str, algorithm: str = "sha256") -> str:
+        return self.inner.hash(name, algorithm)
+
+    def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
+        return self.inner.gather(sources)

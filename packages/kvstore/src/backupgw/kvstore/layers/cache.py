@@ -25,6 +25,7 @@ from .cache_items import Cache, Filling
 from .cache_policy import CacheMode, CachePolicy
 from .options import OptionInvalid, duration, text
 from .options import size as read_size
+from .wrapped import WrappedWriter
 
 
 def from_options(
@@ -256,22 +257,18 @@ class _CachedReader(Reader):
         self._reader.close()
 
 
-class _CachedWriter(Writer):
+class _CachedWriter(WrappedWriter):
     """Writes to both. The entry that becomes stale goes before the place has the new value; the
     new one comes after it."""
 
     def __init__(self, writer: Writer, cache: Cache, name: str, filling: Filling | None) -> None:
-        self._writer = writer
+        super().__init__(writer)
         self._cache = cache
         self._name = name
         self._filling = filling
 
-    @property
-    def offset(self) -> int:
-        return self._writer.offset
-
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._writer.write(data)
+        super().write(data)
         if self._filling is not None:
             self._filling.write(data)
 
@@ -283,6 +280,6 @@ class _CachedWriter(Writer):
                 self._filling.commit()
 
     def abort(self) -> None:
-        self._writer.abort()
+        super().abort()
         if self._filling is not None:
             self._filling.abort()

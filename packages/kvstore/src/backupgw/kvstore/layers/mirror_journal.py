@@ -13,6 +13,7 @@ file (`ledger.locks`): two writers of one name would otherwise reach the places 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import sqlite3
@@ -27,6 +28,9 @@ from ..ledger.locks import ByteLocks
 from ..names import RESERVED_PREFIX, KernelPath
 
 VERSION = 1
+
+_JOURNALS = 100
+"""Journals of one mirror, one after the other, that are told from another mirror's."""
 
 _SCHEMA = """
     BEGIN IMMEDIATE;
@@ -348,6 +352,20 @@ def _name(text: str) -> str:
 def new_identity() -> str:
     """Return a name for a new mirror."""
     return secrets.token_hex(16)
+
+
+def next_identity(identity: str) -> str:
+    """Return the name that a mirror has once a new journal has taken it over."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def is_later(later: str, identity: str) -> bool:
+    """Whether `later` is what a mirror is called after some journals more."""
+    for _ in range(_JOURNALS):
+        identity = next_identity(identity)
+        if identity == later:
+            return True
+    return False
 
 
 def _prepare(path: str) -> None:

@@ -51,6 +51,7 @@ class Keeper:
         self._due: dict[Place, float] = {}
         self._delay: dict[Place, float] = {}
         self._left: set[Place] = set()
+        self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="mirror-keeper", daemon=True)
 
     def start(self) -> None:
@@ -118,6 +119,8 @@ class Keeper:
         return max(0.0, min([INTERVAL, *waiting]))
 
     def _round(self) -> None:
+        if self._looked + INTERVAL <= time.monotonic():
+            self._look_for_another_journal()
         for place in self._places:
             if self._due.get(place, 0.0) > time.monotonic():
                 continue
@@ -126,6 +129,15 @@ class Keeper:
         self._repair.resolve_intents()
         if self._repair.unsure() and all(place.usable for place in self._places):
             self._repair.everything(Compare.SIZE, Extras.COPY)
+
+    def _look_for_another_journal(self) -> None:
+        for place in self._places:
+            if place.usable:
+                try:
+                    self._opening.let_go(place)
+                except BackendError as error:
+                    logger.info("%s: %s", place, error)
+        self._looked = time.monotonic()
 
     def _try(self, place: Place) -> bool:
         try:

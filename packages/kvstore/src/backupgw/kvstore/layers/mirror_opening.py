@@ -18,7 +18,7 @@ from ..backends.errors import (
     ObjectNotFound,
 )
 from ..names import RESERVED_PREFIX, KernelPath
-from .mirror_journal import Journal, new_identity
+from .mirror_journal import Journal, is_later, new_identity, next_identity
 from .mirror_places import CLOSED, Place
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,8 @@ class Opening:
     def _begin(self, journal: Journal) -> None:
         """Take the places as they are into a new journal. All of them must be there."""
         missing: list[Place] = []
-        identity, empty = "", True
+        identities: set[str] = set()
+        empty = True
         for place in self._places:
             try:
                 place.backend.open()
@@ -146,16 +147,16 @@ class Opening:
             finally:
                 place.backend.close()
             if found is not None:
-                if identity not in ("", found[0]) or found[1] != place.label:
+                identities.add(found[0])
+                if found[1] != place.label or len(identities) > 2:
                     raise NotThePlace(f"{place} is {_told(found)}")
-                identity = found[0]
-        known = identity != ""
+        known = bool(identities)
+        identity = _taken_over(identities) if known else new_identity()
         if known:
             logger.warning(
                 "the journal %s is new, and what places missed is not known; they will be compared",
                 self._path,
             )
-        identity = identity or new_identity()
         for place in missing:
             place.backend.create()
         for place in self._places:
@@ -184,6 +185,19 @@ class Opening:
         refuse_other(place, found, identity)
         place.trusted = bool(trusted)
 
+    def let_go(self, place: Place) -> None:
+        """Take a place down that another journal has taken over meanwhile.
+
+        Raises:
+            BackendError: it cannot be told.
+        """
+        journal = self._journal
+        if journal is None:
+            return
+        reason = overtaken(place.call(read_mark), place, journal.identity()[0])
+        if reason is not None:
+            place.take_down(reason)
+
     def adopt(self, place: Place, backend: Backend) -> None:
         """Mark an opened backend as a place that is to be filled."""
         journal = self._journal
@@ -201,6 +215,35 @@ def _mark(identity: str, label: str) -> bytes:
     return f"{identity} {label}\n".encode()
 
 
+def _taken_over(identities: set[str]) -> str:
+    """Return what the mirror is called by the journal that takes it over.
+
+    Args:
+        identities: of the places' marks; two where a takeover was broken off between them.
+
+    Raises:
+        NotThePlace: they are of two mirrors.
+    """
+    if len(identities) == 1:
+        return next_identity(*identities)
+    for one in identities:
+        if next_identity(one) in identities:
+            return next_identity(one)
+    raise NotThePlace(
+        f"the places are marked as those of two mirrors: {', '.join(i[:8] for i in identities)}"
+    )
+
+
+def overtaken(found: tuple[str, str] | None, place: Place, identity: str) -> str | None:
+    """Return what to say of a place that another journal has taken over, None for any other."""
+    if found is None or found[1] != place.label or not is_later(found[0], identity):
+        return None
+    return (
+        f"{place} was taken over by a newer journal: two machines must not use one mirror; if "
+        "this one's journal is the older, move it away"
+    )
+
+
 def refuse_other(place: Place, found: tuple[str, str] | None, identity: str) -> None:
     """Raise NotThePlace unless the mark that was found is the place's in the mirror `identity`."""
     if found is None:
@@ -208,6 +251,8 @@ def refuse_other(place: Place, found: tuple[str, str] | None, identity: str) -> 
             f"{place} has not got the mirror's mark: is its disk mounted? If it was replaced, "
             "it has to be adopted"
         )
+    if (reason := overtaken(found, place, identity)) is not None:
+        raise NotThePlace(reason)
     if found != (identity, place.label):
         raise NotThePlace(f"{place} is {_told(found)}")
 

@@ -9,25 +9,17 @@ from contextlib import contextmanager
 from ..backends.base import Reader, Writer
 from ..backends.errors import ObjectNotFound, UnsupportedOperation
 from .observe_records import Hook, Operation
+from .wrapped import WrappedReader, WrappedWriter
 
 
-class ObservedReader(Reader):
+class ObservedReader(WrappedReader):
     """Counts what a reader delivers; told when it is closed."""
 
     def __init__(self, reader: Reader, operation: Operation, tell: Hook) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._operation = operation
         self._tell: Hook | None = tell
         self._failure: str | None = None
-        self.item_size = reader.item_size
-
-    @property
-    def remaining(self) -> int:  # type: ignore[override]  # it follows the inner one's
-        return self._reader.remaining
-
-    @property
-    def version(self) -> str | None:
-        return self._reader.version
 
     def read(self, size: int) -> bytes:
         start = time.perf_counter()
@@ -58,17 +50,13 @@ class ObservedReader(Reader):
             tell(self._operation)
 
 
-class ObservedWriter(Writer):
+class ObservedWriter(WrappedWriter):
     """Counts what a writer takes; told when it ends."""
 
     def __init__(self, writer: Writer, operation: Operation, tell: Hook) -> None:
-        self._writer = writer
+        super().__init__(writer)
         self._operation = operation
         self._tell: Hook | None = tell
-
-    @property
-    def offset(self) -> int:
-        return self._writer.offset
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         with self._timed():

@@ -39,6 +39,7 @@ from ..backends.errors import ObjectExists, PermissionDenied
 from ..names import InvalidName, check_folder, check_path
 from .base import Layer
 from .options import OptionInvalid
+from .wrapped import WrappedWriter
 
 LETTERS = "lrwWD"
 
@@ -270,7 +271,7 @@ class PermissionsLayer(Layer):
         return self.inner.quarantine(name)
 
 
-class PermittedWriter(Writer):
+class PermittedWriter(WrappedWriter):
     """A writer that may only create, told as what it is: a permission that is missing.
 
     Args:
@@ -279,13 +280,10 @@ class PermittedWriter(Writer):
     """
 
     def __init__(self, writer: Writer, name: str, *, only_new: bool, if_absent: bool) -> None:
-        self._writer = writer
+        super().__init__(writer)
         self._name = name
         self._only_new = only_new
         self._if_absent = if_absent
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._writer.write(data)
 
     def commit(self) -> None:
         try:
@@ -300,16 +298,9 @@ class PermittedWriter(Writer):
             super().commit_over(kept)  # nothing is to be replaced: commit tells
         self._writer.commit_over(kept)
 
-    def abort(self) -> None:
-        self._writer.abort()
-
     def checkpoint(self) -> str:
         parts = [self._name, self._only_new, self._if_absent, self._writer.checkpoint()]
         return json.dumps(parts)
-
-    @property
-    def offset(self) -> int:
-        return self._writer.offset
 
 
 def _read_token(token: str) -> tuple[str, bool, bool, str]:

@@ -26,6 +26,7 @@ from ..backends.errors import (
 from ..names import InvalidName, check_folder, check_path, joined
 from .base import Layer
 from .options import OptionInvalid, text
+from .wrapped import WrappedWriter
 
 
 def from_options(inner: Backend, *, folder: object) -> PrefixLayer:
@@ -219,28 +220,15 @@ class PrefixLayer(Layer):
         return self.inner.quarantine(self._full(name))
 
 
-class PrefixWriter(Writer):
+class PrefixWriter(WrappedWriter):
     """Marks its checkpoints with the folder that they belong to."""
 
     def __init__(self, writer: Writer, folder: str) -> None:
-        self._writer = writer
+        super().__init__(writer)
         self._folder = folder
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._writer.write(data)
-
-    def commit(self) -> None:
-        self._writer.commit()
 
     def commit_over(self, kept: str) -> None:
         self._writer.commit_over(joined(self._folder, check_path(kept)))
 
-    def abort(self) -> None:
-        self._writer.abort()
-
     def checkpoint(self) -> str:
         return f"{self._folder}\n{self._writer.checkpoint()}"
-
-    @property
-    def offset(self) -> int:
-        return self._writer.offset

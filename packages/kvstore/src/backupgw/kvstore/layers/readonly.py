@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from ..backends.base import Backend, Capabilities, Quota, Reader, Writer
+from ..backends.base import Backend, Capabilities, Quota, Writer
 from ..backends.errors import PermissionDenied
 from ..names import check_folder, check_path
-from .base import Layer
+from .base import ReadingThrough
 
 
 def from_options(inner: Backend) -> ReadOnlyLayer:
@@ -21,7 +21,7 @@ def from_options(inner: Backend) -> ReadOnlyLayer:
     return ReadOnlyLayer(inner)
 
 
-class ReadOnlyLayer(Layer):
+class ReadOnlyLayer(ReadingThrough):
     """A place that nobody can change through here.
 
     Raises:
@@ -97,17 +97,6 @@ class ReadOnlyLayer(Layer):
         return 0
 
     # -- reading
-
-    def open_reader_nowait(
-        self, name: str, *, offset: int = 0, size: int | None = None
-    ) -> Reader | None:
-        return self.inner.open_reader_nowait(name, offset=offset, size=size)
-
-    def hash(self, name: str, algorithm: str = "sha256") -> str:
-        return self.inner.hash(name, algorithm)
-
-    def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
-        return self.inner.gather(sources)
 
     def quota(self) -> Quota:
         return self.inner.quota()

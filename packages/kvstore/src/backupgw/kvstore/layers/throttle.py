@@ -22,6 +22,7 @@ from ..backends.base import Backend, Capabilities, ItemInfo, Quota, Reader, Writ
 from .base import Layer
 from .options import OptionInvalid, duration
 from .throttle_rate import Pace, Timetable, timetable
+from .wrapped import WrappedReader, WrappedWriter
 
 
 def from_options(
@@ -202,21 +203,12 @@ class ThrottleLayer(Layer):
             return self.inner.quarantine(name)
 
 
-class ThrottledReader(Reader):
+class ThrottledReader(WrappedReader):
     """Delivers no faster than its pace, which it shares with others."""
 
     def __init__(self, reader: Reader, pace: Pace) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._pace = pace
-        self.item_size = reader.item_size
-
-    @property
-    def remaining(self) -> int:  # type: ignore[override]  # it follows the inner one's
-        return self._reader.remaining
-
-    @property
-    def version(self) -> str | None:
-        return self._reader.version
 
     def read(self, size: int) -> bytes:
         data = self._reader.read(min(size, self._pace.piece))
@@ -226,23 +218,16 @@ class ThrottledReader(Reader):
     def read_nowait(self, size: int) -> bytes | bytearray | None:
         return self._reader.read_nowait(size) if self._pace.unlimited else None
 
-    def close(self) -> None:
-        self._reader.close()
 
-
-class ThrottledWriter(Writer):
+class ThrottledWriter(WrappedWriter):
     """Takes bytes no faster than its pace, which it shares with others."""
 
     def __init__(
         self, writer: Writer, pace: Pace, operation: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        self._writer = writer
+        super().__init__(writer)
         self._pace = pace
         self._operation = operation
-
-    @property
-    def offset(self) -> int:
-        return self._writer.offset
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data).cast("B")
@@ -260,9 +245,6 @@ class ThrottledWriter(Writer):
     def commit_over(self, kept: str) -> None:
         with self._operation():
             self._writer.commit_over(kept)
-
-    def abort(self) -> None:
-        self._writer.abort()
 
     def checkpoint(self) -> str:
         with self._operation():

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 
-from ..backends.base import CHUNK, Backend, Capabilities, ItemInfo, Reader, Writer
+from ..backends.base import CHUNK, Backend, Capabilities, ItemInfo, Writer
 from ..backends.errors import (
     BackendError,
     NameTooLong,
@@ -35,7 +35,7 @@ from ..backends.errors import (
 )
 from ..names import KernelPath, check_folder, check_path, is_reserved
 from . import options
-from .base import Layer
+from .base import ReadingThrough
 from .trash_clock import TrashClock
 from .trash_keeper import Keeper
 from .trash_names import MOST_NAME_BYTES, ROOT, How, path_for, read_path
@@ -95,7 +95,7 @@ def matching(patterns: Iterable[str]) -> Callable[[str], bool]:
 _is_lock = matching(LOCKS)
 
 
-class TrashLayer(Layer, Keeper):
+class TrashLayer(ReadingThrough, Keeper):
     """A backend that keeps what is deleted or replaced.
 
     Args:
@@ -288,19 +288,6 @@ class TrashLayer(Layer, Keeper):
             while chunk := reader.read(CHUNK):
                 writer.write(chunk)
         self.inner.delete(name)
-
-    # -- reading
-
-    def open_reader_nowait(
-        self, name: str, *, offset: int = 0, size: int | None = None
-    ) -> Reader | None:
-        return self.inner.open_reader_nowait(name, offset=offset, size=size)
-
-    def hash(self, name: str, algorithm: str = "sha256") -> str:
-        return self.inner.hash(name, algorithm)
-
-    def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
-        return self.inner.gather(sources)
 
     # -- names
 
