@@ -18,6 +18,9 @@ import pytest
 from borgstore import constants
 
 from backupgw.kvstore import Store
+from backupgw.kvstore.backends.base import Backend
+from backupgw.kvstore.registry import schemes
+from backupgw.kvstore.store import get_backend
 
 NOT_ITS_CLIENT = re.compile(r"borgstore\.(server\b.*|_version|__main__)")
 """Its server is the restserver's; the demonstration has a test of its own."""
@@ -65,7 +68,22 @@ OTHERWISE = {
     "a policy may be made without limits": ["store.CachePolicy"],
 }
 WITH_THEIR_PLACES = {"backends.sftp", "backends.s3", "backends.rclone"}
-"""Modules of places that need a library; test_places_of_urls looks at what is installed."""
+"""Modules of places that need a library. Their names are looked at where they are registered."""
+
+URLS = [
+    "file:///srv/store",
+    "http://user:secret@host.example:5618/",
+    "https://host.example/store",
+    "rest://user@host.example:22/store",
+    "rest:////srv/store",
+    "sftp://user@host.example:22/relative/path",
+    "sftp://host.example//absolute/path",
+    "rclone:remote:",
+    "rclone:remote:path",
+    "s3:id:secret@https://host.example:9000/bucket/path",
+    "b2:id:secret@https://host.example/bucket/path",
+]
+"""The forms that borgstore's documentation has."""
 
 _LEFT_OUT = {name for names in LEFT_OUT.values() for name in names}
 _OTHERWISE = {name for names in OTHERWISE.values() for name in names}
@@ -155,6 +173,13 @@ def test_what_is_left_out_is_still_there_in_borgstore() -> None:
         value: Any = importlib.import_module(f"borgstore.{module}")
         for attribute in where.removeprefix(f"{module}.").split("."):
             value = getattr(value, attribute)
+
+
+@pytest.mark.parametrize("url", [u for u in URLS if u.partition(":")[0] in schemes()])
+def test_urls_are_written_as_for_borgstore(url: str) -> None:
+    backend = get_backend(url)
+    assert isinstance(backend, Backend)
+    assert "secret" not in repr(backend)
 
 
 BACKEND = '''
