@@ -91,6 +91,11 @@ class DrimeDouble:
         self._recent: deque[float] = deque()
 
     @property
+    def fetched(self) -> int:
+        """Bytes of downloads that went out, or that a client had asked for."""
+        return self.account.fetched
+
+    @property
     def url(self) -> str:
         """The base of the API."""
         return f"{self.api.url}{BASE}"
@@ -205,19 +210,23 @@ class DrimeDouble:
             found.sort(key=lambda entry: (entry.updated, entry.id), reverse=True)
         size = min(int(asked.get("perPage", 50)), self.switches.most_per_page)
         last = max(1, -(-len(found) // size))
-        page = int(asked.get("page", 1))
-        if page > last and self.switches.repeat_last_page:
-            page = last
+        asked_for = int(asked.get("page", 1))
+        page = min(asked_for, last) if self.switches.repeat_last_page else asked_for
         start = (page - 1) * size
         shown = found[start : start + size]
-        told = last if self.switches.honest_last_page else min(page + 1, max(last, page))
+        if self.switches.honest_last_page:
+            told = last
+        elif len(found) > self.switches.never_ends_above:
+            told = asked_for + 1
+        else:
+            told = asked_for + 1 if asked_for < last else asked_for
         return JSONResponse(
             {
                 "data": [entry.shown() for entry in shown],
                 "folder": None,
-                "current_page": page,
+                "current_page": asked_for,
                 "last_page": told,
-                "next_page": page + 1 if page < last else None,
+                "next_page": told if told > asked_for else None,
                 "per_page": size,
                 "total": len(found) if self.switches.honest_last_page else None,
                 "from": start + 1 if shown else None,
@@ -345,7 +354,7 @@ class DrimeDouble:
         entry = self.account.by_hash(request.path_params["hash"])
         if self.switches.redirect_downloads:
             return RedirectResponse(f"{self.storage.url}/object/{entry.id}?signature=1", 302)
-        return _content(request, entry, ranges=self.switches.ranges)
+        return _content(request, entry, self.account)
 
     async def _delete(self, request: Request) -> Response:
         asked = await request.json()
@@ -428,7 +437,7 @@ def _storage(account: Account) -> Starlette:
         entry = account.entries.get(request.path_params["id"])
         if entry is None or entry.content is None:
             return Response("<Error><Code>NoSuchKey</Code></Error>", 404)
-        return _content(request, entry, ranges=account.switches.ranges)
+        return _content(request, entry, account)
 
     return Starlette(
         routes=[
@@ -448,13 +457,13 @@ def _stranger(request: Request) -> Response | None:
     return None
 
 
-def _content(request: Request, entry: Entry, *, ranges: bool) -> Response:
+def _content(request: Request, entry: Entry, account: Account) -> Response:
     assert entry.content is not None
     size = sum(path.stat().st_size for path in entry.content)
     first, last, status = 0, size - 1, 200
     headers = {"Content-Type": "application/octet-stream"}
     wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
-    if ranges and wanted is not None and (wanted[1] or wanted[2]):
+    if account.switches.ranges and wanted is not None and (wanted[1] or wanted[2]):
         if wanted[1]:
             first, last = int(wanted[1]), min(int(wanted[2] or size - 1), size - 1)
         else:
@@ -464,6 +473,7 @@ def _content(request: Request, entry: Entry, *, ranges: bool) -> Response:
         status = 206
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)
+    account.fetched += last - first + 1
     return StreamingResponse(_pieces(entry.content, first, last + 1), status, headers)
 
 
@@ -522,7 +532,7 @@ def main() -> None:
             if line.strip() == "forget":
                 drime.forget_calls()
             counted = dict(drime.counts())
-            counted["parts"] = len(drime.storage.calls)
+            counted["storage"] = len(drime.storage.calls)
             print(json.dumps(counted), flush=True)
 
 

@@ -33,6 +33,7 @@ class Switches:
         most_per_page: a larger perPage is cut to it.
         honest_last_page: last_page is the last; else the next one, while there is one.
         repeat_last_page: a page beyond the last is the last again; else it is empty.
+        never_ends_above: entries of a folder above which the last page never says that it is.
         refuse_duplicate_folders: a folder whose name is taken is a 422; else there are two.
         refuse_gone: deleting an entry that is gone is a 422, and nothing else is deleted either.
         largest_simple: bytes above which an upload must be in parts; None: any size.
@@ -54,6 +55,7 @@ class Switches:
     most_per_page: int = 200
     honest_last_page: bool = False
     repeat_last_page: bool = True
+    never_ends_above: int = 1000
     refuse_duplicate_folders: bool = True
     refuse_gone: bool = True
     largest_simple: int | None = 5_000_000
@@ -153,6 +155,8 @@ class Account:
         self.uploads: dict[str, Upload] = {}
         self.by_key: dict[str, Upload] = {}
         self._children: dict[tuple[int, int | None], dict[int, Entry]] = {}
+        self.fetched = 0
+        """Bytes of downloads that were asked for."""
         self._last_id = 1000
         self._folder = tempfile.TemporaryDirectory(prefix="drime-double-")
         self._files = 0

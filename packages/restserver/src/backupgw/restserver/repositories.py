@@ -136,10 +136,10 @@ class Outcome(enum.Enum):
 class Upload:
     """One object on its way in; the calls come one after the other, on any thread.
 
-    The first call looks at what is stored. An object that exists is not written again: its
-    content is hashed and compared with the body, so a client whose reply was lost succeeds when
-    it repeats itself (rest-server's issue 196). If what is stored is damaged, the body replaces
-    it, and the damaged object is set aside.
+    The first call looks at what is stored, where that costs little. An object that exists is not
+    written again: its content is hashed and compared with the body, so a client whose reply was
+    lost succeeds when it repeats itself (rest-server's issue 196). If what is stored is damaged,
+    the body replaces it, and the damaged object is set aside.
 
     Args:
         size: length of the body in bytes, where the client said it.
@@ -199,7 +199,10 @@ class Upload:
 
     def _begin(self) -> None:
         self._begun = True
-        if self._backend.info(self._name).exists:
+        # A place without an atomic create looks by itself when the writer commits, and there each
+        # look is a request.
+        looks = self._backend.capabilities.atomic_create
+        if looks and self._backend.info(self._name).exists:
             if self._id is None:
                 raise ObjectExists("the repository has a config already")
             if self._stored_is_sound():

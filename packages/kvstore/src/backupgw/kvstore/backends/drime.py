@@ -1,0 +1,400 @@
+"""A folder of a Drime workspace as a place: `drime:`, on pydrime.
+
+    drime:backups/restic                 in the personal workspace
+    drime://1593/backups/restic          in workspace 1593
+
+Drime keeps no promise about names: of several writers each may make an entry of one name. The one
+with the lowest id counts, for everybody (`drime_items`). So create-if-absent is as good as what
+follows from that, and the capabilities say that it is not atomic.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from ..layers.retry_schedule import Schedule
+from ..names import KernelPath, check_folder, check_path, is_reserved
+from . import drime_names, drime_urls
+from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
+from .body_reader import open_steadily
+from .drime_calls import Calls
+from .drime_entry import Entry
+from .drime_folders import Folders, root_of
+from .drime_items import FRESH, STAGING, Items
+from .drime_listing import all_entries, info_of, listed
+from .drime_reader import Opener
+from .drime_writer import DrimeTarget
+from .errors import (
+    BackendAlreadyExists,
+    BackendError,
+    BackendMustBeOpen,
+    BackendMustNotBeOpen,
+    BackendURLInvalid,
+    ObjectExists,
+    ObjectNotFound,
+    UnsupportedOperation,
+)
+from .part_transfers import PartPool
+from .part_writer import PartWriter
+from .plan import Plan
+
+TIMEOUT = 60.0
+"""Seconds without a byte after which a connection counts as broken."""
+
+SCHEDULE = Schedule(attempts=8, deadline=180.0, first=0.2, longest=20.0)
+"""How a request is repeated. Drime's limit is one for a minute, so it may ask for a minute."""
+
+_QUARANTINE = f"{STAGING.partition('-')[0]}-quarantine"
+
+
+def from_url(
+    url: str,
+    *,
+    api_key: str | None = None,
+    api_url: str | None = None,
+    workspace_id: int | str | None = None,
+    trash: bool = False,
+    timeout: float = TIMEOUT,
+) -> Drime:
+    """Make the backend of `drime:FOLDER/…` or `drime://WORKSPACE/FOLDER/…`.
+
+    Args:
+        api_key: the account's; else the variable DRIME_API_KEY.
+        api_url: base of the API; else DRIME_API_URL, else Drime's own.
+        workspace_id: where the URL names none; else DRIME_WORKSPACE_ID, else 0, the personal one.
+        trash: what is deleted or replaced goes to Drime's trash, and counts there until that is
+            emptied; else it is gone at once.
+        timeout: seconds without a byte after which a connection counts as broken.
+
+    Raises:
+        BackendURLInvalid: the URL or an option is wrong, or there is no key.
+    """
+    where = drime_urls.location(url)
+    key = api_key or os.environ.get("DRIME_API_KEY", "")
+    if not key.strip():
+        raise BackendURLInvalid(
+            'drime: needs an API key: api_key = { file = "…" } in the place\'s settings, or the '
+            "variable DRIME_API_KEY"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise BackendURLInvalid("drime: the API key holds what no key has; it was pasted wrong")
+    asked = where.workspace
+    if asked is None:
+        asked = _number(workspace_id if workspace_id is not None else _variable(), "workspace_id")
+    elif workspace_id is not None and _number(workspace_id, "workspace_id") != asked:
+        raise BackendURLInvalid(
+            f"drime: the URL says workspace {asked}, the option workspace_id {workspace_id}"
+        )
+    return Drime(
+        key,
+        where.path,
+        asked,
+        api_url=api_url or os.environ.get("DRIME_API_URL") or None,
+        trash=_switch(trash),
+        timeout=float(timeout),
+    )
+
+
+def _variable() -> str:
+    return os.environ.get("DRIME_WORKSPACE_ID") or "0"
+
+
+def _number(value: int | str, what: str) -> int:
+    text = str(value).strip()
+    if not (text.isascii() and text.isdigit()):
+        raise BackendURLInvalid(f"drime: {what} is the number of a workspace, not {text!r}")
+    return int(text)
+
+
+def _switch(value: bool | str) -> bool:
+    if isinstance(value, str):
+        if value.lower() not in ("true", "false"):
+            raise BackendURLInvalid(f"drime: trash is true or false, not {value!r}")
+        return value.lower() == "true"
+    return value
+
+
+class Drime(Backend):
+    """A folder of a workspace.
+
+    Args:
+        api_key: the account's.
+        path: of the folder, "" for the workspace's root.
+        workspace: its number.
+        api_url: base of the API, None for Drime's own.
+        trash: deleted items go to Drime's trash.
+        timeout: seconds without a byte after which a connection counts as broken.
+        schedule: how requests are repeated.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        path: str,
+        workspace: int = 0,
+        *,
+        api_url: str | None = None,
+        trash: bool = False,
+        timeout: float = TIMEOUT,
+        schedule: Schedule = SCHEDULE,
+    ) -> None:
+        self._connect = partial(
+            Calls, api_key, api_url, workspace, timeout=timeout, schedule=schedule
+        )
+        self._path = path
+        self._workspace = workspace
+        self._trash = trash
+        self._items: Items | None = None
+        self._pool: PartPool | None = None
+        self._ranges = False
+
+    def __repr__(self) -> str:
+        return f"Drime({self._where!r})"
+
+    @property
+    def _where(self) -> str:
+        return f"drime://{self._workspace}/{self._path}"
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]  # learned on the way
+        """`ranges` is True once the storage has answered a request for a part with no more."""
+        return Capabilities(ranges=self._ranges, copy=True, mtime=True, quota=True)
+
+    # -- the place itself
+
+    def create(self) -> None:
+        self._must_be_closed()
+        calls = self._connect()
+        try:
+            workspace = Folders(calls, [0])
+            ids = workspace.find(self._path)
+            if ids is None:
+                workspace.make(self._path)
+            elif next(all_entries(calls, self._where, ids), None) is not None:
+                raise BackendAlreadyExists(f"{self._where}: there is something in it already")
+        finally:
+            calls.close()
+
+    def destroy(self) -> None:
+        """Remove the folder with all it holds, to Drime's trash if the place has that.
+
+        Raises:
+            UnsupportedOperation: it is a whole workspace, with what others keep in it.
+        """
+        self._must_be_closed()
+        if not self._path:
+            raise UnsupportedOperation(
+                f"{self._where} is a whole workspace; only a folder of one can be destroyed"
+            )
+        calls = self._connect()
+        try:
+            ids = root_of(calls, self._path)
+            items = Items(calls, Folders(calls, [0]), forever=not self._trash)
+            items.remove(self._where, ids, forever=not self._trash)
+        finally:
+            calls.close()
+
+    def open(self) -> None:
+        """Get ready.
+
+        Raises:
+            BackendDoesNotExist: there is no such folder.
+            PermissionDenied: the key is not accepted, or the workspace is somebody else's.
+            BackendConnectionError: Drime cannot be reached.
+        """
+        self._must_be_closed()
+        calls = self._connect()
+        try:
+            if self._path:
+                ids = root_of(calls, self._path)
+            else:
+                ids = (0,)
+                calls.repeated(lambda: calls.page(self._where, ids, 1, 1))
+        except BaseException:
+            calls.close()
+            raise
+        self._pool = PartPool(schedule=calls.schedule)
+        self._items = Items(calls, Folders(calls, ids), forever=not self._trash)
+
+    def close(self) -> None:
+        items, self._items = self._open, None
+        pool, self._pool = self._pool, None
+        items.calls.close()
+        if pool is not None:
+            pool.close()
+
+    @property
+    def _open(self) -> Items:
+        if self._items is None:
+            raise BackendMustBeOpen(f"{self._where} is not open")
+        return self._items
+
+    def _must_be_closed(self) -> None:
+        if self._items is not None:
+            raise BackendMustNotBeOpen(f"{self._where} is open")
+
+    def quota(self) -> Quota:
+        """The account's, with whatever else it holds."""
+        calls = self._open.calls
+        return Quota(*calls.repeated(calls.space))
+
+    # -- folders
+
+    def mkdir(self, name: str) -> None:
+        check_folder(name)
+        self._open.folders.make(name)
+
+    def mkdirs(self, names: Iterable[str]) -> None:
+        """Make several folders, those in one folder a few at a time."""
+        self._open.folders.make_several([check_folder(name) for name in names])
+
+    def rmdir(self, name: str) -> None:
+        """Remove an empty folder.
+
+        It goes to Drime's trash whatever the place does with items: an item that somebody puts
+        into it at that moment can be brought back from there.
+        """
+        check_path(name)
+        items = self._open
+        found = items.entries(name)
+        if not found:
+            raise ObjectNotFound(name)
+        if not found[0].folder:
+            raise BackendError(f"{name}: is an item, not a folder")
+        ids = [entry.id for entry in found if entry.folder]
+        if next(all_entries(items.calls, name, ids), None) is not None:
+            raise BackendError(f"{name}: is not empty")
+        items.folders.forget(name)
+        if not items.remove(name, ids, forever=False):
+            raise ObjectNotFound(name)
+
+    def list(self, name: str) -> Iterator[ItemInfo]:
+        check_folder(name)
+        return self._list(self._open, name)
+
+    def _list(self, items: Items, name: str) -> Iterator[ItemInfo]:
+        asked_at = time.monotonic()
+        ids = items.folders.find(name)
+        entries = iter(()) if ids is None else self._noting(items, name, ids)
+        first = next(entries, None)
+        if first is None and (ids is None or items.folders.age(name) > FRESH):
+            # Nothing in it; or another gateway has removed it and made it again.
+            ids = items.folders.find(name, seen_after=asked_at)
+            if ids is None:
+                raise ObjectNotFound(name)
+            entries = self._noting(items, name, ids)
+            first = next(entries, None)
+        if first is not None:
+            yield from listed(_chained(first, entries), lambda segment: not is_reserved(segment))
+
+    def _noting(self, items: Items, name: str, ids: tuple[int, ...]) -> Iterator[Entry]:
+        """Yield what is in a folder, and keep what it tells of items and folders."""
+        children: dict[str, list[int]] = {}
+        for entry in all_entries(items.calls, name or "/", ids):
+            segment = drime_names.read(entry.name)
+            if segment is not None:
+                if entry.folder:
+                    children.setdefault(segment, []).append(entry.id)
+                else:
+                    items.note_listed(f"{name}/{segment}" if name else segment, entry)
+            yield entry
+        items.folders.note_children(name, children)
+
+    # -- items
+
+    def info(self, name: str) -> ItemInfo:
+        check_folder(name)
+        items = self._open
+        if not name:
+            return ItemInfo("", exists=True, size=0, directory=True)
+        found = items.entries(name)
+        if not found:
+            return ItemInfo(name, exists=False, size=0, directory=False)
+        return info_of(name, found[0])
+
+    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
+        check_path(name)
+        items = self._open
+        opener = Opener(items, name, self._note_ranges)
+        return open_steadily(
+            name, opener.open, offset=offset, size=size, schedule=items.calls.schedule
+        )
+
+    def _note_ranges(self, honoured: bool) -> None:
+        self._ranges = honoured
+
+    def open_writer(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> Writer:
+        check_path(name)
+        items, pool = self._open, self._pool
+        assert pool is not None
+        plan = Plan(name, size, if_absent, expected_hash)
+        return PartWriter(pool, DrimeTarget(items, plan), plan)
+
+    def delete(self, name: str) -> None:
+        check_path(name)
+        self._open.delete(name)
+
+    def move(self, name: str, new_name: str) -> None:
+        self._move(name, new_name, if_absent=False)
+
+    def move_if_absent(self, name: str, new_name: str) -> None:
+        self._move(name, new_name, if_absent=True)
+
+    def _move(self, name: str, new_name: str, *, if_absent: bool) -> None:
+        """Drime copies, then the old entry is deleted: the new one has an id that nobody knows by
+        the old name."""
+        check_path(name)
+        check_path(new_name)
+        items = self._open
+        found = items.entries(name)
+        if not found or found[0].folder:
+            raise ObjectNotFound(name)
+        if name == new_name:
+            if if_absent:
+                raise ObjectExists(f"{new_name} exists")
+            return
+        copy = items.copy(found[0], new_name, if_absent=if_absent)
+        items.take_away(name, found, copy, new_name)
+
+    def copy(self, name: str, new_name: str) -> None:
+        check_path(name)
+        check_path(new_name)
+        items = self._open
+        source = items.find(name)
+        if name != new_name:
+            items.copy(source, new_name, if_absent=False)
+
+    def reap(self, older_than: float) -> int:
+        """Delete what dead writers have set aside. Parts of uploads that nobody finished cannot be
+        listed; Drime's storage has to clear them away itself."""
+        items = self._open
+        ids = items.folders.find(STAGING, seen_after=time.monotonic())
+        if ids is None:
+            return 0
+        latest = time.time() - older_than
+        old = [e.id for e in all_entries(items.calls, STAGING, ids) if e.changed <= latest]
+        return sum(items.remove(STAGING, [entry]) for entry in old)
+
+    def quarantine(self, name: str) -> str:
+        check_path(name)
+        items = self._open
+        damaged = items.find(name)
+        kept = KernelPath(f"{_QUARANTINE}/{damaged.id}/{name.rpartition('/')[2]}")
+        copy = items.copy(damaged, kept, if_absent=False)
+        items.take_away(name, [damaged], copy, kept)
+        return str(kept)
+
+
+def _chained(first: Entry, rest: Iterator[Entry]) -> Iterator[Entry]:
+    yield first
+    yield from rest

@@ -1,0 +1,295 @@
+"""Single requests to Drime, each with what it is for.
+
+Nothing here is repeated: `repeated` does that for what may be, writers for what they send.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import httpx
+
+from . import drime_errors
+from .drime_entry import Entry, Page, entry_of
+from .drime_requests import Requests
+from .errors import BackendError, ObjectNotFound, PermissionDenied
+
+PER_PAGE = 200
+"""Entries that Drime lists at most in one answer."""
+
+_PIECE = 64 << 10
+_MIME = "application/octet-stream"
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
+
+
+class Download(NamedTuple):
+    """An answer with bytes of a file: `first` of `total`, or None where all come."""
+
+    response: httpx.Response
+    first: int | None
+    total: int | None
+
+
+class Calls(Requests):
+    """What is asked of a workspace; the arguments are those of `Requests`."""
+
+    newest = 0
+    """The highest id that was seen so far."""
+
+    def _seen(self, shown: object, what: str) -> Entry:
+        entry = entry_of(shown, what)
+        self.newest = max(self.newest, entry.id)
+        return entry
+
+    # -- entries
+
+    def page(
+        self,
+        what: str,
+        parents: Sequence[int],
+        number: int = 1,
+        per_page: int = PER_PAGE,
+        *,
+        query: str | None = None,
+        folders: bool = False,
+    ) -> Page:
+        """List a page of what lies in the folders, ordered by name.
+
+        Args:
+            parents: ids of folders, 0 for the workspace's root.
+            number: of the page, from 1.
+            query: only entries whose name holds this.
+            folders: only folders.
+        """
+        answer = self._ask(
+            what,
+            lambda: self._client.get_file_entries(
+                per_page=per_page,
+                page=number,
+                query=query,
+                entry_type="folder" if folders else None,
+                parent_ids=[*parents],
+                workspace_id=self.workspace,
+                order_by="name",
+                order_dir="asc",
+            ),
+        )
+        data = answer.get("data")
+        if not isinstance(data, list):
+            raise BackendError(f"{what}: Drime's list cannot be understood")
+        wanted = set(parents)
+        # A search may look further than it was told.
+        entries = [
+            self._seen(each, what) for each in data if (each.get("parent_id") or 0) in wanted
+        ]
+        here, last, size = (answer.get(k) for k in ("current_page", "last_page", "per_page"))
+        ended = not data or (isinstance(here, int) and isinstance(last, int) and here >= last)
+        return Page(entries, size if isinstance(size, int) and size > 0 else per_page, ended)
+
+    def make_folder(self, what: str, name: str, parent: int) -> Entry:
+        """Make a folder. Raises drime_errors.Refused where the name is taken."""
+        answer = self._ask(
+            what,
+            lambda: self._client.create_folder(
+                name=name, parent_id=parent or None, workspace_id=self.workspace
+            ),
+        )
+        return self._seen(answer.get("folder"), what)
+
+    def delete(self, what: str, ids: Sequence[int], *, forever: bool) -> None:
+        """Delete entries; `Refused`, and nothing is deleted, where one of them is gone."""
+        self._ask(
+            what,
+            lambda: self._client.delete_file_entries(
+                [*ids], delete_forever=forever, workspace_id=self.workspace
+            ),
+        )
+
+    def move(self, what: str, entry: int, folder: int) -> None:
+        """Put an entry into another folder; it keeps its id."""
+        self._ask(
+            what,
+            lambda: self._client.move_file_entries(
+                [entry], destination_id=folder or None, workspace_id=self.workspace
+            ),
+        )
+
+    def duplicate(self, what: str, entry: int, folder: int) -> Entry:
+        """Copy a file into another folder."""
+        answer = self._ask(
+            what,
+            lambda: self._client.duplicate_file_entries(
+                [entry], destination_id=folder or None, workspace_id=self.workspace
+            ),
+        )
+        made = answer.get("entries")
+        if not isinstance(made, list) or len(made) != 1:
+            raise BackendError(f"{what}: Drime's answer to a copy cannot be understood")
+        return self._seen(made[0], what)
+
+    def rename(self, what: str, entry: int, name: str) -> None:
+        """Give an entry another name."""
+        self._ask(
+            what,
+            lambda: self._client.rename_file_entry(entry, name, workspace_id=self.workspace),
+        )
+
+    def space(self) -> tuple[int, int]:
+        """Return the bytes that the account may hold, and those that it holds."""
+        answer = self._ask("the account's space", self._client.get_space_usage)
+        match answer:
+            case {"available": int(available), "used": int(used)}:
+                return available, used
+        return -1, -1
+
+    # -- bytes in
+
+    def upload(self, what: str, name: str, parent: int, data: bytes | bytearray) -> Entry:
+        """Upload a file by one request; a name that is taken is no obstacle."""
+        boundary = secrets.token_hex(16)
+        fields = {"relativePath": name, "workspaceId": str(self.workspace)}
+        if parent:
+            fields["parentId"] = str(parent)
+        head = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
+            for field, value in fields.items()
+        )
+        head += (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+            f"Content-Type: {_MIME}\r\n\r\n"
+        )
+        start, end = head.encode(), f"\r\n--{boundary}--\r\n".encode()
+        request = self._ours.build_request(
+            "POST",
+            f"{self._base}/uploads",
+            content=_joined(start, data, end),
+            headers={
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(len(start) + len(data) + len(end)),
+            },
+        )
+        answer = self._json(what, self._send(what, request))
+        return self._seen(answer.get("fileEntry"), what)
+
+    def begin_parts(self, what: str, name: str, parent: int, size: int) -> tuple[str, str]:
+        """Begin an upload in parts; return its id and the key of its bytes.
+
+        Args:
+            size: in bytes, 0 where it is not known.
+        """
+        asked = self._described(name, parent, size) | {"mime": _MIME, "filename": name}
+        answer = self._post(what, "/s3/multipart/create", asked)
+        match answer:
+            case {"uploadId": str(upload), "key": str(key)}:
+                return upload, key
+        raise BackendError(f"{what}: Drime's answer to an upload cannot be understood")
+
+    def sign(self, what: str, upload: str, key: str, numbers: Sequence[int]) -> dict[int, str]:
+        """Return where parts, at most 10 at a time, are to be sent, by their numbers."""
+        asked = {"key": key, "uploadId": upload, "partNumbers": [*numbers]}
+        answer = self._post(what, "/s3/multipart/batch-sign-part-urls", asked)
+        urls = answer.get("urls")
+        try:
+            found = {int(each["partNumber"]): str(each["url"]) for each in urls or ()}
+        except (TypeError, KeyError, ValueError) as error:
+            raise BackendError(f"{what}: Drime's signatures cannot be understood") from error
+        if not found.keys() >= set(numbers):
+            raise BackendError(f"{what}: Drime has not signed every part", retryable=True)
+        return found
+
+    def send_part(self, what: str, url: str, data: bytes | bytearray) -> str:
+        """Send a part to the storage; return its tag."""
+        request = self._strangers.build_request(
+            "PUT",
+            url,
+            content=_joined(data),
+            headers={"Content-Type": _MIME, "Content-Length": str(len(data))},
+        )
+        response = self._send(what, request, stranger=True)
+        tag = str(response.headers.get("ETag", "")).strip('"')
+        if not tag:
+            raise BackendError(f"{what}: the storage took a part without a tag", retryable=True)
+        return tag
+
+    def complete(self, what: str, upload: str, key: str, tags: Sequence[str]) -> None:
+        """Join the parts. Raises ObjectNotFound where Drime knows of no such upload."""
+        parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]
+        asked = {"key": key, "uploadId": upload, "parts": parts}
+        self._post(what, "/s3/multipart/complete", asked)
+
+    def abort(self, what: str, upload: str, key: str) -> None:
+        """Give an upload in parts up; one that is gone is fine."""
+        try:
+            self._post(what, "/s3/multipart/abort", {"key": key, "uploadId": upload})
+        except (ObjectNotFound, drime_errors.Refused):
+            return
+
+    def register(self, what: str, name: str, parent: int, size: int, key: str) -> Entry:
+        """Make an entry of joined parts."""
+        asked = self._described(name, parent, size)
+        asked |= {
+            "clientMime": _MIME,
+            "clientName": name,
+            "filename": stored_as(key),
+            "clientExtension": asked.pop("extension"),
+        }
+        return self._seen(self._post(what, "/s3/entries", asked).get("fileEntry"), what)
+
+    def _described(self, name: str, parent: int, size: int) -> dict[str, Any]:
+        # An upload in parts needs an extension, and blobs have none.
+        extension = name.rpartition(".")[2] if "." in name.strip(".") else ""
+        described: dict[str, Any] = {
+            "size": size,
+            "extension": extension or "bin",
+            "relativePath": name,
+            "workspaceId": self.workspace,
+        }
+        return described | ({"parentId": parent} if parent else {})
+
+    # -- bytes out
+
+    def download(self, what: str, entry: Entry, first: int, last: int | None) -> Download:
+        """Ask for a file from a byte on, to another (inclusive) or to its end.
+
+        Raises:
+            ObjectNotFound: there is no such entry any more.
+        """
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        if first or last is not None:
+            headers["Range"] = f"bytes={first}-{'' if last is None else last}"
+        url = f"{self._base}/file-entries/download/{entry.hash}"
+        request = self._ours.build_request("GET", url, headers=headers)
+        try:
+            response = self._send(what, request, stream=True)
+        except drime_errors.Refused as error:
+            raise ObjectNotFound(what) from error
+        length = response.headers.get("Content-Length", "")
+        if "text/html" in response.headers.get("Content-Type", "") and length != str(entry.size):
+            response.close()
+            raise PermissionDenied(drime_errors.KEY_REFUSED)  # a page to sign in on
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            span = _RANGE.match(response.headers.get("Content-Range", ""))
+            if span is None or int(span[1]) != first:
+                response.close()
+                raise BackendError(f"{what}: the storage sends another range than was asked for")
+            return Download(response, int(span[1]), int(span[3]))
+        return Download(response, None, int(length) if length.isdigit() else None)
+
+
+def stored_as(key: str) -> str:
+    """Return the name of an upload's bytes in the storage."""
+    return key.rpartition("/")[2]
+
+
+def _joined(*parts: bytes | bytearray) -> Iterator[bytes]:
+    """Yield the bytes of all parts, a piece at a time: libraries copy what they are given."""
+    return _pieces(parts)
+
+
+def _pieces(parts: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+    for part in parts:
+        for start in range(0, len(part), _PIECE):
+            yield bytes(memoryview(part)[start : start + _PIECE])

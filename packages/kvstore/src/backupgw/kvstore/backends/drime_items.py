@@ -1,0 +1,238 @@
+"""The items of a place in Drime: finding, settling, removing and copying them.
+
+Drime takes any number of entries of one name. The one with the lowest id is the item, for every
+reader and every gateway. So a new value waits unseen behind the old one until that is deleted, and
+of several new ones everybody takes the same.
+
+Where an item was found is kept in memory, so that reading it again needs no search. An id never
+comes to mean another value: moving makes a new one. What lies in Drime's trash may still be read by
+its id, so with a trash nothing is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from ..layers.retry_schedule import Trials
+from ..names import RESERVED_PREFIX
+from . import drime_names
+from .drime_calls import Calls
+from .drime_entry import Entry
+from .drime_errors import Refused
+from .drime_folders import Folders
+from .errors import BackendError, ObjectExists, ObjectNotFound
+
+STAGING = f"{RESERVED_PREFIX}-staging"
+"""Folder of a place in which entries wait that have no name yet, or no more."""
+
+KNOWN = 50_000
+"""Items whose entries are kept in memory."""
+
+FRESH = 2.0
+"""Seconds for which a folder counts as just seen."""
+
+
+class Items:
+    """The items of one opening of a place.
+
+    Args:
+        calls: the connection.
+        folders: the place's.
+        forever: deleted items are gone at once; else they go to Drime's trash.
+    """
+
+    def __init__(self, calls: Calls, folders: Folders, *, forever: bool) -> None:
+        self.calls = calls
+        self.folders = folders
+        self._forever = forever
+        self._known: OrderedDict[str, Entry] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # -- what is known
+
+    def known(self, name: str) -> Entry | None:
+        """Return the entry that an item had when it was seen last, None where it is not kept."""
+        with self._lock:
+            entry = self._known.get(name)
+            if entry is not None:
+                self._known.move_to_end(name)
+            return entry
+
+    def note(self, name: str, entry: Entry | None) -> None:
+        """Note what an item's entry is, or that it has none."""
+        with self._lock:
+            if entry is None or not self._forever:
+                self._known.pop(name, None)
+                return
+            self._known[name] = entry
+            self._known.move_to_end(name)
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+
+    def note_listed(self, name: str, entry: Entry) -> None:
+        """Note an entry that a listing has shown; of several the one with the lowest id."""
+        with self._lock:
+            known = self._known.get(name)
+        if known is None or entry.id < known.id:
+            self.note(name, entry)
+
+    # -- finding
+
+    def entries(self, name: str) -> list[Entry]:
+        """Return what there is of a name, the lowest id first: items and folders."""
+        parent, _, segment = name.rpartition("/")
+        asked_at = time.monotonic()
+        parents = self.folders.find(parent)
+        found = [] if parents is None else self.folders.named(name, parents, segment)
+        if not found and parents is not None and self.folders.age(parent) > FRESH:
+            # Another gateway may have removed the folder and made it again.
+            again = self.folders.find(parent, seen_after=asked_at)
+            if again is not None and again != parents:
+                found = self.folders.named(name, again, segment)
+        if not found or found[0].folder:
+            self.note(name, None)
+        else:
+            self.note(name, found[0])
+        return found
+
+    def find(self, name: str) -> Entry:
+        """Return the entry of an item. Raises ObjectNotFound; a folder is not an item."""
+        found = self.entries(name)
+        if not found or found[0].folder:
+            raise ObjectNotFound(name)
+        return found[0]
+
+    # -- changing
+
+    def folder_of(self, name: str) -> int:
+        """Return the id of the folder that a new item belongs into, made where there is none."""
+        return self.folders.make(name.rpartition("/")[0])[0]
+
+    def lost_folder(self, name: str) -> None:
+        """Forget the folders of an item, one of which Drime says is gone."""
+        self.folders.forget(name.partition("/")[0])
+
+    def settle(self, name: str, mine: Entry, *, if_absent: bool) -> None:
+        """Make a new entry the item, after it has come to be under its name.
+
+        Raises:
+            ObjectExists: (if_absent) there is an older one. Both are still there.
+            BackendError: there is a folder of that name. Likewise.
+        """
+        older = [entry for entry in self._with(name, mine) if entry.id < mine.id]
+        if any(entry.folder for entry in older):
+            raise BackendError(f"{name}: is a folder")
+        if older and if_absent:
+            self.note(name, older[0])
+            raise ObjectExists(f"{name} exists")
+        # Whoever comes later removes this one, and whoever came earlier is removed here: of several
+        # writers at a time the last one's value stays.
+        if older:
+            self.remove(name, [entry.id for entry in older], forever=self._forever)
+        self.note(name, mine)
+
+    def _with(self, name: str, mine: Entry) -> list[Entry]:
+        """Return what there is of a name, after an entry of it was made.
+
+        That entry may be missing: somebody has deleted or replaced it already.
+        """
+        parent, _, segment = name.rpartition("/")
+        parents = self.folders.find(parent) or ()
+        found = self.folders.named(name, parents, segment)
+        if all(entry.id != mine.id for entry in found):
+            # Or the search lags behind.
+            found = self.folders.listed(name, parents, segment)
+        return found
+
+    def delete(self, name: str) -> None:
+        """Delete an item, all entries of it. Raises ObjectNotFound."""
+        found = self.entries(name)
+        if not found or found[0].folder:
+            raise ObjectNotFound(name)
+        ids = [entry.id for entry in found if not entry.folder]
+        self.note(name, None)
+        if not self.remove(name, ids, forever=self._forever):
+            raise ObjectNotFound(name)
+
+    def remove(self, what: str, ids: Sequence[int], *, forever: bool = True) -> bool:
+        """Delete entries; False where somebody else had deleted all of them.
+
+        Drime deletes nothing where one of several is gone: then it is asked for each.
+        """
+        trials = Trials(self.calls.schedule)
+        while True:
+            try:
+                self.calls.delete(what, ids, forever=forever)
+            except (Refused, ObjectNotFound):
+                if len(ids) == 1:
+                    # Gone at a repetition is done: the answer was lost.
+                    return trials.failed
+                done = [self.remove(what, [id_], forever=forever) for id_ in ids]
+                return any(done)
+            except BackendError as error:
+                trials.pause(error)
+            else:
+                return True
+
+    # -- staging
+
+    def staging(self) -> int:
+        """Return the id of the folder in which entries wait."""
+        return self.folders.make(STAGING)[0]
+
+    def set_aside(self, name: str, entry: Entry) -> None:
+        """Take an entry out of sight; `bring_back` shows it again."""
+        staging = self.staging()
+        self.calls.repeated(lambda: self.calls.move(name, entry.id, staging))
+
+    def bring_back(self, name: str, entry: Entry) -> None:
+        """Show an entry again that was set aside."""
+        folder = self.folder_of(name)
+        self.calls.repeated(lambda: self.calls.move(name, entry.id, folder))
+
+    def copy(self, source: Entry, name: str, *, if_absent: bool) -> Entry:
+        """Make an item of a copy of an entry, by Drime itself; return the new entry.
+
+        The copy gets its name out of sight, so that nobody ever sees it under another.
+
+        Raises:
+            ObjectExists: (if_absent) there is an item.
+            ObjectNotFound: the entry is gone.
+        """
+        calls, segment = self.calls, drime_names.written(name.rpartition("/")[2])
+        target = self.folder_of(name)
+        # A folder of its own, for Drime takes no two entries of a name at renaming.
+        corner = calls.repeated(
+            lambda: calls.make_folder(name, f"{source.id}-{time.time_ns()}", self.staging())
+        )
+        try:
+            try:
+                made = calls.repeated(lambda: calls.duplicate(name, source.id, corner.id))
+            except Refused as error:
+                raise ObjectNotFound(f"{name}: its source is gone") from error
+            if made.size != source.size:
+                raise BackendError(f"{name}: Drime made a copy of another size", retryable=True)
+            if made.name != segment:
+                calls.repeated(lambda: calls.rename(name, made.id, segment))
+            calls.repeated(lambda: calls.move(name, made.id, target))
+            made = made._replace(name=segment)
+            try:
+                self.settle(name, made, if_absent=if_absent)
+            except BackendError:
+                self.remove(name, [made.id])
+                raise
+        finally:
+            self.remove(name, [corner.id])
+        return made
+
+    def take_away(self, name: str, found: Sequence[Entry], copy: Entry, copied_to: str) -> None:
+        """End a move: delete the entries that were copied, or the copy where they are gone."""
+        self.note(name, None)
+        if not self.remove(name, [e.id for e in found if not e.folder], forever=True):
+            # Somebody else has moved or deleted it meanwhile.
+            self.note(copied_to, None)
+            self.remove(copied_to, [copy.id])
+            raise ObjectNotFound(name)

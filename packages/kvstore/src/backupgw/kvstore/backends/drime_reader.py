@@ -1,0 +1,136 @@
+"""How a value is read out of Drime, or a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+
+from ..layers.retry_reader import ReplacedMeanwhile
+from . import drime_errors
+from .base import Reader
+from .body_reader import BodyReader, NoBytes
+from .drime_calls import Download
+from .drime_entry import Entry
+from .drime_items import Items
+from .errors import BackendError, ObjectNotFound
+
+ERRORS: tuple[type[Exception], ...] = (httpx.HTTPError, httpx.StreamError)
+"""What reading a body raises when its connection breaks."""
+
+
+class DownloadBody:
+    """The body of a download, from a byte of the item on.
+
+    Args:
+        name: the item's, for messages.
+        download: the answer.
+        start: the first byte wanted; what comes before it is read and thrown away.
+    """
+
+    def __init__(self, name: str, download: Download, start: int) -> None:
+        self._response = download.response
+        self._pieces: Iterator[bytes] = download.response.iter_raw()
+        self._held = memoryview(b"")
+        self._skip = start - (download.first or 0)
+        if self._skip < 0:
+            raise BackendError(f"{name}: the storage sends another range than was asked for")
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, b"" at the end."""
+        while not self._held:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._held = memoryview(piece)
+            dropped = min(self._skip, len(piece))
+            self._skip -= dropped
+            self._held = self._held[dropped:]
+        data, self._held = self._held[:size], self._held[size:]
+        return bytes(data)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._response.close()
+
+
+class Opener:
+    """Opens ranges of one value of an item.
+
+    Args:
+        items: of the place.
+        name: the item's.
+        told: told whether the storage honours ranges, whenever it was asked for one.
+    """
+
+    def __init__(self, items: Items, name: str, told: Callable[[bool], None]) -> None:
+        self._items = items
+        self._name = name
+        self._told = told
+        self._entry: Entry | None = None
+
+    def open(self, offset: int, size: int | None, version: str | None) -> Reader:
+        """Open a range; with a version of the value that was opened before, or not at all."""
+        if version is not None and self._entry is not None:
+            try:
+                return self._open(self._entry, offset, size)
+            except ObjectNotFound as error:
+                raise ReplacedMeanwhile(
+                    f"{self._name}: it was replaced or deleted while it was read"
+                ) from error
+        entry = self._items.known(self._name)
+        if entry is None or _reads_nothing(entry, offset, size):
+            entry = self._items.find(self._name)
+        while True:
+            try:
+                return self._open(entry, offset, size)
+            except ObjectNotFound:
+                gone = entry.id
+                self._items.note(self._name, None)
+            # It was replaced; and where there is nothing else, it was deleted.
+            entry = self._items.find(self._name)
+            if entry.id == gone:
+                raise ObjectNotFound(self._name)
+
+    def _open(self, entry: Entry, offset: int, size: int | None) -> Reader:
+        self._entry, version = entry, str(entry.id)
+        start, wanted = _span(entry, offset, size)
+        if wanted == 0:
+            return NoBytes(entry.size, version)
+        end = start + wanted
+        last = None if end == entry.size else end - 1
+        calls, name = self._items.calls, self._name
+        download = calls.download(name, entry, start, last)
+        try:
+            if start or last is not None:
+                self._told(download.first is not None)
+            if download.total is not None and download.total != entry.size:
+                raise BackendError(
+                    f"{name}: Drime tells of {entry.size} bytes, and its storage of "
+                    f"{download.total}",
+                    retryable=True,
+                )
+            return BodyReader(
+                name,
+                DownloadBody(name, download, start),
+                item_size=entry.size,
+                remaining=wanted,
+                version=version,
+                errors=ERRORS,
+                translate=lambda error: drime_errors.of_transport(error, name),
+            )
+        except BaseException:
+            download.response.close()
+            raise
+
+
+def _span(entry: Entry, offset: int, size: int | None) -> tuple[int, int]:
+    """Return the first byte and the number of bytes."""
+    start = max(0, entry.size + offset) if offset < 0 else min(offset, entry.size)
+    rest = entry.size - start
+    return start, rest if size is None else max(0, min(size, rest))
+
+
+def _reads_nothing(entry: Entry, offset: int, size: int | None) -> bool:
+    """Whether no request would tell that the entry is gone."""
+    return _span(entry, offset, size)[1] == 0

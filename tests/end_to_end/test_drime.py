@@ -1,0 +1,147 @@
+"""restic through the server, with the repository in Drime."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end import tree
+from tests.servers import peers
+from tests.servers.double import Fault, Faults
+from tests.servers.drime_double import DrimeDouble
+from tests.servers.gateway import Gateway
+from tests.servers.process import ServerProcess
+from tests.servers.restic import Restic
+
+TROUBLE = (Fault.TOO_MANY, Fault.UNAVAILABLE, Fault.RESET)
+
+
+@contextlib.contextmanager
+def served(drime: DrimeDouble, folder: Path) -> Iterator[str]:
+    """Run the server on a place in Drime; yields restic's name of a repository."""
+    settings = folder / "backupgw.toml"
+    settings.write_text(
+        f'[places.cloud]\nurl = "drime:backups/restic"\napi_url = "{drime.url}"\n'
+        f'api_key = {{ env = "THE_KEY" }}\n[rest]\nplace = "cloud"\n'
+    )
+    command = [*Gateway.program(), "--config", str(settings)]
+    command += ["--listen", "127.0.0.1:0", "--no-auth"]
+    environment = {"THE_KEY": drime.key}
+    with ServerProcess(
+        command, ready=r"start server on (\S+)", environment=environment, directory=folder
+    ) as server:
+        yield f"rest:http://{server.match[1]}/mine/"
+        assert drime.key not in server.output
+
+
+@pytest.fixture
+def drime() -> Iterator[DrimeDouble]:
+    with DrimeDouble() as drime:
+        yield drime
+
+
+def restic(repository: str, home: Path) -> Restic:
+    return Restic(peers.get(peers.RESTIC_NEW), repository, home)
+
+
+def sound(client: Restic, wanted: dict[bytes, tree.Entry], target: Path) -> None:
+    """The repository is whole, and gives the tree back."""
+    client.run("check", "--read-data")
+    client.run("restore", "latest", "--target", target)
+    assert tree.differences(wanted, tree.describe(target)) == []
+    tree.remove(target)
+
+
+@pytest.mark.peers(peers.RESTIC_NEW)
+def test_a_repositorys_life_in_drime(drime: DrimeDouble, small_tree: Path, tmp_path: Path) -> None:
+    with served(drime, tmp_path) as repository:
+        client = restic(repository, tmp_path / "home")
+        client.run("init")
+        drime.forget_calls()
+        client.run("backup", ".", directory=small_tree)
+        stored = [n for n in drime.account.tree() if "/data/" in n and len(n.split("/")[-1]) == 64]
+        uploads = drime.counts()["upload"] + drime.counts()["register"]
+        # What is not an upload's own is one look for each, and a few for what restic reads.
+        assert drime.counts()["list"] <= uploads + 20
+        assert drime.counts()["folder"] == 0
+        wanted = tree.describe(small_tree)
+        sound(client, wanted, tmp_path / "restored")
+        drime.forget_calls()
+        client.run("check", "--read-data")
+        assert drime.counts()["download"] >= len(stored)
+        # 258 folders are listed, and no blob that they showed is looked for again.
+        assert drime.counts()["list"] <= 258 + 30
+        (small_tree / "more").write_bytes(bytes(range(256)) * 5000)
+        client.run("backup", ".", directory=small_tree)
+        client.run("forget", "--keep-last", "1", "--prune", "--max-unused", "0")
+        sound(client, tree.describe(small_tree), tmp_path / "restored")
+    names = drime.account.tree()
+    assert all(len(entries) == 1 for entries in names.values()), "nothing is there twice"
+    assert not [name for name in names if "staging/" in name]
+
+
+@pytest.mark.peers(peers.RESTIC_NEW)
+def test_drime_goes_away_and_answers_badly_in_the_middle(
+    drime: DrimeDouble, small_tree: Path, tmp_path: Path
+) -> None:
+    with served(drime, tmp_path) as repository:
+        client = restic(repository, tmp_path / "home")
+        client.run("init")
+        drime.api.faults = Faults(0.2, kinds=(*TROUBLE, Fault.LOST), seed=3, retry_after=1)
+        drime.storage.faults = Faults(0.2, kinds=TROUBLE, seed=4)
+        stop = threading.Event()
+
+        def interrupt() -> None:
+            while not stop.wait(1):
+                drime.restart()
+
+        saboteur = threading.Thread(target=interrupt)
+        saboteur.start()
+        try:
+            client.run("backup", ".", directory=small_tree)
+        finally:
+            stop.set()
+            saboteur.join()
+        drime.api.faults = drime.storage.faults = Faults()
+        sound(client, tree.describe(small_tree), tmp_path / "restored")
+    twice = [name for name, entries in drime.account.tree().items() if len(entries) > 1]
+    assert twice == []
+
+
+@pytest.mark.peers(peers.RESTIC_NEW)
+def test_a_key_that_is_revoked_in_mid_backup(
+    drime: DrimeDouble, small_tree: Path, tmp_path: Path
+) -> None:
+    with served(drime, tmp_path) as repository:
+        client = restic(repository, tmp_path / "home")
+        client.run("init")
+        client.run("backup", ".", directory=small_tree)
+        (small_tree / "more").write_bytes(b"".join(n.to_bytes(4, "big") for n in range(3_000_000)))
+
+        def revoke() -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                if drime.counts()["create"] + drime.counts()["upload"] > 2:
+                    break
+                time.sleep(0.01)
+            drime.keys.clear()
+
+        drime.forget_calls()
+        revoking = threading.Thread(target=revoke)
+        revoking.start()
+        start = time.monotonic()
+        done = client.attempt("backup", "--retry-lock", "0s", ".", directory=small_tree)
+        revoking.join()
+        assert done.returncode != 0
+        assert "403" in done.stderr, f"restic is told why: {done.stderr[-2000:]}"
+        assert time.monotonic() - start < 200
+        drime.keys.add(drime.key)
+        client.run("unlock")
+        client.run("check", "--read-data")
+        assert len(json.loads(client.run("snapshots", "--json").stdout)) == 1

@@ -1,0 +1,76 @@
+"""A place in Drime keeps every promise of a backend, however the service behaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from tests.kvstore.drime_places import place
+from tests.servers.drime_double import DrimeDouble
+from tests.servers.drime_entries import Switches
+from tests.servers.drime_process import DrimeProcess
+
+from backupgw.kvstore.conformance import Check, Status, Subject, checks
+
+SCALE = 0.1
+"""Each operation is a request or two; `test_drime_listing` has large folders."""
+
+OTHERWISE = Switches(
+    most_per_page=50,
+    honest_last_page=True,
+    repeat_last_page=False,
+    refuse_duplicate_folders=False,
+    refuse_gone=False,
+    ranges=False,
+    redirect_downloads=False,
+    trash_is_readable=True,
+    search_finds=False,
+    order=False,
+)
+"""The opposite of what the live service was seen to do, wherever it could be either."""
+
+SHORT = (
+    "atomicity.",
+    "failing.",
+    "keeping.",
+    "lifecycle.",
+    "listing.list_is_exact",
+    "naming.decent",
+    "operations.",
+    "ranges.every_small_range",
+    "concurrency.threads",
+)
+
+
+@pytest.fixture(scope="module")
+def subject() -> Iterator[Subject]:
+    with (
+        DrimeProcess() as drime,
+        Subject(partial(place, drime.url, drime.key), scale=SCALE) as subject,
+    ):
+        yield subject
+
+
+@pytest.mark.parametrize("check", checks, ids=str)
+def test_conformance(check: Check, subject: Subject) -> None:
+    result = check.run(subject)
+    assert result.status is not Status.FAILED, result.note
+
+
+@pytest.fixture(scope="module")
+def otherwise() -> Iterator[Subject]:
+    """The other Drime, its trash used, a folder of a workspace that is somebody else's too."""
+    with DrimeDouble(OTHERWISE) as drime:
+        factory = partial(place, drime.url, drime.key, "drime://7/a%20b/é", trash=True)
+        with Subject(factory, scale=SCALE) as subject:
+            yield subject
+        assert not [name for name in drime.account.tree(7) if name.startswith("a b/é")]
+
+
+@pytest.mark.parametrize(
+    "check", [check for check in checks if str(check).startswith(SHORT)], ids=str
+)
+def test_conformance_otherwise(check: Check, otherwise: Subject) -> None:
+    result = check.run(otherwise)
+    assert result.status is not Status.FAILED, result.note
