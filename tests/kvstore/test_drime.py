@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tests.kvstore.drime_places import place
@@ -64,7 +65,7 @@ def quick(drime: DrimeDouble) -> Iterator[Backend]:
         yield made
 
 
-def second(drime: DrimeDouble, **options: object) -> Backend:
+def second(drime: DrimeDouble, **options: Any) -> Backend:
     """Another opening of the place, as another gateway would have it."""
     return place(drime.url, drime.key, **options)
 
@@ -623,7 +624,7 @@ def test_the_key_may_come_from_the_environment(
     ],
 )
 def test_mistakes_in_urls_and_options(
-    url: str, options: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+    url: str, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DRIME_API_KEY", raising=False)
     with pytest.raises(BackendURLInvalid, match=message):

@@ -100,7 +100,7 @@ class Folders:
             known = self._known.get(path)
             if known is not None:
                 return known.ids
-            ids = self._make(path, parents, name)
+            ids = tuple(self._make(path, parents, name))
             self._note(path, ids)
             return ids
 
