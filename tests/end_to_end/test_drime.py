@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end import tree
+from tests.end_to_end import gateway_on_place, tree
+from tests.end_to_end.gateway_on_place import sound
 from tests.servers import peers
 from tests.servers.double import Fault, Faults
 from tests.servers.drime_double import DrimeDouble
-from tests.servers.gateway import Gateway
-from tests.servers.process import ServerProcess
 from tests.servers.restic import Restic
 
 TROUBLE = (Fault.TOO_MANY, Fault.UNAVAILABLE, Fault.RESET)
 
 
-@contextlib.contextmanager
-def served(drime: DrimeDouble, folder: Path) -> Iterator[str]:
-    """Run the server on a place in Drime; yields restic's name of a repository."""
-    settings = folder / "backupgw.toml"
-    settings.write_text(
-        f'[places.cloud]\nurl = "drime:backups/restic"\napi_url = "{drime.url}"\n'
-        f'api_key = {{ env = "THE_KEY" }}\n[rest]\nplace = "cloud"\n'
-    )
-    command = [*Gateway.program(), "--config", str(settings)]
-    command += ["--listen", "127.0.0.1:0", "--no-auth"]
-    environment = {"THE_KEY": drime.key}
-    with ServerProcess(
-        command, ready=r"start server on (\S+)", environment=environment, directory=folder
-    ) as server:
-        yield f"rest:http://{server.match[1]}/mine/"
-        assert drime.key not in server.output
+def served(drime: DrimeDouble, folder: Path) -> AbstractContextManager[str]:
+    """Run the server on a place in Drime."""
+    place = {
+        "url": '"drime:backups/restic"',
+        "api_url": f'"{drime.url}"',
+        "api_key": '{ env = "THE_KEY" }',
+    }
+    return gateway_on_place.served(place, folder, {"THE_KEY": drime.key})
 
 
 @pytest.fixture
@@ -48,14 +39,6 @@ def drime() -> Iterator[DrimeDouble]:
 
 def restic(repository: str, home: Path) -> Restic:
     return Restic(peers.get(peers.RESTIC_NEW), repository, home)
-
-
-def sound(client: Restic, wanted: dict[bytes, tree.Entry], target: Path) -> None:
-    """The repository is whole, and gives the tree back."""
-    client.run("check", "--read-data")
-    client.run("restore", "latest", "--target", target)
-    assert tree.differences(wanted, tree.describe(target)) == []
-    tree.remove(target)
 
 
 @pytest.mark.peers(peers.RESTIC_NEW)

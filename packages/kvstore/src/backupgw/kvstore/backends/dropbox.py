@@ -1,0 +1,640 @@
+"""Dropbox as a place: `dropbox:FOLDER`, by Dropbox's own library.
+
+What Dropbox gives: `add` with strict conflicts makes create-if-absent atomic, a file appears whole
+when its upload is finished, sessions may be carried on for seven days, a revision that is being
+read stays readable. What it does not: names that differ only in case are one to it, so the second
+is refused (`NameCollision`); removing a folder removes what is in it, so an item is removed by its
+revision and a folder is moved aside and looked into first; moving never replaces, so what is
+replaced is moved aside before, and a reader may find nothing for a moment.
+
+Requests are repeated after 429, 5xx and broken connections; a removal or a renaming that then finds
+nothing to do had been done before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import secrets
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import dropbox as sdk
+from dropbox import files
+
+from ..layers.retry_schedule import Schedule
+from ..names import RESERVED_PREFIX, KernelPath, check_folder, check_path, is_reserved, joined
+from . import dropbox_client
+from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
+from .body_reader import BodyReader, NoBytes, open_steadily
+from .dropbox_errors import ERRORS, tags, translate
+from .dropbox_names import decode, encode_path
+from .dropbox_target import DropboxTarget, WrongOffset
+from .errors import (
+    BackendAlreadyExists,
+    BackendDoesNotExist,
+    BackendError,
+    BackendMustBeOpen,
+    BackendMustNotBeOpen,
+    NameCollision,
+    ObjectExists,
+    ObjectNotFound,
+)
+from .part_checkpoints import abandon, read_token
+from .part_transfers import Attempts, PartPool
+from .part_writer import PartWriter
+from .plan import Plan
+
+if TYPE_CHECKING:
+    from requests import Response
+
+T = TypeVar("T")
+
+PART_SIZE = 16 << 20
+SCHEDULE = Schedule(attempts=6, deadline=90.0, first=0.5)
+
+_PIECES = f"{RESERVED_PREFIX}-pieces"
+_ASIDE = f"{RESERVED_PREFIX}-aside"
+_QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
+_PAGE = 500
+"""Entries asked for at a time; the library makes heavy objects of them."""
+_KNOWN_FOLDERS = 10_000
+_TIMES_IN_THE_WAY = 20
+"""How often somebody else may write an item that a renaming replaces, before it is given up."""
+_RANGE_NOT_SATISFIABLE = 416
+
+
+Found: TypeAlias = files.FileMetadata | files.FolderMetadata
+
+
+class Dropbox(Backend):
+    """A folder of a Dropbox account.
+
+    Args:
+        root: the folder, as `/Backups/gateway`, or "" for all that the app may see.
+        login: how it signs in.
+        part_size: bytes of one request of an upload, a multiple of 4 MiB up to 148 MiB.
+        schedule: how often and how long a request is repeated.
+    """
+
+    capabilities = Capabilities(
+        atomic_create=True,
+        ranges=True,
+        resumable_write=True,
+        move=True,
+        copy=True,
+        mtime=True,
+        quota=True,
+        case_sensitive=False,
+    )
+
+    def __init__(
+        self,
+        root: str,
+        login: dropbox_client.Login,
+        *,
+        part_size: int = PART_SIZE,
+        schedule: Schedule = SCHEDULE,
+    ) -> None:
+        self.part_size = part_size
+        self._root = root
+        self._login = login
+        self._schedule = schedule
+        self._client: sdk.Dropbox | None = None
+        self._pool: PartPool | None = None
+        self._folders: dict[str, None] = {}
+        """Folders that were seen to exist, written as they are."""
+
+    # -- the place
+
+    def create(self) -> None:
+        with self._signed_in():
+            if self._root and not self._missing_root():
+                raise BackendAlreadyExists(f"dropbox:{self._root} exists already")
+            if not self._root:
+                if next(self._entries(""), None) is not None:
+                    raise BackendAlreadyExists("the app's folder in Dropbox is not empty")
+                return
+            self._do("", lambda: self.client().files_create_folder_v2(self._root))
+
+    def destroy(self) -> None:
+        with self._signed_in():
+            if self._missing_root():
+                raise BackendDoesNotExist(f"there is no folder {self._root} in Dropbox")
+            if self._root:
+                self._do("", lambda: self.client().files_delete_v2(self._root))
+                return
+            for entry in self._entries(""):
+                self._do(entry.name, partial(self._remove, entry.path_lower))
+
+    def open(self) -> None:
+        if self._pool is not None:
+            raise BackendMustNotBeOpen(f"dropbox:{self._root} is open")
+        client = self._login.client()
+        self._client = client
+        try:
+            if self._missing_root():
+                raise BackendDoesNotExist(f"there is no folder {self._root} in Dropbox")
+        except BaseException:
+            self._client = None
+            client.close()
+            raise
+        self._pool = PartPool(schedule=self._schedule)
+
+    def close(self) -> None:
+        client = self.client()
+        pool, self._pool, self._client = self._opened(), None, None
+        pool.close()
+        client.close()
+
+    # -- looking
+
+    def info(self, name: str) -> ItemInfo:
+        check_folder(name)
+        self._opened()
+        if not name:
+            return ItemInfo("", exists=True, size=0, directory=True)
+        found = self.metadata(name)
+        if found is None:
+            return ItemInfo(name, exists=False, size=0, directory=False)
+        return _info(name, found)
+
+    def metadata(self, name: str) -> Found | None:
+        """Return what Dropbox tells of an item or folder; None where there is none of that very
+        name."""
+        path = self.path(name)
+        try:
+            found = self._do(name, lambda: self.client().files_get_metadata(path))
+        except ObjectNotFound:
+            return None
+        if decode(found.name) != name.rpartition("/")[2]:
+            return None  # one that differs in case
+        return found
+
+    def list(self, name: str) -> Iterator[ItemInfo]:
+        check_folder(name)
+        self._opened()
+        for entry in self._entries(self.path(name)):
+            last = decode(entry.name)
+            if not is_reserved(last):
+                yield _info(last, entry)
+
+    def _entries(self, path: str) -> Iterator[Found]:
+        what = path or "the folder"
+        page = self._do(what, lambda: self.client().files_list_folder(path, limit=_PAGE))
+        while True:
+            cursor = page.cursor if page.has_more else None
+            entries, page = page.entries, None
+            while entries:
+                yield entries.pop()
+            if cursor is None:
+                return
+            page = self._do(what, partial(self._next_page, cursor))
+
+    def quota(self) -> Quota:
+        self._opened()
+        usage = self._do("the account", lambda: self.client().users_get_space_usage())
+        allocation = usage.allocation
+        if allocation.is_individual():
+            return Quota(allocation.get_individual().allocated, usage.used)
+        if allocation.is_team():
+            team = allocation.get_team()
+            return Quota(team.allocated, team.used)
+        return Quota(-1, usage.used)
+
+    # -- reading
+
+    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
+        check_path(name)
+        self._opened()
+        return open_steadily(
+            name,
+            lambda at, much, version: self._open_range(name, at, much, version),
+            offset=offset,
+            size=size,
+            schedule=self._schedule,
+        )
+
+    def _open_range(self, name: str, offset: int, size: int | None, version: str | None) -> Reader:
+        path = self.path(name) if version is None else f"rev:{version}"
+        if size == 0 or (offset < 0 and size is not None):
+            # The range has to be known from the start of the item.
+            there = self._file(name)
+            path = path if version is not None else f"rev:{there.rev}"
+            offset = max(0, there.size + offset) if offset < 0 else offset
+            if size == 0 or offset >= there.size:
+                return NoBytes(there.size, there.rev)
+        headers = {}
+        if offset or size is not None:
+            end = "" if size is None else str(offset + size - 1)
+            headers["Range"] = f"bytes={offset}-{end}" if offset >= 0 else f"bytes={offset}"
+        try:
+            with self.translated(name):
+                found, response = self.client().request(
+                    files.download,
+                    "files",
+                    files.DownloadArg(path),
+                    None,
+                    extra_headers=headers,
+                )
+        except BackendError as error:
+            if _status(error) != _RANGE_NOT_SATISFIABLE:
+                raise
+            there = self._file(name)
+            return NoBytes(there.size, there.rev)
+        if version is None and decode(found.name) != name.rpartition("/")[2]:
+            response.close()
+            raise ObjectNotFound(name)
+        start = max(0, found.size + offset) if offset < 0 else offset
+        rest = found.size - start
+        return BodyReader(
+            name,
+            _Body(response),
+            item_size=found.size,
+            remaining=rest if size is None else min(size, rest),
+            version=found.rev,
+            errors=(*ERRORS, _http_error()),
+            translate=lambda error: translate(error, name),
+        )
+
+    def _file(self, name: str) -> files.FileMetadata:
+        found = self.metadata(name)
+        if not isinstance(found, files.FileMetadata):
+            raise ObjectNotFound(name)
+        return found
+
+    # -- writing
+
+    def open_writer(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> Writer:
+        check_path(name)
+        plan = Plan(name, size, if_absent, expected_hash)
+        return PartWriter(self._opened(), DropboxTarget(self, plan, self.path(name)), plan)
+
+    def resume_writer(self, token: str) -> Writer:
+        pool = self._opened()
+        checkpoint = read_token(token)
+        plan = checkpoint.plan
+        target = DropboxTarget(self, plan, self.path(plan.name))
+        return PartWriter.resume(pool, target, checkpoint)
+
+    def abort_writer(self, token: str) -> None:
+        pool = self._opened()
+        checkpoint = read_token(token)
+        plan = checkpoint.plan
+        abandon(pool, DropboxTarget(self, plan, self.path(plan.name)), checkpoint)
+
+    def keep_piece(self, data: bytes) -> str:
+        """Store what a checkpoint needs, out of every protocol's reach; return its reference."""
+        reference = secrets.token_hex(16)
+        self.store(self.piece(reference), data)
+        return reference
+
+    def piece(self, reference: str) -> str:
+        """Return the name of what `keep_piece` stored. Raises ValueError for other references."""
+        bytes.fromhex(reference)
+        return KernelPath(f"{_PIECES}/{reference}")
+
+    def check_place(self, name: str) -> None:
+        """Raise where an item's folders cannot be what its name says.
+
+        Raises:
+            NameCollision: a folder exists whose name differs in case.
+            BackendError: one of them is an item.
+        """
+        parent = name
+        unseen = []
+        while (parent := parent.rpartition("/")[0]) and parent not in self._folders:
+            unseen.append(parent)
+        for folder in reversed(unseen):
+            path = self.path(folder)
+            try:
+                found = self._do(folder, partial(self._look, path))
+            except ObjectNotFound:
+                return  # it will be made as it is written here
+            self._require_same_name(folder, found)
+            if not isinstance(found, files.FolderMetadata):
+                raise BackendError(f"{name}: {folder!r} is an item, not a folder")
+            if len(self._folders) >= _KNOWN_FOLDERS:
+                self._folders.clear()
+            self._folders[folder] = None
+
+    def check_replaced(self, name: str) -> None:
+        """Raise unless what is in the way of `name` is an item of that very name.
+
+        Raises:
+            NameCollision: its name differs in case.
+            BackendError: it is a folder.
+        """
+        path = self.path(name)
+        try:
+            found = self._do(name, lambda: self.client().files_get_metadata(path))
+        except ObjectNotFound:
+            return  # gone meanwhile
+        self._require_same_name(name, found)
+        if not isinstance(found, files.FileMetadata):
+            raise BackendError(f"{name}: is a folder")
+
+    def _require_same_name(self, name: str, found: Found) -> None:
+        there = decode(found.name)
+        if there != name.rpartition("/")[2]:
+            raise NameCollision(
+                f"{name}: Dropbox has {there!r} there, and takes names that differ only in case "
+                "for the same"
+            )
+
+    # -- changing
+
+    def mkdir(self, name: str) -> None:
+        check_folder(name)
+        self._opened()
+        if not name or name in self._folders:
+            return
+        self.check_place(name)
+        path = self.path(name)
+        try:
+            self._do(name, lambda: self.client().files_create_folder_v2(path))
+        except ObjectExists:
+            found = self._do(name, lambda: self.client().files_get_metadata(path))
+            self._require_same_name(name, found)
+            if not isinstance(found, files.FolderMetadata):
+                raise BackendError(f"{name}: is an item, not a folder") from None
+
+    def rmdir(self, name: str) -> None:
+        check_path(name)
+        self._opened()
+        found = self.metadata(name)
+        if found is None:
+            raise ObjectNotFound(name)
+        if not isinstance(found, files.FolderMetadata):
+            raise BackendError(f"{name}: is an item, not a folder")
+        self._forget(name)
+        self._require_empty(name, self.path(name))
+        # What comes into it from here on must not go with it: it is looked into out of the way.
+        aside = self.path(KernelPath(f"{_ASIDE}/{secrets.token_hex(16)}"))
+        self._do(name, lambda: self.client().files_move_v2(self.path(name), aside))
+        try:
+            self._require_empty(name, aside)
+        except BackendError:
+            self._bring_back(name, aside)
+            raise
+        self._do(name, lambda: self.client().files_delete_v2(aside))
+
+    def _require_empty(self, name: str, path: str) -> None:
+        if next(self._entries(path), None) is not None:
+            raise BackendError(f"{name}: is not empty")
+
+    def _bring_back(self, name: str, aside: str) -> None:
+        """Put a folder back where it was, or what is in it where it was made anew meanwhile."""
+        path = self.path(name)
+        try:
+            self._do(name, lambda: self.client().files_move_v2(aside, path))
+        except ObjectExists:
+            for entry in [*self._entries(aside)]:
+                ends = f"{aside}/{entry.name}", f"{path}/{entry.name}"
+                with contextlib.suppress(ObjectExists):  # newer; the older stays aside
+                    self._do(name, partial(self._rename, *ends))
+
+    def delete(self, name: str) -> None:
+        check_path(name)
+        self._opened()
+        for _ in range(_TIMES_IN_THE_WAY):
+            # By its revision: without one, Dropbox would remove a folder with all that is in it.
+            rev = self._file(name).rev
+            try:
+                return self._delete(name, rev)
+            except ObjectExists:
+                continue  # it was replaced meanwhile
+        raise BackendError(f"{name}: others write it all the time", retryable=True)
+
+    def _delete(self, name: str, rev: str) -> None:
+        path = self.path(name)
+
+        def work() -> None:
+            self.client().files_delete_v2(path, parent_rev=rev)
+
+        self._once(name, work, done=lambda: self.metadata(name) is None)
+
+    def move(self, name: str, new_name: str) -> None:
+        self._require_movable(name, new_name)
+        source = self._file(name)
+        if name == new_name:
+            return
+        replaced: list[KernelPath] = []
+        for _ in range(_TIMES_IN_THE_WAY):
+            try:
+                self._move(source, name, new_name)
+            except ObjectExists:
+                self.check_replaced(new_name)
+                aside = KernelPath(f"{_ASIDE}/{secrets.token_hex(16)}")
+                with contextlib.suppress(ObjectNotFound):  # gone by itself
+                    self._move(self._file(new_name), new_name, aside)
+                    replaced.append(aside)
+            else:
+                break
+        else:
+            raise BackendError(f"{new_name}: others write it all the time", retryable=True)
+        for old in replaced:
+            with contextlib.suppress(ObjectNotFound):
+                self.delete(old)
+
+    def move_if_absent(self, name: str, new_name: str) -> None:
+        self._require_movable(name, new_name)
+        source = self._file(name)
+        if name == new_name:
+            raise ObjectExists(new_name)
+        try:
+            self._move(source, name, new_name)
+        except ObjectExists:
+            self.check_replaced(new_name)
+            raise
+
+    def _require_movable(self, name: str, new_name: str) -> None:
+        check_path(name)
+        check_path(new_name)
+        self._opened()
+        self.check_place(new_name)
+
+    def _move(self, source: files.FileMetadata, name: str, new_name: str) -> None:
+        ends = self.path(name), self.path(new_name)
+
+        def done() -> bool:
+            there = self.metadata(new_name)
+            return isinstance(there, files.FileMetadata) and there.id == source.id
+
+        self._once(name, lambda: self.client().files_move_v2(*ends), done=done)
+
+    def copy(self, name: str, new_name: str) -> None:
+        self._require_movable(name, new_name)
+        if name == new_name:
+            self._file(name)
+            return
+        ends = self.path(name), self.path(new_name)
+        self._file(name)
+        try:
+            self._do(name, lambda: self.client().files_copy_v2(*ends))
+        except ObjectExists:
+            aside = KernelPath(f"{_ASIDE}/{secrets.token_hex(16)}")
+            target = self.path(aside)
+            self._do(name, lambda: self.client().files_copy_v2(ends[0], target))
+            self.move(aside, new_name)
+
+    def quarantine(self, name: str) -> str:
+        check_path(name)
+        kept = joined(KernelPath(f"{_QUARANTINE}/{secrets.token_hex(8)}"), name)
+        self.move_if_absent(name, kept)
+        return str(kept)
+
+    def reap(self, older_than: float) -> int:
+        self._opened()
+        limit = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        limit -= datetime.timedelta(seconds=older_than)
+        count = 0
+        for folder in (_PIECES, _ASIDE):
+            try:
+                entries = [*self._entries(self.path(KernelPath(folder)))]
+            except ObjectNotFound:
+                continue
+            for entry in entries:
+                if isinstance(entry, files.FileMetadata) and entry.server_modified < limit:
+                    with contextlib.suppress(ObjectNotFound):
+                        self._delete(KernelPath(f"{folder}/{entry.name}"), entry.rev)
+                        count += 1
+        return count
+
+    # -- requests
+
+    def client(self) -> sdk.Dropbox:
+        """Return the library's client. Raises BackendMustBeOpen."""
+        if self._client is None:
+            raise BackendMustBeOpen(f"dropbox:{self._root} is not open")
+        return self._client
+
+    def _look(self, path: str) -> Found:
+        return self.client().files_get_metadata(path)
+
+    def _next_page(self, cursor: str) -> files.ListFolderResult:
+        return self.client().files_list_folder_continue(cursor)
+
+    def _rename(self, path: str, new_path: str) -> None:
+        self.client().files_move_v2(path, new_path)
+
+    def _remove(self, path: str) -> None:
+        self.client().files_delete_v2(path)
+
+    def path(self, name: str) -> str:
+        """Return a name as Dropbox has it. Raises NameTooLong."""
+        encoded = encode_path(name)
+        return f"{self._root}/{encoded}" if encoded else self._root
+
+    def _opened(self) -> PartPool:
+        if self._pool is None:
+            raise BackendMustBeOpen(f"dropbox:{self._root} is not open")
+        return self._pool
+
+    @contextlib.contextmanager
+    def _signed_in(self) -> Iterator[None]:
+        if self._pool is not None:
+            raise BackendMustNotBeOpen(f"dropbox:{self._root} is open")
+        self._client = self._login.client()
+        self._folders.clear()
+        try:
+            yield
+        finally:
+            client, self._client = self._client, None
+            client.close()
+
+    def _missing_root(self) -> bool:
+        try:
+            if self._root:
+                self._do("the place", lambda: self.client().files_get_metadata(self._root))
+            else:
+                self._do("the place", lambda: self.client().files_list_folder("", limit=1))
+        except ObjectNotFound:
+            return True
+        return False
+
+    def _forget(self, name: str) -> None:
+        for folder in [*self._folders]:
+            if folder == name or folder.startswith(f"{name}/"):
+                self._folders.pop(folder, None)
+
+    @contextlib.contextmanager
+    def translated(self, what: str) -> Iterator[None]:
+        """What the library raises leaves the block as the kernel's."""
+        try:
+            yield
+        except sdk.exceptions.ApiError as error:
+            offset = _correct_offset(error)
+            if offset is not None:
+                raise WrongOffset(f"{what}: the upload is at {offset}", offset) from error
+            raise translate(error, what) from error
+        except ERRORS as error:
+            raise translate(error, what) from error
+
+    def _do(self, what: str, work: Callable[[], T]) -> T:
+        """Make a request that may be made again."""
+
+        def attempt() -> T:
+            with self.translated(what):
+                return work()
+
+        return Attempts(self._schedule, what).result(attempt)
+
+    def _once(self, what: str, work: Callable[[], object], *, done: Callable[[], bool]) -> None:
+        """Make a request that has its effect once; `done` tells whether a lost one had it."""
+
+        def attempt() -> None:
+            with self.translated(what):
+                work()
+
+        Attempts(self._schedule, what).land(attempt, done)
+
+
+class _Body:
+    """The body of a download, as it is sent."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    def read(self, size: int, /) -> bytes:
+        data: bytes = self._response.raw.read(size, decode_content=False)
+        return data
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _http_error() -> type[Exception]:
+    from urllib3.exceptions import HTTPError
+
+    return HTTPError
+
+
+def _info(name: str, found: Found) -> ItemInfo:
+    if isinstance(found, files.FileMetadata):
+        mtime = found.server_modified.replace(tzinfo=datetime.UTC).timestamp()
+        return ItemInfo(name, exists=True, size=found.size, directory=False, mtime=mtime)
+    return ItemInfo(name, exists=True, size=0, directory=True)
+
+
+def _status(error: BackendError) -> int | None:
+    return getattr(error.__cause__, "status_code", None)
+
+
+def _correct_offset(error: sdk.exceptions.ApiError) -> int | None:
+    """Return where a session is, when it was told a wrong offset."""
+    if "incorrect_offset" not in tags(error.error):
+        return None
+    inner = error.error
+    if inner.is_lookup_failed() if hasattr(inner, "is_lookup_failed") else False:
+        inner = inner.get_lookup_failed()
+    offset: int = inner.get_incorrect_offset().correct_offset
+    return offset

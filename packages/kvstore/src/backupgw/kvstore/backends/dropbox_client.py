@@ -1,0 +1,133 @@
+"""Signing in to Dropbox, and `dropbox:` URLs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from .errors import BackendDoesNotExist, BackendURLInvalid
+
+if TYPE_CHECKING:
+    import dropbox
+    import requests
+
+    from .dropbox import Dropbox
+
+MIB = 1 << 20
+_BLOCK = 4 * MIB
+_LARGEST_PART = 148 * MIB
+"""The largest multiple of 4 MiB below the 150 MB that a request may have."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a place signs in. What is secret is never shown.
+
+    Attributes:
+        app_key, app_secret: of the app that was given the grant; the secret only where the app is
+            no public one.
+        refresh_token: the grant; access tokens, which live four hours, are had by it.
+        access_token: instead of a refresh token, for a try.
+        timeout: seconds without a byte after which a request failed.
+        connections: kept open at most.
+        endpoint: URL of a server that stands for all of Dropbox's hosts.
+        cacert: file of the authorities that may sign the servers' certificates.
+    """
+
+    app_key: str | None = None
+    app_secret: str | None = field(default=None, repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+    access_token: str | None = field(default=None, repr=False)
+    timeout: float = 100.0
+    connections: int = 16
+    endpoint: str | None = None
+    cacert: str | None = None
+
+    def client(self) -> dropbox.Dropbox:
+        """Return a client of the library; it retries nothing by itself."""
+        import dropbox
+
+        return dropbox.Dropbox(
+            oauth2_access_token=self.access_token,
+            oauth2_refresh_token=self.refresh_token,
+            app_key=self.app_key,
+            app_secret=self.app_secret,
+            max_retries_on_error=0,
+            max_retries_on_rate_limit=0,
+            timeout=self.timeout,
+            session=self._session(),
+        )
+
+    def _session(self) -> requests.Session:
+        from dropbox import create_session
+
+        session: requests.Session = create_session(
+            max_connections=self.connections, ca_certs=self.cacert
+        )
+        if self.endpoint is not None:
+            from .redirected import redirect
+
+            redirect(session, self.endpoint, self.connections)
+        return session
+
+
+def from_url(
+    url: str,
+    *,
+    refresh_token: str | None = None,
+    app_key: str | None = None,
+    app_secret: str | None = None,
+    access_token: str | None = None,
+    part_size: int = 16 * MIB,
+    timeout: float = 100.0,
+    connections: int = 16,
+    endpoint: str | None = None,
+    cacert: str | None = None,
+) -> Dropbox:
+    """Make the backend of `dropbox:FOLDER`; `dropbox:` alone is all that the app may see.
+
+    Args:
+        refresh_token, app_key, app_secret: what `backupgw store auth` got.
+        access_token: instead of these, for a try: it lives four hours.
+        part_size: bytes of one request of an upload: a multiple of 4 MiB.
+        timeout: seconds without a byte after which a request failed.
+        connections: kept open at most.
+        endpoint: URL of a server that stands for all of Dropbox's hosts.
+        cacert: file of the authorities that may sign the servers' certificates.
+
+    Raises:
+        BackendURLInvalid: the URL or an option is none.
+        BackendDoesNotExist: the library is not installed.
+    """
+    try:
+        from .dropbox import Dropbox
+    except ModuleNotFoundError as error:
+        raise BackendDoesNotExist(
+            "dropbox: needs the library dropbox; pip install 'backupgw-kvstore[dropbox]'"
+        ) from error
+    parts = urlsplit(url)
+    if parts.netloc or parts.query or parts.fragment:
+        raise BackendURLInvalid("a folder in Dropbox is written dropbox:FOLDER/FOLDER")
+    folder = unquote(parts.path).strip("/")
+    if any(segment in ("", ".", "..") for segment in folder.split("/")) and folder:
+        raise BackendURLInvalid(f"dropbox:{folder} has an empty, '.' or '..' segment")
+    if (refresh_token is None) == (access_token is None):
+        raise BackendURLInvalid(
+            "dropbox: needs the option refresh_token; `backupgw store auth` gets one"
+        )
+    if refresh_token is not None and app_key is None:
+        raise BackendURLInvalid("dropbox: needs the option app_key beside refresh_token")
+    if part_size % _BLOCK or not _BLOCK <= part_size <= _LARGEST_PART:
+        raise BackendURLInvalid("dropbox: part_size must be a multiple of 4 MiB up to 148 MiB")
+    login = Login(
+        app_key=app_key,
+        app_secret=app_secret,
+        refresh_token=refresh_token,
+        access_token=access_token,
+        timeout=timeout,
+        connections=connections,
+        endpoint=endpoint,
+        cacert=cacert,
+    )
+    return Dropbox(f"/{folder}" if folder else "", login, part_size=part_size)
