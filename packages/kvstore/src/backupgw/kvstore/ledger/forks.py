@@ -74,8 +74,10 @@ def _after(told: Iterable[Forking], tell: Callable[[Forking], None]) -> None:
     told = list(told)
     _ready.clear()
     _unready.clear()
-    _one_fork.release()
-    _each(told, tell)
+    try:
+        _each(told, tell)
+    finally:
+        _one_fork.release()
 
 
 def _each(told: Iterable[Forking], tell: Callable[[Forking], None]) -> None:
