@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := $(wildcard packages/*)
+PYTEST := $(BIN)/python -m pytest --durations 20
+# One more than there are cores: some tests wait for a process, a lease or a disk.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: run setup setup-dev peers test soak lint bench lock clean
 
@@ -31,11 +34,15 @@ $(VENV)/.setup-dev: requirements-dev.lock $(VENV)/.setup
 peers: setup-dev
 	$(BIN)/python -m tests.servers.install --uml
 
+# Both parts run, whatever becomes of the first: one run tells of everything that is wrong.
 test: setup-dev peers
-	$(BIN)/python -m pytest
+	@failed=0; \
+	$(PYTEST) -m alone || failed=1; \
+	$(PYTEST) -m "not alone" -n $(WORKERS) --dist loadgroup || failed=1; \
+	exit $$failed
 
 soak: setup-dev peers
-	BACKUPGW_SOAK=1 $(BIN)/python -m pytest --timeout 7200
+	BACKUPGW_SOAK=1 $(PYTEST) --timeout 7200
 
 lint: setup-dev
 	$(BIN)/ruff check .

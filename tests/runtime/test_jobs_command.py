@@ -38,7 +38,7 @@ def wait(context: JobContext, _: object) -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "gw.toml"
-    path.write_text(f'[state]\nfolder = "{tmp_path}/state"\n[jobs]\npoll = 0.1\nlease = 5\n')
+    path.write_text(f'[state]\nfolder = "{tmp_path}/state"\n[jobs]\npoll = 0.1\nlease = 60\n')
     return path
 
 
@@ -152,7 +152,10 @@ def test_watch_draws_bars_on_a_terminal(jobs: Jobs, config: Path) -> None:
         os.close(end)
         shown = ""
         while "25%" not in shown:
-            shown += os.read(terminal, 4096).decode()
+            try:
+                shown += os.read(terminal, 4096).decode()
+            except OSError:
+                pytest.fail(f"it ended before the job did: {shown!r}")
         jobs.cancel("going")
         # Linux ends a terminal whose other side is closed by an error.
         with contextlib.suppress(OSError):

@@ -30,6 +30,8 @@ from tests.runtime.jobs_site import PATIENCE, Site, finish
 from tests.runtime.jobs_worker import EFFECTS
 from tests.servers.postgres import Postgres
 
+pytestmark = pytest.mark.alone
+
 RULES = Rules("dead", lease=600, running=100, losses=3, queued_for=7 * 86_400, on_time=300)
 
 

@@ -20,6 +20,8 @@ from tests.runtime.ledger_place import Ledgers, migrated
 from tests.runtime.test_ledger_postgres_hosts import SOAK, running
 from tests.servers.postgres import Postgres
 
+pytestmark = pytest.mark.alone
+
 CRASHES = 50 if SOAK else 1
 SCOPES = ("server",)
 ONE = Amount(60, 1)

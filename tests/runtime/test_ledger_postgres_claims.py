@@ -14,6 +14,8 @@ from backupgw.kvstore.ledger import NOTHING, Amount, Change, Effect, LedgerError
 from backupgw.runtime.ledger import PostgresLedger, link
 from tests.runtime.ledger_place import Ledgers
 
+pytestmark = pytest.mark.alone
+
 SCOPES = ("server",)
 ONE, TWO, THREE = Amount(60, 1), Amount(70, 1), Amount(90, 1)
 

@@ -22,6 +22,8 @@ from tests.kvstore import quota_place
 from tests.kvstore.quota_place import LIMIT, OBJECTS
 from tests.runtime.ledger_place import Ledgers
 
+pytestmark = pytest.mark.alone
+
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
 ROUNDS, KILLS, STALLS = (200, 300, 50) if SOAK else (2, 1, 1)
 LEASE = 3.0

@@ -17,6 +17,8 @@ from backupgw.kvstore.ledger.turns import Step
 from backupgw.runtime.ledger import PostgresLedger
 from tests.runtime.ledger_place import Ledgers
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = 1000 if os.environ.get("BACKUPGW_SOAK") == "1" else 30
 SCOPES = ("server",)
 NAMES = ["a", "b", "c"]

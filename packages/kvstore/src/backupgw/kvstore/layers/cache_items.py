@@ -264,6 +264,7 @@ class Cache:
         index = self._index_of(name)
         if index is not None:
             index.added(name, size)
+            self._evict(index, 0)  # others may have filled the room that was made for it
 
     def delete(self, name: str) -> None:
         """Remove an item from the cache, counted."""
