@@ -12,6 +12,7 @@ removes all beneath it; a revision can be read after it was replaced; access tok
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -83,6 +84,7 @@ class Service:
         self.room = 1 << 40
         self.busy = False
         self._tokens: dict[str, float] = {}
+        self._codes: dict[str, str] = {}
         self._revisions: dict[str, File] = {}
         self._sessions: dict[str, bytearray] = {}
         self._cursors: dict[str, tuple[Folder, list[str], str, int]] = {}
@@ -101,7 +103,8 @@ class Service:
         sent: dict[str, str] = {"content-type": "application/json"}
         status = 200
         try:
-            answer = self._answer(scope["path"], headers, bytes(body), sent)
+            query = scope["query_string"].decode()
+            answer = self._answer(scope["path"], query, headers, bytes(body), sent)
             status = 206 if "content-range" in sent else 200
         except Refused as refusal:
             status, sent = refusal.status, {"content-type": "application/json"}
@@ -113,10 +116,12 @@ class Service:
         await send({"type": "http.response.body", "body": answer})
 
     def _answer(
-        self, path: str, headers: dict[str, str], body: bytes, sent: dict[str, str]
+        self, path: str, query: str, headers: dict[str, str], body: bytes, sent: dict[str, str]
     ) -> bytes:
         if path == "/oauth2/token":
             return self._token(body)
+        if path == "/oauth2/authorize":
+            return self._agree(query)
         self._authenticate(headers)
         route = path.removeprefix("/2/").replace("/", "_")
         if route == "files_download":
@@ -148,15 +153,33 @@ class Service:
 
     # -- who asks
 
+    def _agree(self, query: str) -> bytes:
+        """The page on which a person agrees; a test takes the code out of the answer."""
+        asked = {name: values[0] for name, values in parse_qs(query).items()}
+        if asked.get("client_id") != self.app_key or asked.get("response_type") != "code":
+            raise Refused(400, {"error": "invalid client_id"})
+        if asked.get("token_access_type") != "offline":
+            raise Refused(400, {"error": "a grant that lasts was not asked for"})
+        code = secrets.token_urlsafe(16)
+        self._codes[code] = asked["code_challenge"]
+        return _encode({"code": code})
+
     def _token(self, body: bytes) -> bytes:
         form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
-        good = form.get("refresh_token") == self.refresh_token and not self.revoked
+        if form.get("grant_type") == "authorization_code":
+            challenge = self._codes.pop(form.get("code", ""), None)
+            digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+            good = challenge == base64.urlsafe_b64encode(digest).decode().rstrip("=")
+            more = {"refresh_token": self.refresh_token, "account_id": "dbid:1", "uid": "1"}
+        else:
+            good = form.get("refresh_token") == self.refresh_token and not self.revoked
+            more = {}
         if not good or form.get("client_id") != self.app_key:
-            problem = {"error": "invalid_grant", "error_description": "refresh token is invalid"}
-            raise Refused(400, problem)
+            raise Refused(400, {"error": "invalid_grant", "error_description": "it is invalid"})
         token = secrets.token_urlsafe(24)
         self._tokens[token] = time.time() + TOKEN_LIFE
-        return _encode({"access_token": token, "expires_in": TOKEN_LIFE, "token_type": "bearer"})
+        answer = {"access_token": token, "expires_in": TOKEN_LIFE, "token_type": "bearer"}
+        return _encode({**answer, **more})
 
     def expire_tokens(self) -> None:
         """End the life of every access token; the refresh token stays good."""

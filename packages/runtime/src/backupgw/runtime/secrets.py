@@ -114,6 +114,11 @@ class Secret:
         return self._kind == "literal"
 
     @property
+    def file(self) -> str | None:
+        """The file that holds the secret, None where it comes from elsewhere."""
+        return self._source if self._kind == "file" and isinstance(self._source, str) else None
+
+    @property
     def origin(self) -> str:
         """Where the secret comes from, safe to print: `file /etc/x`, `env NAME`, `command pass`."""
         if self._kind == "literal":

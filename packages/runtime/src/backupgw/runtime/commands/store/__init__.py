@@ -41,6 +41,7 @@ def configure(parser: ArgumentParser) -> None:
     _configure_items(verb)
     _configure_copy(verb)
     _configure_places(verb)
+    _configure_auth(verb)
 
 
 Verb = Callable[..., ArgumentParser]
@@ -177,6 +178,16 @@ def _configure_places(verb: Verb) -> None:
     )
 
 
+def _configure_auth(verb: Verb) -> None:
+    auth = verb(
+        "auth",
+        "get the grant by which a place acts for its owner (Dropbox)",
+        description="Show a page to visit, on any machine, ask for the code that it shows, and "
+        "write the grant to the file that the place's settings name.",
+    )
+    auth.add_argument("place", metavar="NAME", help="a place of the settings")
+
+
 def _add_dry_run(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only tell, change nothing")
 
@@ -224,6 +235,10 @@ def _verb(name: str) -> Callable[[Namespace, Places], int]:
             from .check import check
 
             return check
+        case "auth":
+            from .auth import auth
+
+            return auth
         case "undelete":
             from .undelete import undelete
 
