@@ -21,6 +21,7 @@ from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.trash import TrashLayer
 from backupgw.kvstore.layers.trash_clock import CLOCK, EARLIEST, ClockDoubted
 from backupgw.kvstore.layers.trash_contents import Removed, Trash
+from backupgw.kvstore.layers.trash_names import How
 
 DAY = 86_400.0
 MONTH = 30 * DAY
@@ -154,6 +155,38 @@ class TestRestoring:
         assert place.load("a/other") == b"newer"
         Trash(place).restore_all("a/", pattern="*/other", replace=True)
         assert place.load("a/other") == b"deleted"
+
+    @pytest.mark.parametrize("deleted", [True, False])
+    @pytest.mark.parametrize("by_time", [True, False])
+    def test_restoring_twice_ends_as_restoring_once(
+        self, place: TrashLayer, clock: Clock, by_time: bool, deleted: bool
+    ) -> None:
+        before = clock.now + 1
+        for value in (b"one", b"two", b"three"):
+            place.store("a/item", value)
+            clock.now += 2 * DAY  # each in a bucket of its own
+        if deleted:
+            place.delete("a/item")
+        at = before if by_time else None
+        expected = b"one" if by_time else (b"three" if deleted else b"two")
+        for times in range(3):
+            restored = Trash(place).restore_all("a/", at=at, replace=True)
+            assert place.load("a/item") == expected
+            assert bool(restored.items) == (times == 0)
+        kept = {place.load(entry.path) for entry in Trash(place).entries()}
+        assert kept | {expected} == {b"one", b"two", b"three"}
+
+    def test_what_a_restore_replaced_fills_a_gap(self, place: TrashLayer) -> None:
+        place.store("item", b"one")
+        place.store("item", b"two")
+        trash = Trash(place)
+        trash.restore_all(replace=True)
+        assert [entry.how for entry in trash.entries()] == [How.UNDONE]
+        place.delete("item")
+        (_, deleted) = sorted(trash.entries(), key=lambda entry: entry.when)
+        trash.remove(deleted)
+        trash.restore_all()
+        assert place.load("item") == b"two"
 
     def test_what_cannot_come_back_does_not_keep_the_others(self, place: TrashLayer) -> None:
         place.store("a", b"item")

@@ -204,7 +204,7 @@ class Restoring:
         if self._tells_age:
             return self._choose_by_age(found, present, since)
         # What a restore has replaced was not there at the moment, or was not wanted then.
-        found = [e for e in found if not (e.how is How.REPLACED and e.who == OPERATOR)]
+        found = [entry for entry in found if entry.how is not How.UNDONE]
         return found[0] if found else None
 
     def _written(self, entry: Entry) -> float:

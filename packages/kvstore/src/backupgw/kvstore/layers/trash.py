@@ -45,6 +45,7 @@ LOCKS = ("locks/*", "*/locks/*")
 """The names that bypass the trash unless somebody says otherwise: restic's and Borg's locks."""
 
 _WHO: ContextVar[str] = ContextVar("backupgw_trash_who", default="")
+_UNDOING: ContextVar[bool] = ContextVar("backupgw_trash_undoing", default=False)
 _DAY = 86_400
 
 
@@ -56,6 +57,17 @@ def on_behalf_of(who: str) -> Iterator[None]:
         yield
     finally:
         _WHO.reset(token)
+
+
+@contextlib.contextmanager
+def undoing() -> Iterator[None]:
+    """Note of everything that this thread or task replaces meanwhile that it is undone: replaced by
+    what lay in the trash."""
+    token = _UNDOING.set(True)
+    try:
+        yield
+    finally:
+        _UNDOING.reset(token)
 
 
 def from_options(
@@ -314,6 +326,8 @@ class TrashLayer(ReadingThrough, Keeper):
             )
 
     def _place_for(self, name: str, how: How) -> KernelPath:
+        if how is How.REPLACED and _UNDOING.get():
+            how = How.UNDONE
         until = math.ceil((self.clock.latest() + self.keep) / self._width) * self._width
         return path_for(name, when=self.clock.now(), until=until, how=how, who=_WHO.get())
 

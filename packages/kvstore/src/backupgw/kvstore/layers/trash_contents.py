@@ -23,7 +23,7 @@ from ..backends.errors import (
 from ..names import KernelPath, check_path, joined
 from .base import Layer
 from .quota import QuotaLayer
-from .trash import TrashLayer
+from .trash import TrashLayer, undoing
 from .trash_names import ROOT, How, bucket_until, read_path
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Entry:
         size: bytes.
         when: seconds since the epoch, when it was deleted or replaced.
         until: seconds since the epoch; from then on expiry may remove it.
-        how: deleted or replaced.
+        how: deleted, replaced, or replaced by what was restored.
         who: who did it, "" where nobody said.
         path: what it is called now.
     """
@@ -161,7 +161,8 @@ class Trash:
         name = check_path(entry.name if to is None else to)
         try:
             if replace:
-                self._place.move(entry.path, name)
+                with undoing():
+                    self._place.move(entry.path, name)
             else:
                 self._place.move_if_absent(entry.path, name)
         except ObjectNotFound as error:
@@ -197,13 +198,16 @@ class Trash:
     ) -> Restored:
         """Bring back the last value of every name, or the one that it had at a time.
 
-        May be repeated after an interruption. An item that cannot be restored does not keep the
-        others; the places' failures that may pass (retryable) end it. What was written after `at`
-        and then deleted is brought back, too, where nothing else of that name was deleted.
+        May be repeated: what a restore has replaced is not brought back by the next, which would
+        end with another value, but by `restore` alone. An item that cannot be restored does not
+        keep the others; the places' failures that may pass (retryable) end it. What was written
+        after `at` and then deleted is brought back, too, where nothing else of that name was
+        deleted.
 
         Args:
             at: seconds since the epoch.
-            replace: put them in place of items that are there, which go to the trash.
+            replace: put them in place of items that are there, which go to the trash, and what is
+                newer of several values after what is older, or the other way round with `at`.
             on_restored: called after each.
         """
         begun = self._layer.clock.now()
@@ -212,13 +216,16 @@ class Trash:
         # Of several versions the right one has to win: where nothing is replaced it comes first,
         # and otherwise last.
         newest_first = (at is None) != replace
+        fills_gaps = at is None and not replace
         buckets = sorted(self._buckets(), key=lambda pair: pair[1], reverse=newest_first)
         for bucket, _ in buckets:
             for folder in self._folders(bucket, prefix):
                 found = [
                     entry
                     for entry in self._in_folder(folder, prefix, matches)
-                    if entry.when < begun and (at is None or entry.when > at)
+                    if entry.when < begun
+                    and (at is None or entry.when > at)
+                    and (fills_gaps or entry.how is not How.UNDONE)
                 ]
                 for entry in sorted(found, key=attrgetter("when"), reverse=newest_first):
                     if self._restored(entry, restored, replace=replace) and on_restored:

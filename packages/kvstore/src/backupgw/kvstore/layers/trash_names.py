@@ -6,9 +6,10 @@
 BUCKET is the moment, UTC, from which everything in it has expired: expiry takes whole buckets and
 looks at no other. Below it lies the tree that the items came from, so a folder of the trash is
 about as large as the folder that was emptied, and what was deleted from one folder is found
-without looking at the rest. WHEN is in microseconds since the epoch, HOW is `d` for deleted and `r`
-for replaced, ID is random, WHO is percent-encoded and may be empty. The bytes are the item's own,
-untouched: without this program an operator moves a file back by hand.
+without looking at the rest. WHEN is in microseconds since the epoch, HOW is `d` for deleted, `r`
+for replaced and `u` for replaced by what was restored, ID is random, WHO is percent-encoded and may
+be empty. The bytes are the item's own, untouched: without this program an operator moves a file
+back by hand.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _MOST_LAST = 140
 makes them longer."""
 
 _BUCKET = "%Y%m%dT%H%M%SZ"
-_ADDED = re.compile(r"~(\d{1,16})~([dr])([0-9a-f]{16})~([^~/]*)\Z")
+_ADDED = re.compile(r"~(\d{1,16})~([dru])([0-9a-f]{16})~([^~/]*)\Z")
 
 
 class How(StrEnum):
@@ -42,6 +43,8 @@ class How(StrEnum):
 
     DELETED = "d"
     REPLACED = "r"
+    UNDONE = "u"
+    """Replaced by what was brought back from the trash."""
 
 
 @dataclass(frozen=True, slots=True)
