@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+from backupgw.runtime.http.direct_body import DIRECT_BODY, Take
 from backupgw.runtime.http.file_body import FILE_BODY
 from backupgw.runtime.http.host import Hosted, run
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.http.reload import on_reload
+from backupgw.runtime.threads import Threads
 
 SEEN: ContextVar[int] = ContextVar("seen", default=0)
 
@@ -33,6 +35,7 @@ class App:
         self.argument = argument
         self.begins_without_task = bool(argument.get("begins_without_task"))
         self.reloads = 0
+        self.threads = Threads(8, "demo")
         on_reload(self._reload)
 
     def _reload(self) -> None:
@@ -134,6 +137,39 @@ class App:
                 return
             file.seek(offset)
             await send({"type": "http.response.body", "body": file.read(size)})
+
+    async def on_direct(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take the body from the socket where that is offered."""
+        take: Take | None = scope["extensions"].get(DIRECT_BODY)
+        body = bytearray()
+        if take is not None:
+            await take(body.extend, self.threads)
+        more = take is None
+        while more:
+            message = await receive()
+            body += message["body"]
+            more = message["more_body"]
+        found = {
+            "direct": take is not None,
+            "size": len(body),
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
+        await respond(send, 200, json.dumps(found).encode())
+
+    async def on_full(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take some of a body, and find that there is no room for it."""
+        size = 0
+
+        def consume(piece: bytes | memoryview) -> None:
+            nonlocal size
+            size += len(piece)
+            if size > 2 << 20:
+                raise MemoryError
+
+        try:
+            await scope["extensions"][DIRECT_BODY](consume, self.threads)
+        except MemoryError:
+            await respond(send, 507, b"full\n")
 
     async def on_memory(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell what the requests before have left in this one's context."""

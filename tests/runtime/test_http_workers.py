@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -109,6 +110,39 @@ def test_a_worker_that_is_killed_is_replaced_and_nobody_is_turned_away() -> None
         eventually(lambda: len(host.children()) == 2, "no second worker")
         assert before[1] in host.children()
         assert host.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_connections_that_come_at_once_go_to_all_workers_alike(workers: int) -> None:
+    """restic opens five; a worker that had most of them would be all that a machine uses."""
+    with HostProcess({**TWO, "workers": workers}) as host:
+        for _ in range(4):
+            with contextlib.ExitStack() as stack:
+                wires = [stack.enter_context(host.connect()) for _ in range(2 * workers)]
+                answers = [wire.request("GET", "/echo").json()["pid"] for wire in wires]
+                assert {answers.count(pid) for pid in host.children()} == {2}
+                # The one that is left by its clients gets the next ones.
+                first = answers[0]
+                for wire, pid in zip(wires, answers, strict=True):
+                    if pid == first:
+                        wire.sock.shutdown(socket.SHUT_WR)
+                        assert wire.rest() == b""
+                time.sleep(0.2)
+                assert pids(host, 1) == {first}
+
+
+def test_connections_that_a_dead_worker_had_not_taken_go_to_others() -> None:
+    with HostProcess(TWO) as host, contextlib.ExitStack() as stack:
+        first, second = host.children()
+        os.kill(first, signal.SIGSTOP)
+        wires = [stack.enter_context(host.connect()) for _ in range(6)]
+        for wire in wires:
+            wire.send(b"GET /echo HTTP/1.1\r\nHost: t\r\n\r\n")
+        time.sleep(0.2)
+        os.kill(first, signal.SIGKILL)
+        answers = [wire.answer().json()["pid"] for wire in wires]
+        assert answers.count(second) >= 3
+        assert first not in answers
 
 
 def test_workers_do_not_outlive_a_killed_supervisor() -> None:

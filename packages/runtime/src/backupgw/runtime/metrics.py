@@ -18,6 +18,7 @@ from functools import cache
 
 import prometheus_client
 from prometheus_client import multiprocess
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -115,8 +116,28 @@ class RequestMetrics:
         self._connections.set(connections, self._service)
 
 
+_shared: list[Collector] = []
+
+
+def share(collector: Collector) -> None:
+    """Show what a collector finds, whichever worker is asked: all of them would say the same."""
+    _shared.append(collector)
+
+
+def unshare(collector: Collector) -> None:
+    """Show it no longer."""
+    _shared.remove(collector)
+
+
 def exposition() -> bytes:
     """Return the metrics in Prometheus' text format: of all workers where there are several."""
+    shared = prometheus_client.CollectorRegistry(support_collectors_without_names=True)
+    for collector in _shared:
+        shared.register(collector)
+    return _of_workers() + prometheus_client.generate_latest(shared)
+
+
+def _of_workers() -> bytes:
     if FOLDER_VARIABLE not in os.environ:
         return prometheus_client.generate_latest()
     registry = prometheus_client.CollectorRegistry(support_collectors_without_names=True)

@@ -98,6 +98,10 @@ class Authoriser:
         """Use other rules from now on."""
         self._policy = _Policy(rules, groups)
 
+    def leaves_alone(self, who: Principal) -> bool:
+        """Whether nothing is denied to `who`: there are no rules, and no token says less."""
+        return who.scope is None and not self._policy.rules
+
     def allows(self, who: Principal, action: Action, target: Target) -> bool:
         """Whether `who` may do `action`, all of it, to `target`."""
         policy = self._policy

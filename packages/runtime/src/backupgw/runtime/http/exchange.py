@@ -13,10 +13,13 @@ import os
 import re
 from functools import lru_cache
 from http import HTTPStatus
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from backupgw.runtime.http.direct_body import BodyLost, Consume, DirectBody
 from backupgw.runtime.http.file_body import FILE_BODY, FileBody
+from backupgw.runtime.threads import Threads
 
 if TYPE_CHECKING:
     from backupgw.runtime.http.protocol import GatewayProtocol
@@ -30,6 +33,8 @@ PIECE_COST = (
     64  # bytes; what CPython needs to keep one piece of a body, so that many tiny ones count
 )
 JOIN_LIMIT = 64 * 1024  # bytes; below, one buffer for head and body costs less than two writes
+ANSWER_AT_ONCE = "backupgw.answer"
+"""Key of the ASGI scope: `Exchange.answer_at_once`, for answers that are whole and small."""
 DISCONNECT = {"type": "http.disconnect"}
 
 
@@ -61,9 +66,9 @@ class Exchange:
     """A request and its answer; `receive` and `send` are what the application gets."""
 
     __slots__ = (
-        "body_left", "buffered", "chunked", "content_length", "continue_wanted", "disconnected",
-        "end_delivered", "event", "file_body", "head", "headers", "keep_alive", "method",
-        "more_body", "parts", "protocol", "received", "reported", "response_complete",
+        "body_left", "buffered", "chunked", "content_length", "continue_wanted", "direct_body",
+        "disconnected", "end_delivered", "event", "file_body", "head", "headers", "keep_alive",
+        "method", "more_body", "parts", "protocol", "received", "reported", "response_complete",
         "response_started", "scope", "sent", "started", "status", "target",
     )  # fmt: skip
 
@@ -92,6 +97,7 @@ class Exchange:
         self.more_body = True
         self.end_delivered = False
         self.event: asyncio.Event | None = None
+        self.direct_body: DirectBody | None = None  # while one is being taken
         self.disconnected = False
         # The answer
         self.status = 0
@@ -143,6 +149,8 @@ class Exchange:
         self.wake()
         if self.file_body is not None:
             self.file_body.wake()
+        if self.direct_body is not None:
+            self.direct_body.wake()
 
     async def run(self, app: Any) -> None:
         """Let the application answer; whatever it does, the connection ends in a known state."""
@@ -216,6 +224,43 @@ class Exchange:
         protocol.body_taken(self)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
+    async def take_body(self, consume: Consume, threads: Threads) -> None:
+        """Let threads take the body from the socket: see `direct_body.Take`."""
+        protocol = self.protocol
+        if self.continue_wanted and not self.disconnected:
+            self.continue_wanted = False
+            protocol.write_continue()
+        before, self.parts, self.buffered = self.parts, [], 0
+        if self.disconnected or self.content_length is None:
+            raise ClientGone("the client has closed the connection")
+        protocol.flow.pause_reading()
+        counted = self.received - sum(map(len, before))
+        body = self.direct_body = DirectBody(self.content_length - counted, before)
+        sock = os.dup(protocol.transport.get_extra_info("socket").fileno())
+        try:
+            while body.left:
+                protocol.deadline = inf  # no client pays for a slow disk
+                await body.receive(sock, consume, threads)
+                self.received = self.content_length - body.left
+                if body.left:
+                    protocol.deadline = protocol.host.clock + protocol.stall
+                    await body.wait(sock)
+                if self.disconnected:
+                    raise ClientGone("the client has closed the connection")
+        except BodyLost as error:
+            if error.reset:
+                protocol.transport.abort()
+            else:
+                protocol.refuse(400, "The body of the request ended early.")
+            raise ClientGone("the client has closed the connection") from error
+        except BaseException:
+            self.keep_alive = False  # nobody knows where the next request begins
+            raise
+        finally:
+            self.direct_body = None
+            os.close(sock)
+        protocol.body_ended(self)
+
     async def send(self, message: dict[str, Any]) -> None:
         """Send the head or a piece of the body of the answer."""
         protocol = self.protocol
@@ -264,6 +309,27 @@ class Exchange:
         elif protocol.flow.write_paused:
             await protocol.flow.drain()
 
+    def answer_at_once(self, status: int, headers: Any, body: bytes | bytearray) -> None:
+        """Send a whole answer, whose headers tell its length, without waiting for the client."""
+        if self.disconnected:
+            raise ClientGone("the client has closed the connection")
+        if self.response_started:
+            raise RuntimeError("the application answers twice")
+        self._start(status, headers)
+        head, self.head = self.head, None
+        assert head is not None
+        if self.method == "HEAD":
+            body = b""
+        elif self.body_left != len(body):
+            raise RuntimeError("the answer is not as long as its Content-Length")
+        self.sent = len(body)
+        if len(body) <= JOIN_LIMIT:
+            self.protocol.transport.write(head + body)
+        else:
+            self.protocol.transport.write(head)
+            self.protocol.transport.write(body)
+        self._complete()
+
     async def _send_file(self, head: bytes, fd: int, offset: int, size: int) -> None:
         if self.chunked or (self.method != "HEAD" and self.body_left not in (size, None)):
             raise RuntimeError("the file is not as long as the answer's Content-Length")
@@ -297,7 +363,7 @@ class Exchange:
 
     def _start(self, status: int, headers: Any) -> None:
         content = [STATUS_LINES[status]]
-        close = False
+        close = self.protocol.host.stopping
         length: int | None = None
         chunked = False
         for given, value in headers:

@@ -31,7 +31,13 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from backupgw.runtime.http.exchange import PIECE_COST, STATUS_LINES, Exchange
+from backupgw.runtime.http.direct_body import DIRECT_BODY, LEAST
+from backupgw.runtime.http.exchange import (
+    ANSWER_AT_ONCE,
+    PIECE_COST,
+    STATUS_LINES,
+    Exchange,
+)
 from backupgw.runtime.http.file_body import FILE_BODY
 from backupgw.runtime.http.first_step import begin
 from backupgw.runtime.http.peer import tls_extension
@@ -136,6 +142,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.connections.discard(self)
+        if self.host.connection_lost is not None:
+            self.host.connection_lost()
         self.deaf = True
         self.deadline = inf
         if self.address is not None:
@@ -282,6 +290,9 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=version == "1.1" and parser.should_keep_alive(),
             continue_wanted=continue_wanted,
         )
+        scope[ANSWER_AT_ONCE] = exchange.answer_at_once
+        if content_length is not None and content_length >= LEAST and self.scheme == "http":
+            scope["extensions"] = {**self.extensions, DIRECT_BODY: exchange.take_body}
         self.reading_head = False
         self.drain_left = self.drain_limit
         if busy:
@@ -333,6 +344,14 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
         if exchange.more_body and exchange is self.cycle:
             self.deadline = self.host.clock + self.stall
+
+    def body_ended(self, exchange: Exchange) -> None:
+        """The application took the body past the parser, whose place another one takes."""
+        self.parser = httptools.HttpRequestParser(self)
+        exchange.end_delivered = True
+        if exchange is self.cycle and not self.deaf:
+            self.on_message_complete()
+            self.flow.resume_reading()
 
     # Answers
 

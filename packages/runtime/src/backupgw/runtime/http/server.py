@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from importlib import import_module
@@ -22,6 +22,7 @@ import uvicorn
 import uvloop
 
 from backupgw.runtime.http.access_log import AccessLog
+from backupgw.runtime.http.dealing import Line, Taker
 from backupgw.runtime.http.endpoints import App, Endpoints, hook
 from backupgw.runtime.http.errors import HostError
 from backupgw.runtime.http.first_step import PROMISE
@@ -147,11 +148,14 @@ class HostServer(uvicorn.Server):
         host: HostState,
         listeners: Sequence[Listener],
         connection: socket.socket | None = None,
+        line: Line | None = None,
     ) -> None:
         super().__init__(config)
         self.host = host
         self.listeners = listeners
         self.connection = connection
+        self.line = line
+        self.taker: Taker | None = None
         self.housekeeping: Housekeeping | None = None
         self.on_ready: Callable[[], None] | None = None
         self.failed = False
@@ -188,9 +192,28 @@ class HostServer(uvicorn.Server):
             self.servers.append(server)
         if self.connection is not None:
             await loop.connect_accepted_socket(protocol, self.connection)
+        if self.line is not None:
+            self._take_from(self.line, protocol)
         self.started = True
         if self.on_ready is not None:
             self.on_ready()
+
+    def _take_from(self, line: Line, protocol: Callable[[], GatewayProtocol]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def take(connection: socket.socket, unix: bool) -> Awaitable[object]:
+            if unix or self.config.ssl is None:
+                return loop.connect_accepted_socket(protocol, connection)
+            return loop.connect_accepted_socket(
+                protocol,
+                connection,
+                ssl=self.config.ssl,
+                ssl_handshake_timeout=self.host.options.header_timeout,
+            )
+
+        self.taker = Taker(line, take)
+        self.host.connection_lost = self.taker.count_end
+        self.taker.start()
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop: when told to, or when the one client there is has hung up."""
@@ -200,6 +223,8 @@ class HostServer(uvicorn.Server):
     async def shutdown(self, sockets: Any = None) -> None:
         """Take no new connection, let running requests end, stop the application."""
         self.host.stopping = True
+        if self.taker is not None:
+            self.taker.close()
         running = len(self.server_state.tasks)
         if running:
             logger.info("stopping: %d running requests may end first", running)
@@ -253,6 +278,7 @@ def serve(
     listeners: Sequence[Listener],
     on_ready: Callable[[], None],
     connection: socket.socket | None = None,
+    line: Line | None = None,
 ) -> int:
     """Serve until a signal; return the exit status.
 
@@ -261,6 +287,7 @@ def serve(
         listeners: sockets that listen already.
         on_ready: called once when requests are being answered.
         connection: a connected socket to serve, too; the server stops when its client hangs up.
+        line: where connections come from that the supervisor has accepted.
 
     Raises:
         HostError: the access log or the TLS pair cannot be used.
@@ -275,7 +302,7 @@ def serve(
         app: App = load(hosted.app)(hosted.argument)
         host.begins_at_once = bool(hook(app, PROMISE))
         config = _config(options, certificate)
-        server = HostServer(config, host, listeners, connection)
+        server = HostServer(config, host, listeners, connection, line)
         housekeeping = Housekeeping(host, server.server_state, log, metrics, certificate)
         config.app = Endpoints(app, host, housekeeping.publish if metrics else None)
         server.housekeeping = housekeeping

@@ -52,12 +52,13 @@ class HostState:
         addresses: open connections by client address.
         end_of_head: the Date header and the empty line that end every answer's head.
         file_threads: where large answers are written from files.
+        connection_lost: called for each connection that ended, when somebody counts them.
         log: called for each request that ended, when there is an access log.
     """
 
     __slots__ = (
-        "addresses", "begins_at_once", "clock", "end_of_head", "file_threads", "log", "options",
-        "requests", "stopping",
+        "addresses", "begins_at_once", "clock", "connection_lost", "end_of_head", "file_threads",
+        "log", "options", "requests", "stopping",
     )  # fmt: skip
 
     def __init__(self, options: HttpOptions, log: Callable[[Finished], None] | None = None) -> None:
@@ -69,6 +70,7 @@ class HostState:
         self.requests: dict[tuple[str, int], int] = {}
         self.addresses: dict[str, int] = {}
         self.file_threads = Threads(FILE_THREADS, "file-body")
+        self.connection_lost: Callable[[], None] | None = None
         self.log = log
 
     def finished(self, request: Finished) -> None:

@@ -3,18 +3,20 @@
 uvicorn's own supervisor knows one configuration for all workers, restarts them on SIGHUP and
 looks at them twice a second; ours serves several services, passes SIGHUP on, and waits for events
 alone. Listening sockets stay open here: a connection that comes while a worker is replaced waits
-in the queue of the socket.
+in the queue of the socket, or goes to another worker (see `dealing`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import multiprocessing
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +25,11 @@ from multiprocessing.context import SpawnProcess
 
 from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime.command import CommandError
+from backupgw.runtime.http.dealing import Hand, Line, deal, hand_out
 from backupgw.runtime.http.listeners import Listener
 from backupgw.runtime.http.server import SIGNALS, Hosted, serve
 from backupgw.runtime.metrics import FOLDER_VARIABLE, SharedFolder
+from backupgw.runtime.rates import SHARED_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +37,13 @@ STARTUP_FAILED = 3
 LONG_LIVED = 10.0  # seconds; a worker that dies sooner is started again with growing delay
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds
 KILL_AFTER = 10.0  # seconds beyond graceful_timeout
+DEAL_PAUSE = 0.1  # seconds in which nothing is accepted, where nobody had room for it
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def worker_main(hosted: Hosted, sockets: list[socket.socket], ready: Connection) -> None:
+def worker_main(
+    hosted: Hosted, sockets: list[socket.socket], line: Line | None, ready: Connection
+) -> None:
     """Run in a worker process; signals are blocked until the server handles them."""
     try:
 
@@ -44,7 +51,7 @@ def worker_main(hosted: Hosted, sockets: list[socket.socket], ready: Connection)
             ready.send_bytes(b"ready")
             ready.close()
 
-        status = serve(hosted, [Listener(sock) for sock in sockets], on_ready)
+        status = serve(hosted, [Listener(sock) for sock in sockets], on_ready, line=line)
     except (CommandError, BackendError, OSError) as error:
         print(f"backupgw: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the user's answer
         status = STARTUP_FAILED
@@ -56,10 +63,16 @@ def worker_main(hosted: Hosted, sockets: list[socket.socket], ready: Connection)
 
 @dataclass
 class Worker:
-    """A place for a worker process, and the process that fills it now."""
+    """A place for a worker process, and the process that fills it now.
+
+    Attributes:
+        sockets: listeners of its service.
+        hand: where it gets connections, when it is one of several.
+    """
 
     hosted: Hosted
     sockets: list[socket.socket]
+    hand: Hand | None = None
     process: SpawnProcess | None = None
     ready_pipe: Connection | None = None
     born: float = 0.0
@@ -69,9 +82,14 @@ class Worker:
     def start(self) -> None:
         """Start a process."""
         self.ready_pipe, theirs = SPAWN.Pipe(duplex=False)
+        sockets, line = self.sockets, None
+        if self.hosted.options.workers > 1:
+            unix = tuple(sock.family == socket.AF_UNIX for sock in sockets)
+            self.hand = Hand(SPAWN.RawValue(ctypes.c_uint64, 0), unix)
+            sockets, line = [], self.hand.line
         self.process = SPAWN.Process(
             target=worker_main,
-            args=(self.hosted, self.sockets, theirs),
+            args=(self.hosted, sockets, line, theirs),
             name=f"backupgw-{self.hosted.name}",
         )
         # A worker begins with signals blocked: it must not die of one that it cannot handle yet.
@@ -83,6 +101,11 @@ class Worker:
             theirs.close()
         self.born = time.monotonic()
         self.start_at = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a process that answers requests."""
+        return self.process is not None and self.ready_pipe is None
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if there is one."""
@@ -103,13 +126,19 @@ class Supervisor:
     _interrupts: int = 0
     _stop_deadline: float | None = None
     _received: list[int] = field(default_factory=list)
+    _undealt: list[tuple[socket.socket, int, Hosted]] = field(default_factory=list)
+    _deal_again: float = 0.0
 
     def run(self) -> int:
         """Serve until a signal; return the exit status."""
         if any(worker.hosted.options.metrics for worker in self.workers):
             self._metrics = SharedFolder()
         try:
-            with self._signals() as wakeup, self._environment():
+            with (
+                tempfile.TemporaryDirectory(prefix="backupgw-") as shared,
+                self._signals() as wakeup,
+                self._environment(shared),
+            ):
                 self._loop(wakeup)
         finally:
             if self._metrics is not None:
@@ -117,16 +146,19 @@ class Supervisor:
         return self.status
 
     @contextlib.contextmanager
-    def _environment(self) -> Iterator[None]:
-        before = os.environ.get(FOLDER_VARIABLE)
+    def _environment(self, shared: str) -> Iterator[None]:
+        told = {SHARED_VARIABLE: shared}
         if self._metrics is not None:
-            os.environ[FOLDER_VARIABLE] = self._metrics.path
+            told[FOLDER_VARIABLE] = self._metrics.path
+        before = {name: os.environ.get(name) for name in (SHARED_VARIABLE, FOLDER_VARIABLE)}
+        os.environ.update(told)
         try:
             yield
         finally:
-            os.environ.pop(FOLDER_VARIABLE, None)
-            if before is not None:
-                os.environ[FOLDER_VARIABLE] = before
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[socket.socket]:
@@ -158,10 +190,13 @@ class Supervisor:
             if self._stopping and not living:
                 return
             pipes = {w.ready_pipe: w for w in self.workers if w.ready_pipe is not None}
-            for event in wait([wakeup, *living, *pipes], self._patience(now)):
+            listeners = self._listeners(now)
+            for event in wait([wakeup, *living, *pipes, *listeners], self._patience(now)):
                 if event is wakeup:
                     with contextlib.suppress(BlockingIOError):
                         wakeup.recv(4096)
+                elif isinstance(event, socket.socket):
+                    self._deal(listeners[event], event)
                 elif isinstance(event, Connection):
                     self._hear(pipes[event], event)
                 elif isinstance(event, int):
@@ -174,6 +209,40 @@ class Supervisor:
                 self._stop_deadline = None
                 self._signal_all(signal.SIGKILL)
 
+    def _listeners(self, now: float) -> dict[socket.socket, Hosted]:
+        """Return the listeners of which connections can be dealt out now, with their services."""
+        if self._stopping or now < self._deal_again:
+            return {}
+        return {
+            sock: worker.hosted
+            for worker in self.workers
+            if worker.hand is not None and worker.is_ready
+            for sock in worker.sockets
+        }
+
+    def _hands(self, hosted: Hosted) -> list[Hand]:
+        return [
+            worker.hand
+            for worker in self.workers
+            if worker.hosted is hosted and worker.hand is not None and worker.is_ready
+        ]
+
+    def _deal(self, hosted: Hosted, listener: socket.socket) -> None:
+        sockets = next(worker.sockets for worker in self.workers if worker.hosted is hosted)
+        if not deal(listener, sockets.index(listener), self._hands(hosted)):
+            self._deal_again = time.monotonic() + DEAL_PAUSE
+
+    def _deal_left(self) -> None:
+        """Deal out what dead workers have left, as soon as there are living ones."""
+        left, self._undealt = self._undealt, []
+        for connection, number, hosted in left:
+            hands = self._hands(hosted)
+            if not hands and not self._stopping:
+                self._undealt.append((connection, number, hosted))
+                continue
+            with connection:
+                hand_out(connection, number, hands)
+
     @property
     def _stopping(self) -> bool:
         return self._interrupts > 0
@@ -183,11 +252,14 @@ class Supervisor:
         due = [w.start_at for w in self.workers if w.start_at is not None and not self._stopping]
         if self._stop_deadline is not None:
             due.append(self._stop_deadline)
+        if now < self._deal_again:
+            due.append(self._deal_again)
         return max(min(due) - now, 0.0) if due else None
 
     def _hear(self, worker: Worker, pipe: Connection) -> None:
         """A worker says that it is ready, or has closed its pipe by dying."""
         worker.ready_pipe = None
+        self._deal_left()
         with pipe, contextlib.suppress(EOFError, ConnectionResetError):
             pipe.recv_bytes()
             if not self._announced and all(w.ready_pipe is None for w in self.workers):
@@ -199,6 +271,10 @@ class Supervisor:
         assert process is not None
         process.join()
         worker.process = None
+        if worker.hand is not None:
+            hand, worker.hand = worker.hand, None
+            self._undealt += [(*left, worker.hosted) for left in hand.close()]
+            self._deal_left()
         if self._metrics is not None and process.pid is not None:
             self._metrics.worker_ended(process.pid)
         if self._stopping:
