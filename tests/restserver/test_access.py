@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from backupgw.restserver.access import Access, Refused
+from backupgw.restserver.access import Access
 from backupgw.restserver.paths import Target, parse
+from backupgw.restserver.refusals import Refusal
 from backupgw.runtime.authorisation import Principal
 
 
@@ -41,7 +42,7 @@ def test_the_proxys_header_names_the_user() -> None:
 def test_a_missing_doubled_or_broken_header_is_nobody(
     headers: tuple[tuple[bytes, bytes], ...],
 ) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Refusal) as refused:
         PROXY.known(scope(*headers))
     assert refused.value.status == 401
 
@@ -51,9 +52,9 @@ def test_private_repositories_are_below_the_users_name() -> None:
     access.check(Principal("alice"), "GET", target("/alice/config"))
     access.check(Principal("alice"), "POST", target("/alice/laptop/"))
     for path in ("/bob/config", "/config", "/", "/alicebob/config", "/Alice/config"):
-        with pytest.raises(Refused):
+        with pytest.raises(Refusal):
             access.check(Principal("alice"), "GET", target(path))
-    with pytest.raises(Refused):
+    with pytest.raises(Refusal):
         access.check(Principal(""), "GET", target("/config"))
 
 
@@ -62,6 +63,6 @@ def test_append_only_deletes_locks_alone() -> None:
     access.check(Principal(""), "DELETE", target(f"/r/locks/{'0' * 64}"))
     access.check(Principal(""), "POST", target(f"/r/data/{'0' * 64}"))
     for path in (f"/r/data/{'0' * 64}", f"/r/snapshots/{'0' * 64}", "/r/config"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Refusal) as refused:
             access.check(Principal(""), "DELETE", target(path))
         assert refused.value.status == 403

@@ -20,7 +20,9 @@ from backupgw.runtime.authorisation import Action, Authoriser, Principal
 from backupgw.runtime.tokens import TokenAuthenticator, TokenStoreError
 from backupgw.runtime.tokens.authenticator import is_token
 
+from .exchange import header_of
 from .paths import Kind, Target
+from .refusals import Refusal
 
 CHALLENGE = (b"www-authenticate", b'Basic realm="backupgw", charset="UTF-8"')
 NOBODY = Principal("")
@@ -41,18 +43,6 @@ _ACTIONS = {
         for kind in ("config", "index", "keys", "snapshots")
     },
 }
-
-
-class Refused(Exception):
-    """The request must not proceed."""
-
-    def __init__(
-        self, status: int, text: str, headers: list[tuple[bytes, bytes]] | None = None
-    ) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-        self.headers = headers or []
 
 
 @dataclass(slots=True)
@@ -87,7 +77,7 @@ class Access:
         """Return who asks where that needs no waiting, None where it does.
 
         Raises:
-            Refused: 401 where a proxy named nobody.
+            Refusal: 401 where a proxy named nobody.
         """
         if self.anonymous:
             return NOBODY
@@ -95,7 +85,7 @@ class Access:
             return Principal(self._named_by_proxy(scope))
         if self.authenticator is None:
             return None
-        header = _header(scope, b"authorization")
+        header = header_of(scope, b"authorization")
         user = self.authenticator.authenticate_cached(header)
         if user is not None:
             return Principal(user)
@@ -108,21 +98,21 @@ class Access:
             if len(names) == 1 and names[0]:
                 return str(names[0], "utf-8")
         except UnicodeDecodeError as error:
-            raise Refused(401, "the proxy named a user in no known encoding") from error
-        raise Refused(401, "the proxy named no user, or several", [CHALLENGE])
+            raise Refusal(401, "the proxy named a user in no known encoding") from error
+        raise Refusal(401, "the proxy named no user, or several", [CHALLENGE])
 
     async def identify(self, scope: Scope) -> Principal:
         """Return who showed a right password or a good token.
 
         Raises:
-            Refused: 401 without either, 429 after too many wrong passwords, 503 while tokens
+            Refusal: 401 without either, 429 after too many wrong passwords, 503 while tokens
                 cannot be looked up.
         """
         if self.authenticator is None:
-            raise Refused(401, "authentication is required", [CHALLENGE])
+            raise Refusal(401, "authentication is required", [CHALLENGE])
         client = scope.get("client")
         address = client[0] if client else ""
-        header = _header(scope, b"authorization")
+        header = header_of(scope, b"authorization")
         # A token shown as a password must not count as a wrong one.
         token = self.tokens is not None and is_token(header)
         try:
@@ -135,36 +125,38 @@ class Access:
             if not token:
                 self.throttled(address)
             wait = b"%d" % max(1, round(throttled.retry_after))
-            raise Refused(
+            raise Refusal(
                 429, "too many failed logins; try again later", [(b"retry-after", wait)]
             ) from throttled
         except TokenStoreError as error:
-            raise Refused(
+            raise Refusal(
                 503, "tokens cannot be looked up just now; see the server's log"
             ) from error
         if principal is None:
-            raise Refused(401, "unknown user, wrong password or token", [CHALLENGE])
+            raise Refusal(401, "unknown user, wrong password or token", [CHALLENGE])
         return principal
 
     def check(self, who: Principal, method: str, target: Target) -> None:
-        """Let the request pass or raise Refused."""
+        """Let the request pass or raise Refusal."""
         if self.private and (target.owner != who.user or not who.user):
             # rest-server's status: a stranger learns nothing about whose repositories exist.
-            raise Refused(401, "this repository belongs to another user")
+            raise Refusal(401, "this repository belongs to another user")
         if self.append_only and method == "DELETE" and target.type != "locks":
-            raise Refused(403, "this server is append-only: only locks can be deleted")
+            raise Refusal(403, "this server is append-only: only locks can be deleted")
+        removes_all = target.kind is Kind.REPOSITORY and method == "DELETE"
+        if self.rules.leaves_alone(who) and not removes_all:
+            return
         action = action_of(method, target)
         asked = authorisation.Target.repository(self.place, target.repo)
         if not self.rules.allows(who, action, asked):
             name = who.user or "a client without a name"
-            raise Refused(403, f"{name} is not allowed to {action.word} in {asked}")
+            raise Refusal(403, f"{name} is not allowed to {action.word} in {asked}")
         if (
-            target.kind is Kind.REPOSITORY
-            and method == "DELETE"
+            removes_all
             and (not who.user or target.owner != who.user)
             and not self.rules.allows(who, Action.MANAGE, asked)
         ):
-            raise Refused(403, f"{asked} can be removed by its owner, or who may manage it")
+            raise Refusal(403, f"{asked} can be removed by its owner, or who may manage it")
 
     def may_see_metrics(self, who: Principal) -> bool:
         """Whether the metrics, which name users and repositories, are for this one.
@@ -184,10 +176,3 @@ def action_of(method: str, target: Target) -> Action:
     if target.kind is Kind.REPOSITORY:
         return Action.CREATE if method == "POST" else Action.DELETE
     return _ACTIONS[target.type][method]
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None

@@ -1,4 +1,7 @@
-"""rest-server's metrics, under its names, so that its dashboards work unchanged."""
+"""rest-server's metrics, under its names, so that its dashboards work unchanged.
+
+Unlike there, clients that make ever new repositories do not make ever new series.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,21 @@ from .paths import Target
 
 _LABELS = ("user", "repo", "type")
 _CACHED = 4096
+OTHERS = "(others)"
+"""What repositories beyond the limit are counted as."""
 
 
 class BlobCounters:
-    """Objects and bytes written, read and deleted by user, repository and type."""
+    """Objects and bytes written, read and deleted by user, repository and type.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Args:
+        registry: where they are shown.
+        most: pairs of user and repository that are shown, those that came first.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, most: int = 500) -> None:
+        pairs = _FirstPairs(most)
+
         def pair(verb: str, past: str) -> tuple[Counter, Counter]:
             name = f"rest_server_blob_{verb}"
             return (
@@ -30,9 +42,9 @@ class BlobCounters:
                 ),
             )
 
-        self._written = _Pairs(*pair("write", "written"))
-        self._read = _Pairs(*pair("read", "read"))
-        self._deleted = _Pairs(*pair("delete", "deleted"))
+        self._written = _Counts(pairs, *pair("write", "written"))
+        self._read = _Counts(pairs, *pair("read", "read"))
+        self._deleted = _Counts(pairs, *pair("delete", "deleted"))
 
     def written(self, user: str | None, target: Target, size: int) -> None:
         """Count an object of `size` bytes that was stored."""
@@ -47,10 +59,27 @@ class BlobCounters:
         self._deleted.count(user, target, size)
 
 
-class _Pairs:
+class _FirstPairs:
+    """The users and repositories that are shown by name."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: set[tuple[str, str]] = set()
+
+    def shown(self, user: str, repo: str) -> tuple[str, str]:
+        """Return what a user's work in a repository is counted as."""
+        if (user, repo) not in self._seen:
+            if len(self._seen) >= self._most:
+                return "", OTHERS
+            self._seen.add((user, repo))
+        return user, repo
+
+
+class _Counts:
     """Finding a labelled child costs more than counting: the last used ones are kept."""
 
-    def __init__(self, objects: Counter, octets: Counter) -> None:
+    def __init__(self, pairs: _FirstPairs, objects: Counter, octets: Counter) -> None:
+        self._pairs = pairs
         self._objects = objects
         self._octets = octets
         self._children: OrderedDict[tuple[str, str, str], tuple[Counter, Counter]] = OrderedDict()
@@ -59,7 +88,8 @@ class _Pairs:
         key = (user or "", target.repo, target.type)
         children = self._children.get(key)
         if children is None:
-            children = self._objects.labels(*key), self._octets.labels(*key)
+            labels = (*self._pairs.shown(user or "", target.repo), target.type)
+            children = self._objects.labels(*labels), self._octets.labels(*labels)
             self._children[key] = children
             if len(self._children) > _CACHED:
                 self._children.popitem(last=False)

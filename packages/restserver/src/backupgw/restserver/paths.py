@@ -56,12 +56,36 @@ class MalformedPath(ValueError):
     """A path that is no URL path at all: a `%` without two hex digits after it."""
 
 
+_OBJECT = re.compile(rb"/((?:[^/%]+/){0,2})(data|index|keys|locks|snapshots)/([0-9a-f]{64})\Z")
+_KINDS = {kind.encode(): kind for kind in TYPES}
+_MOST_KNOWN = 4096
+_known: dict[bytes, str] = {}
+"""Repositories by the bytes before the type, as `_parse` has found them for an object: nearly every
+request is for another object of the same few."""
+
+
 def parse(raw: bytes) -> Target | None:
     """Return what the path, as sent and without its query, names; None where nothing can be.
 
     Raises:
         MalformedPath: the percent-encoding is broken.
     """
+    match = _OBJECT.match(raw)
+    if match is None:
+        return _parse(raw)
+    before, kind, blob_id = match.groups()
+    repo = _known.get(before)
+    if repo is not None:
+        return _object(repo, _KINDS[kind], blob_id.decode())
+    found = _parse(raw)
+    if found is not None and found.kind is Kind.OBJECT:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[before] = found.repo
+    return found
+
+
+def _parse(raw: bytes) -> Target | None:
     if b"%" in raw:
         if _BAD_ESCAPE.search(raw):
             raise MalformedPath("a % in the path is not followed by two hexadecimal digits")
@@ -113,7 +137,12 @@ def _in_repository(folders: list[str], rest: list[str]) -> Target | None:
         return Target(Kind.LISTING, repo, kind, "", base)
     if not _ID.match(name):
         return None
-    return Target(Kind.OBJECT, repo, kind, name, object_name(base, kind, name))
+    return _object(repo, kind, name)
+
+
+def _object(repo: str, kind: str, blob_id: str) -> Target:
+    base = f"{repo}/{kind}" if repo else kind
+    return Target(Kind.OBJECT, repo, kind, blob_id, object_name(base, kind, blob_id))
 
 
 def object_name(base: str, kind: str, blob_id: str) -> str:
@@ -121,6 +150,6 @@ def object_name(base: str, kind: str, blob_id: str) -> str:
     return f"{base}/{blob_id[:2]}/{blob_id}" if kind == "data" else f"{base}/{blob_id}"
 
 
-def is_id(name: str) -> bool:
-    """Whether `name` can be an object's: 64 lower-case hex digits."""
-    return _ID.match(name) is not None
+is_id = _ID.match
+"""Whether a name can be an object's: 64 lower-case hex digits. Truth, not a bool: a function around
+it would cost a listing as much as the match."""

@@ -20,6 +20,8 @@ from backupgw.kvstore.backends.errors import (
     ContentMismatch,
     ObjectExists,
     ObjectNotFound,
+    PermissionDenied,
+    QuotaExceeded,
 )
 from backupgw.kvstore.layers.trash import on_behalf_of
 
@@ -55,14 +57,12 @@ def list_objects(backend: Backend, target: Target) -> Iterator[ItemInfo]:
                 yield item
         return
     for folder in backend.list(target.name):
-        if folder.directory and len(folder.name) == 2:
+        first_byte = folder.name
+        if folder.directory and len(first_byte) == 2:
             try:
-                for item in backend.list(f"{target.name}/{folder.name}"):
-                    if (
-                        not item.directory
-                        and is_id(item.name)
-                        and item.name.startswith(folder.name)
-                    ):
+                for item in backend.list(f"{target.name}/{first_byte}"):
+                    name = item.name
+                    if not item.directory and name[:2] == first_byte and is_id(name):
                         yield item
             except ObjectNotFound:
                 continue  # removed while we were listing
@@ -99,12 +99,14 @@ class Listing:
         """
         if self._done:
             return None
-        items = list(islice(self._items, self._batch))
-        # Names are hexadecimal, so nothing in the document needs escaping.
+        found = islice(self._items, self._batch)
+        # Names are hexadecimal, so nothing in the document needs escaping. No record outlives its
+        # line: thousands of them would keep the garbage collector busy.
         if self._sizes:
-            text = ",".join([f'{{"name":"{item.name}","size":{item.size}}}' for item in items])
+            items = [f'{{"name":"{item.name}","size":{item.size}}}' for item in found]
         else:
-            text = ",".join([f'"{item.name}"' for item in items])
+            items = [f'"{item.name}"' for item in found]
+        text = ",".join(items)
         start = self._separator if items or self._separator == "[" else ""
         if len(items) == self._batch:
             self._batch = min(self._batch * 4, _LARGEST_BATCH)
@@ -136,10 +138,10 @@ class Outcome(enum.Enum):
 class Upload:
     """One object on its way in; the calls come one after the other, on any thread.
 
-    The first call looks at what is stored, where that costs little. An object that exists is not
-    written again: its content is hashed and compared with the body, so a client whose reply was
-    lost succeeds when it repeats itself (rest-server's issue 196). If what is stored is damaged,
-    the body replaces it, and the damaged object is set aside.
+    What is stored is looked at first only where that costs little and the body is large: an object
+    that exists is not written again. Its content is hashed and compared with the body, so a client
+    whose reply was lost succeeds when it repeats itself (rest-server's issue 196). If what is
+    stored is damaged, the body replaces it, and the damaged object is set aside.
 
     Args:
         size: length of the body in bytes, where the client said it.
@@ -156,11 +158,12 @@ class Upload:
         self._compare = hashlib.sha256()
         self._comparing = False
         self._begun = False
+        self._is_there = False
         self.received = 0
         self.damaged = False
         """What was stored under the name had another hash."""
 
-    def write(self, chunks: Iterable[bytes]) -> None:
+    def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         """Take a piece of the body. Raises what `finish` raises."""
         if not self._begun:
             self._begin()
@@ -171,7 +174,7 @@ class Upload:
             elif self._comparing:
                 self._compare.update(chunk)
 
-    def finish(self, chunks: Iterable[bytes]) -> Outcome:
+    def finish(self, chunks: Iterable[bytes | memoryview]) -> Outcome:
         """Take the last piece; return once the object is durable.
 
         Raises:
@@ -179,6 +182,12 @@ class Upload:
             ContentMismatch: the body is not what its name or its length says; nothing was stored.
             BackendError: the place failed; nothing was stored.
         """
+        if not self._begun and (self._verify or self._id is None):
+            chunks = list(chunks)
+            outcome = self._store_at_once(chunks)
+            if outcome is not None:
+                return outcome
+            self.received = 0
         self.write(chunks)
         if self._size is not None and self.received != self._size:
             raise ContentMismatch(f"{self.received} of {self._size} bytes came")
@@ -186,10 +195,35 @@ class Upload:
             if self._compare.hexdigest() != self._id:
                 raise ObjectExists("an object of that name exists, and this is not its content")
             return self._promise_stored()
+        return self._commit(self._writer)
+
+    def _store_at_once(self, chunks: Iterable[bytes | memoryview]) -> Outcome | None:
+        """Write without looking first whether the object exists: what is small and there already is
+        written in vain, which is cheaper than a look for all that is not.
+
+        Returns:
+            None where it was refused, perhaps for no other reason than that it is there.
+        """
         try:
-            self._writer.commit()
+            self._writer = self._open_writer()
+            for chunk in chunks:
+                self.received += len(chunk)
+                self._writer.write(chunk)
+            return self._commit(self._writer)
+        except (ContentMismatch, PermissionDenied, QuotaExceeded):
+            if not self._backend.info(self._name).exists:
+                raise
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+        self._is_there = True
+        return None
+
+    def _commit(self, writer: Writer) -> Outcome:
+        try:
+            writer.commit()
         except ObjectExists:
-            return self._already_there(self._writer)
+            return self._already_there(writer)
         return Outcome.STORED
 
     def abort(self) -> None:
@@ -201,14 +235,17 @@ class Upload:
         self._begun = True
         # A place without an atomic create looks by itself when the writer commits, and there each
         # look is a request.
-        looks = self._backend.capabilities.atomic_create
+        looks = self._is_there or self._backend.capabilities.atomic_create
         if looks and self._backend.info(self._name).exists:
             if self._id is None:
                 raise ObjectExists("the repository has a config already")
             if self._stored_is_sound():
                 self._comparing = True
                 return
-        self._writer = self._backend.open_writer(
+        self._writer = self._open_writer()
+
+    def _open_writer(self) -> Writer:
+        return self._backend.open_writer(
             self._name,
             size=self._size,
             if_absent=True,

@@ -15,12 +15,13 @@ from pydantic import (
     model_validator,
 )
 
-from backupgw.kvstore.layers.options import OptionInvalid
+from backupgw.kvstore.layers.options import OptionInvalid, duration
 from backupgw.kvstore.layers.throttle_rate import timetable
 from backupgw.kvstore.ledger import Limit
 from backupgw.runtime.http.options import HttpOptions
 
 from .limits import Limits
+from .settings_rates import Patterns, RatesSettings
 
 
 def _size(value: object) -> object:
@@ -29,12 +30,7 @@ def _size(value: object) -> object:
     return value
 
 
-def _one_or_more(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 Size = Annotated[ByteSize, BeforeValidator(_size)]
-Patterns = Annotated[list[str], BeforeValidator(_one_or_more), Field(min_length=1)]
 
 
 class Allowance(BaseModel):
@@ -185,6 +181,44 @@ class VerifySettings(BaseModel):
         return limit
 
 
+_AUTOMATIC = (15 * 60.0, 6 * 3600.0)
+
+
+class RepositoryMetricsSettings(BaseModel):
+    """Metrics of the repositories, where there are metrics.
+
+    Attributes:
+        refresh: how often they are counted: "15 min", "6 hours"; "" for never; default every 15
+            minutes on a local disk, where what has not changed costs nothing, else every 6 hours.
+        most: how many repositories are shown; what is beyond is shown as one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    refresh: str | None = None
+    most: int = Field(default=500, ge=0, le=100_000)
+
+    @field_validator("refresh")
+    @classmethod
+    def _time(cls, refresh: str | None) -> str | None:
+        if refresh:
+            try:
+                duration("refresh", refresh, least=1)
+            except OptionInvalid as error:
+                raise ValueError(error.message) from None
+        return refresh
+
+    def seconds(self, *, local: bool) -> float:
+        """Return the time from one count to the next, 0 for no counts.
+
+        Args:
+            local: whether the place is a local disk.
+        """
+        if self.refresh is None:
+            return _AUTOMATIC[0] if local else _AUTOMATIC[1]
+        return duration("refresh", self.refresh) if self.refresh else 0.0
+
+
 class RestSettings(HttpOptions):
     """Settings of restic's REST server.
 
@@ -205,6 +239,8 @@ class RestSettings(HttpOptions):
             `.backupgw-ledger/ledger.sqlite3` in the place's folder.
         trash: how the place's trash is kept small.
         verify: verification by the calendar.
+        repository_metrics: what /metrics says of repositories.
+        rates: requests, connections and bandwidth by address and user.
         threads: blocking storage calls at a time in each worker.
         cpu_profile: file that receives a profile of the event loop's thread at the end.
     """
@@ -223,6 +259,8 @@ class RestSettings(HttpOptions):
     ledger: Path | None = None
     trash: TrashSettings = TrashSettings()
     verify: VerifySettings = VerifySettings()
+    repository_metrics: RepositoryMetricsSettings = RepositoryMetricsSettings()
+    rates: RatesSettings = RatesSettings()
     threads: int = Field(24, ge=2, le=512)
     cpu_profile: Path | None = None
 

@@ -1,4 +1,4 @@
-"""What verification and trash were found to be at last, for the metrics of all processes.
+"""What verification, trash and repositories were found to be, for the metrics of all processes.
 
 A file of JSON each in the state folder, written by whichever process did the work: a worker, or the
 operator's command.
@@ -19,6 +19,7 @@ from .settings import RestSettings
 
 VERIFIED = "verified"
 TRASH = "trash"
+REPOSITORIES = "repositories"
 
 
 def standing_path(settings: Settings, subject: str) -> Path:
@@ -28,7 +29,7 @@ def standing_path(settings: Settings, subject: str) -> Path:
     return state_folder.find(settings) / f"rest-{subject}-{place}-{url}.json"
 
 
-def write_standing(settings: Settings, subject: str, numbers: Mapping[str, float]) -> None:
+def write_standing(settings: Settings, subject: str, found: Mapping[str, object]) -> None:
     """Write down what is known now.
 
     Raises:
@@ -36,7 +37,7 @@ def write_standing(settings: Settings, subject: str, numbers: Mapping[str, float
     """
     path = standing_path(settings, subject)
     new = path.with_suffix(f".new-{os.getpid()}")
-    new.write_text(json.dumps(dict(numbers)))
+    new.write_text(json.dumps(dict(found)))
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(new, owner.st_uid, owner.st_gid)
@@ -44,7 +45,7 @@ def write_standing(settings: Settings, subject: str, numbers: Mapping[str, float
 
 
 def read_standing(path: Path) -> dict[str, float]:
-    """Return what was written down; nothing where there is none."""
+    """Return the numbers that were written down; nothing where there are none."""
     try:
         found = json.loads(path.read_text())
         return {str(name): float(value) for name, value in found.items()}

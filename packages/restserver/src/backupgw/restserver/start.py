@@ -21,6 +21,7 @@ from backupgw.runtime.auth import BasicAuthenticator, Htpasswd
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.events import Events, start_gateway
 from backupgw.runtime.http.reload import on_reload
+from backupgw.runtime.rates import Rates
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.threads import Threads
 
@@ -30,11 +31,13 @@ from .announcements import Announcer
 from .app import RestApp
 from .identification import Identification, Tokens, identification, place_folder
 from .place import disk_of, place_of
+from .rates import Limiter
 from .reload import Change, Reloader, take_rules
 from .settings import RestSettings
 
 if TYPE_CHECKING:
     from .operator_metrics import OperatorMetrics
+    from .repository_metrics import RepositoryMetrics
 
 log = logging.getLogger(__name__)
 
@@ -148,16 +151,22 @@ def build(settings: Settings) -> Running:
         ledger.open()
     backend.open()
     threads = Threads(rest.threads, "rest")
-    counters = operator_metrics = None
+    counters = operator_metrics = repository_metrics = None
     if rest.metrics:
         # Imported late: prometheus_client must see the environment of a worker first.
         from prometheus_client import REGISTRY
 
         from .counters import BlobCounters
         from .operator_metrics import OperatorMetrics
+        from .repository_metrics import RepositoryMetrics
 
-        counters = BlobCounters(REGISTRY)
+        counters = BlobCounters(REGISTRY, most=rest.repository_metrics.most)
         operator_metrics = OperatorMetrics(settings, REGISTRY)
+        repository_metrics = RepositoryMetrics(settings, backend)
+    limiter = Limiter(rest.rates.rules(), Rates("rest"), limited=_count_limited)
+    changes["the rates"] = lambda new: limiter.change(
+        new.section("rest", RestSettings).rates.rules()
+    )
     app = RestApp(
         backend,
         access,
@@ -166,13 +175,27 @@ def build(settings: Settings) -> Running:
         announcer,
         verify=rest.verify_upload,
         removable=rest.removable_repos,
+        limiter=limiter,
     )
     on_reload(Reloader(settings, changes).trigger)
     jobs = None
     if operator_jobs.is_needed(settings):
         jobs = operator_jobs.OperatorJobs(settings, backend, events)
-    held = Held(backend, ledger, threads, authenticator, tokens, jobs, events)
+    held = Held(
+        backend, ledger, threads, authenticator, tokens, jobs, repository_metrics, limiter, events
+    )
     return Running(app, held, rest.cpu_profile, operator_metrics)
+
+
+def _count_limited(what: str) -> None:
+    # Imported late: prometheus_client must see the environment of a worker first.
+    from backupgw.runtime.metrics import counter
+
+    counter(
+        "backupgw_rest_limited_total",
+        "Requests refused with 429, by whose rate was used up: address, user or connections.",
+        ("by",),
+    ).add(1, what)
 
 
 @dataclass(frozen=True)
@@ -185,12 +208,16 @@ class Held:
     authenticator: BasicAuthenticator | None
     tokens: Tokens | None
     jobs: operator_jobs.OperatorJobs | None
+    repository_metrics: RepositoryMetrics | None
+    limiter: Limiter
     events: Events
 
     async def close(self) -> None:
         """Wait for running calls, then close everything."""
         if self.jobs is not None:
             await asyncio.to_thread(self.jobs.close)
+        if self.repository_metrics is not None:
+            await asyncio.to_thread(self.repository_metrics.close)
         self.threads.close()
         self.backend.close()
         if self.ledger is not None:
@@ -199,6 +226,7 @@ class Held:
             await self.tokens.close()
         if self.authenticator is not None:
             self.authenticator.close()
+        self.limiter.close()
         # Last: the others may have had something to tell.
         await asyncio.to_thread(self.events.close)
 

@@ -43,6 +43,7 @@ from .posixfs_options import Durability, known_durability, mode, targets
 from .posixfs_reader import PosixReader, item_info
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a planted FIFO or device must not stop us
+_new_tuple = tuple.__new__  # a third of what it costs by the record's own constructor
 
 
 def from_url(
@@ -228,7 +229,7 @@ class PosixFS(Backend):
             with os.scandir(folder) as entries:
                 for entry in entries:
                     segment = entry.name
-                    if is_reserved(segment):
+                    if segment[0] == "." and is_reserved(segment):
                         reap_entry(folder, segment, time.time(), STALE_AGE)
                         continue
                     if not segment.isascii() and not _is_unicode(segment):
@@ -238,6 +239,19 @@ class PosixFS(Backend):
                         if stat.S_ISLNK(status.st_mode) and root.follows(folder, segment):
                             status = entry.stat()
                     except FileNotFoundError:
+                        continue
+                    if stat.S_ISREG(status.st_mode):  # what nearly all are, a million times
+                        yield _new_tuple(
+                            ItemInfo,
+                            (
+                                segment,
+                                True,
+                                status.st_size,
+                                False,
+                                status.st_atime,
+                                status.st_mtime,
+                            ),
+                        )
                         continue
                     info = item_info(segment, status)
                     if info is not None:

@@ -1,0 +1,230 @@
+"""One request and its answer, and how bodies go in and out: what both protocols here share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeVar
+
+from starlette.types import Receive, Scope, Send
+
+from backupgw.kvstore.backends.base import Backend, FileSpan, Reader
+from backupgw.runtime.http.direct_body import DIRECT_BODY, Take
+from backupgw.runtime.http.exchange import ANSWER_AT_ONCE
+from backupgw.runtime.http.file_body import FILE_BODY
+from backupgw.runtime.threads import Threads
+
+from .rates import Pace
+from .refusals import Headers, Refusal
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Pieces = Sequence[bytes | memoryview]
+
+UPLOAD_BATCH = 1 << 20
+"""Bytes gathered from the socket before a thread hashes and writes them: a thread hop costs about
+as much as hashing 100 KB."""
+
+DOWNLOAD_CHUNK = 512 << 10
+"""Bytes read and handed to the socket at a time; larger bodies are left to threads of the host
+where they lie in a file."""
+
+PACED_CHUNK = 64 << 10
+"""Bytes sent at a time where a rate paces them."""
+
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+OCTETS = (b"content-type", b"application/octet-stream")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its body was whole; there is nobody to answer."""
+
+
+def header_of(scope: Scope, name: bytes) -> bytes | None:
+    """Return the first header of that name, in lower case; None where there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = ("_receive", "_send", "_started", "download_pace", "scope", "upload_pace")
+
+    common: ClassVar[Headers] = []
+    """Headers of every answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._started = False
+        self.upload_pace: Pace | None = None
+        self.download_pace: Pace | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first header of that name."""
+        return header_of(self.scope, name)
+
+    def content_length(self) -> int | None:
+        """The declared length of the body; the HTTP parser has vouched for its form."""
+        value = self.header(b"content-length")
+        return None if value is None else int(value)
+
+    # -- the request's body
+
+    async def receive_body(self) -> tuple[bytes, bool]:
+        """Return the next piece of the body, and whether more will come.
+
+        Raises:
+            ClientGone: none will.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message.get("body", b""), message.get("more_body", False)
+
+    async def whole_body(self, most: int) -> bytes:
+        """Return the whole body. Raises Refusal with 413 where it is larger."""
+        pieces: list[bytes] = []
+        held = 0
+        more = True
+        while more:
+            piece, more = await self.receive_body()
+            pieces.append(piece)
+            held += len(piece)
+            if held > most:
+                raise Refusal(413, f"the body may have {most} bytes")
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+
+    async def take_body(
+        self, threads: Threads, write: Callable[[Pieces], object], finish: Callable[[Pieces], T]
+    ) -> T:
+        """Hand the body on, piece by piece, on threads; return what `finish` returns.
+
+        Args:
+            write: takes pieces, more than once or never.
+            finish: takes the last ones.
+        """
+        take: Take | None = self.scope.get("extensions", {}).get(DIRECT_BODY)
+        if take is not None and self.upload_pace is None:
+            await take(lambda piece: write((piece,)), threads)
+            return await threads.run(finish, ())
+        pieces: list[bytes] = []
+        held = 0
+        while True:
+            piece, more = await self.receive_body()
+            if piece:
+                pieces.append(piece)
+                held += len(piece)
+                if self.upload_pace is not None:
+                    await self.upload_pace(len(piece))
+            if not more:
+                return await threads.run(finish, pieces)
+            if held >= UPLOAD_BATCH:
+                await threads.run(write, pieces)
+                pieces, held = [], 0
+
+    # -- the answer
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of the answer."""
+        self._started = True
+        if self.common:
+            headers = [*headers, *self.common]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send_body(self, body: bytes | bytearray, *, more: bool) -> None:
+        """Send a piece of its body."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def send_whole(self, status: int, headers: Headers, body: bytes | bytearray) -> None:
+        """Send an answer whose headers tell the length of its body."""
+        at_once = self.scope.get(ANSWER_AT_ONCE)
+        if at_once is None:
+            await self.start(status, headers)
+            await self.send_body(body, more=False)
+            return
+        self._started = True
+        at_once(status, [*headers, *self.common] if self.common else headers, body)
+
+    async def send_item(
+        self, reader: Reader, status: int, headers: Headers, threads: Threads
+    ) -> None:
+        """Send what a reader has, with its length."""
+        size = reader.remaining
+        headers = [(b"content-length", b"%d" % size), OCTETS, *headers]
+        if self.download_pace is not None:
+            await self.start(status, headers)
+            await self._send_paced(reader, self.download_pace, threads)
+        elif size <= DOWNLOAD_CHUNK:
+            body = reader.read_nowait(size) if size else b""
+            if body is not None and len(body) == size:
+                await self.send_whole(status, headers, body)
+                return
+            await self.start(status, headers)
+            if body:
+                await self.send_body(body, more=True)
+            await self._send_rest(reader, threads)
+        else:
+            await self.start(status, headers)
+            span = reader.file_span() if self._takes_files else None
+            if span is not None:
+                await self._send_file(span)
+            else:
+                await self._send_rest(reader, threads)
+
+    async def _send_rest(self, reader: Reader, threads: Threads) -> None:
+        while reader.remaining:
+            piece = reader.read_nowait(DOWNLOAD_CHUNK)
+            if piece is None:
+                piece = await threads.run(reader.read, DOWNLOAD_CHUNK)
+            await self.send_body(piece, more=reader.remaining > 0)
+
+    async def _send_paced(self, reader: Reader, pace: Pace, threads: Threads) -> None:
+        if not reader.remaining:
+            await self.send_body(b"", more=False)
+        while reader.remaining:
+            piece = await threads.run(reader.read, PACED_CHUNK)
+            await self.send_body(piece, more=reader.remaining > 0)
+            await pace(len(piece))
+
+    @property
+    def _takes_files(self) -> bool:
+        """Whether the host sends files by itself (it does not on TLS)."""
+        return FILE_BODY in self.scope.get("extensions", ())
+
+    async def _send_file(self, span: FileSpan) -> None:
+        await self._send(
+            {"type": FILE_BODY, "fd": span.fd, "offset": span.offset, "size": span.size}
+        )
+
+    async def answer(self, status: int, text: str = "", headers: Headers | None = None) -> None:
+        """Answer with one line, or nothing."""
+        body = f"{text}\n".encode() if text else b""
+        head: Headers = [(b"content-length", b"%d" % len(body)), TEXT, *(headers or [])]
+        await self.send_whole(status, head, body)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answer with a refusal; an answer under way can only be broken off."""
+        if self._started:
+            log.error("an answer was broken off: %s", refusal.text)
+            raise refusal
+        await self.answer(refusal.status, refusal.text, refusal.headers)
+
+
+async def open_reader(
+    backend: Backend, name: str, offset: int, size: int | None, threads: Threads
+) -> Reader:
+    """Open an item, without a thread where that needs no waiting.
+
+    Raises:
+        BackendError: what `Backend.open_reader` raises.
+    """
+    reader = backend.open_reader_nowait(name, offset=offset, size=size)
+    if reader is None:
+        reader = await threads.run(backend.open_reader, name, offset=offset, size=size)
+    return reader
