@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import shutil
 import sys
 import tempfile
@@ -20,6 +22,8 @@ from benchmarks.phases import Phase, Sample, all_phases
 from benchmarks.wire import BadResponse
 
 SERVERS = ("rest-server", "rclone", "backupgw")
+CORES = os.cpu_count() or 1
+MORE = f",backupgw/{CORES}" if CORES > 1 else ""
 PHASES = ("up16", "down16", "range20k", "up20k", "list", "restic", "up16-tls", "down16-tls")
 
 
@@ -30,10 +34,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--only", action="append", choices=PHASES, metavar="NAME", help=f"of {', '.join(PHASES)}"
     )
     parser.add_argument(
-        "--servers", default=",".join(SERVERS), help="comma-separated (default: %(default)s)"
+        "--servers",
+        default=",".join(SERVERS) + MORE,
+        help="comma-separated; backupgw/N has N worker processes (default: %(default)s)",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="amount of work (default 1)")
-    parser.add_argument("--workers", type=int, default=1, help="worker processes of backupgw")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample")
     parser.add_argument("--dir", type=Path, help="where to work (default: the temporary folder)")
     parser.add_argument("--no-ceiling", action="store_true", help="leave the client's limit out")
@@ -41,11 +46,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for program in (*SERVERS, "restic"):
         parser.add_argument(f"--{program}", metavar="PATH", help=f"the {program} to use")
     parsed = parser.parse_args(argv)
-    if parsed.rounds < 1 or parsed.scale <= 0 or parsed.workers < 1:
-        parser.error("--rounds, --scale and --workers must be positive")
+    if parsed.rounds < 1 or parsed.scale <= 0:
+        parser.error("--rounds and --scale must be positive")
     for name in parsed.servers.split(","):
-        if name not in SERVERS:
-            parser.error(f"--servers: {name!r} is none of {', '.join(SERVERS)}")
+        if name not in SERVERS and not re.fullmatch(r"backupgw/[1-9]\d?", name):
+            parser.error(f"--servers: {name!r} is none of {', '.join(SERVERS)}, backupgw/N")
     return parsed
 
 
@@ -61,7 +66,7 @@ def programs(chosen: argparse.Namespace) -> list[Program]:
             found.append(peers.rclone(path, bcrypt_each_time=chosen.rclone_bcrypt))
         else:
             path = chosen.backupgw or str(Path(sys.executable).parent / "backupgw")
-            found.append(peers.backupgw(path, chosen.workers))
+            found.append(peers.backupgw(path, int(name.partition("/")[2] or 1)))
     return found
 
 

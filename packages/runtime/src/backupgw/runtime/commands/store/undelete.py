@@ -153,10 +153,15 @@ def _would_restore(
     arguments: Namespace, place: Backend, trash: Trash, location: Location, at: float | None
 ) -> int:
     """Tell what would come back. Holds the names, since of several values one wins."""
+    from backupgw.kvstore.layers.trash_names import How
+
+    fills_gaps = at is None and not arguments.replace
     chosen: dict[str, tuple[float, int]] = {}
     prefix = f"{location.path}/" if location.path else ""
     for entry in trash.entries(prefix):
         if at is not None and entry.when <= at:
+            continue
+        if entry.how is How.UNDONE and not fills_gaps:
             continue
         known = chosen.get(entry.name)
         if known is None or (entry.when > known[0]) == (at is None):
