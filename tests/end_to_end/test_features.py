@@ -139,6 +139,13 @@ def test_a_repository_is_seen_counted_and_removed_by_its_owner(
         until(lambda: measured() == {})
 
 
+class ByCertificate(Gateway):
+    """A gateway whose users are those of its clients' certificates."""
+
+    def _arguments(self) -> list[str]:
+        return [argument for argument in super()._arguments() if argument != "--no-auth"]
+
+
 def test_clients_show_certificates_and_the_servers_own_is_replaced(
     small_tree: Path, repositories: Path, tmp_path: Path
 ) -> None:
@@ -150,18 +157,24 @@ def test_clients_show_certificates_and_the_servers_own_is_replaced(
     shown = tmp_path / "laptop.pem"
     issued = clients.issue_cert(common_name="laptop")
     issued.private_key_and_cert_chain_pem.write_to_path(str(shown))
-    flags = settings(tmp_path, f'[rest]\ntls_client_ca = "{tmp_path}/clients.pem"\n')
-    with Gateway(
-        repositories, transport="tls", certificate=certificate, users={"ann": "a"}, flags=flags
+    flags = settings(
+        tmp_path,
+        f'[rest]\ntls_client_ca = "{tmp_path}/clients.pem"\ntls_client_users = true\n'
+        "private_repos = true\nno_auth = false\n",
+    )
+    with ByCertificate(
+        repositories, transport="tls", certificate=certificate, flags=flags
     ) as server:
 
-        def restic(trusted: Certificate) -> Restic:
-            address = server.repository("ann", user="ann")
+        def restic(trusted: Certificate, repo: str = "laptop") -> Restic:
+            address = server.repository(repo)
             return restic_of(address, tmp_path / "home", certificate=trusted)
 
         with_certificate = ("--tls-client-cert", str(shown))
         restic(certificate).run(*with_certificate, "init")
         restic(certificate).run(*with_certificate, "backup", small_tree)
+        others = restic(certificate, "somebody").fail(*with_certificate, "cat", "config")
+        assert "401" in others, others
         refused = restic(certificate).fail("--retry-lock", "0s", "cat", "config")
         assert "certificate" in refused or "tls" in refused, refused
         renewed = make_certificate(tmp_path / "new")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -45,6 +46,28 @@ def test_a_missing_doubled_or_broken_header_is_nobody(
     with pytest.raises(Refusal) as refused:
         PROXY.known(scope(*headers))
     assert refused.value.status == 401
+
+
+def test_the_header_is_believed_from_trusted_proxies_alone() -> None:
+    networks = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "fd00::/8")))
+    access = Access(None, user_header=b"x-user", proxies=networks)
+    asked = scope((b"x-user", b"alice"))
+    for trusted in (("10.1.2.3", 5), ("fd00::1", 5), None):  # None: a unix socket
+        assert access.known({**asked, "client": trusted}) == Principal("alice")
+    for stranger in (("192.168.0.1", 5), ("fe80::1", 5)):
+        with pytest.raises(Refusal) as refused:
+            access.known({**asked, "client": stranger})
+        assert refused.value.status == 401
+
+
+def test_a_certificate_names_the_user() -> None:
+    access = Access(None, certificates=True)
+    shown = {**scope(), "extensions": {"tls": {"client_common_name": "laptop"}}}
+    assert access.known(shown) == Principal("laptop")
+    for nothing in ({}, {"tls": {}}, {"tls": {"client_common_name": None}}):
+        with pytest.raises(Refusal) as refused:
+            access.known({**scope(), "extensions": nothing})
+        assert refused.value.status == 401
 
 
 def test_private_repositories_are_below_the_users_name() -> None:

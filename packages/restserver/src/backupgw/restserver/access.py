@@ -9,6 +9,7 @@ stranger.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -52,6 +53,8 @@ class Access:
     Args:
         authenticator: checks passwords; None where there are none to check.
         user_header: name of a trusted proxy's header that carries the user, lower case.
+        proxies: networks from which that header is believed; none: whoever connects.
+        certificates: the common name of the certificate that a client shows is its user.
         private: each user has only the repositories below their own name.
         append_only: nothing but locks can be deleted.
         tokens: checks tokens, where there is an authenticator; None takes none.
@@ -62,6 +65,8 @@ class Access:
 
     authenticator: BasicAuthenticator | None
     user_header: bytes | None = None
+    proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    certificates: bool = False
     private: bool = False
     append_only: bool = False
     tokens: TokenAuthenticator | None = None
@@ -71,18 +76,22 @@ class Access:
     anonymous: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.anonymous = self.authenticator is None and self.user_header is None
+        self.anonymous = (
+            self.authenticator is None and self.user_header is None and not self.certificates
+        )
 
     def known(self, scope: Scope) -> Principal | None:
         """Return who asks where that needs no waiting, None where it does.
 
         Raises:
-            Refusal: 401 where a proxy named nobody.
+            Refusal: 401 where a proxy named nobody, or no certificate did.
         """
         if self.anonymous:
             return NOBODY
         if self.user_header is not None:
             return Principal(self._named_by_proxy(scope))
+        if self.certificates:
+            return Principal(_named_by_certificate(scope))
         if self.authenticator is None:
             return None
         header = header_of(scope, b"authorization")
@@ -92,6 +101,8 @@ class Access:
         return None if self.tokens is None else self.tokens.authenticate_cached(header)
 
     def _named_by_proxy(self, scope: Scope) -> str:
+        if self.proxies and not self._is_proxy(scope.get("client")):
+            raise Refusal(401, "only a trusted proxy may say who asks")
         # Two headers: the client sent one, and the proxy added its own instead of replacing it.
         names = [value for key, value in scope["headers"] if key == self.user_header]
         try:
@@ -100,6 +111,12 @@ class Access:
         except UnicodeDecodeError as error:
             raise Refusal(401, "the proxy named a user in no known encoding") from error
         raise Refusal(401, "the proxy named no user, or several", [CHALLENGE])
+
+    def _is_proxy(self, client: tuple[str, int] | None) -> bool:
+        if client is None:
+            return True  # a unix socket, whose mode says who may connect
+        address = ipaddress.ip_address(client[0])
+        return any(address in network for network in self.proxies)
 
     async def identify(self, scope: Scope) -> Principal:
         """Return who showed a right password or a good token.
@@ -167,6 +184,14 @@ class Access:
             return False
         place = authorisation.Target(authorisation.Kind.PLACE, self.place)
         return self.rules.allows(who, Action.LIST, place)
+
+
+def _named_by_certificate(scope: Scope) -> str:
+    tls = scope.get("extensions", {}).get("tls") or {}
+    name = tls.get("client_common_name")
+    if not isinstance(name, str) or not name:
+        raise Refusal(401, "a certificate with a common name is needed, over TLS")
+    return name
 
 
 def action_of(method: str, target: Target) -> Action:

@@ -1,4 +1,5 @@
-"""How clients are told apart: by a password file and tokens, by a proxy's header, or not at all."""
+"""How clients are told apart: by a password file and tokens, by a proxy's header, by certificates
+that they show, or not at all."""
 
 from __future__ import annotations
 
@@ -27,10 +28,17 @@ HTPASSWD = ".htpasswd"
 
 @dataclass(frozen=True)
 class Identification:
-    """How clients are told apart; not at all where both are None."""
+    """How clients are told apart; not at all where nothing of it is set.
 
-    htpasswd: Path | None
-    user_header: bytes | None
+    Attributes:
+        htpasswd: the password file.
+        user_header: name of a proxy's header, lower case.
+        certificates: the common names of client certificates are the users.
+    """
+
+    htpasswd: Path | None = None
+    user_header: bytes | None = None
+    certificates: bool = False
 
 
 class Tokens:
@@ -93,14 +101,16 @@ def identification(settings: Settings) -> Identification:
                 "rest",
                 "private_repos",
             )
-        return Identification(None, None)
+        return Identification()
     if rest.proxy_auth_username is not None:
-        return Identification(None, rest.proxy_auth_username.lower().encode())
+        return Identification(user_header=rest.proxy_auth_username.lower().encode())
+    if rest.tls_client_users:
+        return Identification(certificates=True)
     folder = place_folder(settings)
     path = rest.htpasswd_file or (folder / HTPASSWD if folder is not None else None)
     # A link that leads nowhere just now is meant to be a password file, too.
     if path is not None and (rest.htpasswd_file is not None or os.path.lexists(path)):
-        return Identification(path, None)
+        return Identification(htpasswd=path)
     make = (
         "make one with: backupgw rest user add USER --htpasswd-file "
         f"{path or '/etc/backupgw/htpasswd'}"
@@ -118,7 +128,7 @@ def identification(settings: Settings) -> Identification:
             "rest",
             "listen",
         )
-    return Identification(None, None)
+    return Identification()
 
 
 def open_to_strangers(listen: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -227,7 +228,12 @@ class RestSettings(HttpOptions):
         htpasswd_file: users and password hashes; default `.htpasswd` in the place's folder.
         no_auth: serve everybody who can connect.
         proxy_auth_username: name of the header in which a trusted proxy hands over the user it
-            has authenticated. Whoever can reach the listener can set it.
+            has authenticated. Whoever can reach the listener can set it, unless trusted_proxies
+            says who may.
+        trusted_proxies: networks from which that header is believed, such as "10.0.0.5/32"; what
+            connects over a unix socket is always believed.
+        tls_client_users: the common name of the certificate that a client shows (tls_client_ca) is
+            its user's name; there are no passwords then.
         append_only: clients can add, but delete nothing except locks.
         private_repos: users have only the repositories below their own name.
         group_accessible_repos: files and folders are made readable and writable for the group.
@@ -249,6 +255,8 @@ class RestSettings(HttpOptions):
     htpasswd_file: Path | None = None
     no_auth: bool = False
     proxy_auth_username: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$")
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    tls_client_users: bool = False
     append_only: bool = False
     private_repos: bool = False
     group_accessible_repos: bool = False
@@ -268,6 +276,21 @@ class RestSettings(HttpOptions):
     def _one_limit(self) -> Self:
         if self.max_size and self.quota.server.bytes is not None:
             raise ValueError("max_size and bytes in [rest.quota.server] say the same; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.trusted_proxies and self.proxy_auth_username is None:
+            raise ValueError("trusted_proxies without proxy_auth_username, the header they may set")
+        if self.tls_client_users and self.tls_client_ca is None:
+            raise ValueError("tls_client_users needs tls and tls_client_ca, which signs for users")
+        if self.tls_client_users and (
+            self.proxy_auth_username is not None or self.htpasswd_file is not None
+        ):
+            raise ValueError(
+                "tls_client_users leaves no room for passwords or a proxy's word; remove "
+                "htpasswd_file and proxy_auth_username, or it"
+            )
         return self
 
     def limits(self) -> Limits:

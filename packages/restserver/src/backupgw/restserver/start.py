@@ -133,6 +133,8 @@ def build(settings: Settings) -> Running:
     access = Access(
         authenticator,
         user_header=who.user_header,
+        proxies=rest.trusted_proxies,
+        certificates=who.certificates,
         private=rest.private_repos,
         append_only=rest.append_only,
         tokens=None if tokens is None else tokens.authenticator,
@@ -313,6 +315,6 @@ def _instructions(settings: Settings, who: Identification) -> str:
         "    restic restore latest --target /tmp/restored",
         "",
     ]
-    if who.htpasswd is None and who.user_header is None:
+    if who == Identification():
         lines.append("There is no password file: whoever can connect can read and delete.")
     return "\n".join(lines)
