@@ -6,10 +6,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import ssl
 import subprocess
 import time
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,8 @@ def test_a_repository_is_seen_counted_and_removed_by_its_owner(
 ) -> None:
     flags = settings(
         tmp_path,
-        "[rest]\nremovable_repos = true\n[rest.repository_metrics]\nrefresh = '1 s'\n",
+        "[rest]\nremovable_repos = true\nprivate_repos = true\n"
+        "[rest.repository_metrics]\nrefresh = '1 s'\n",
     )
     flags += ["--workers", "2", "--prometheus", "--prometheus-no-auth"]
     with Gateway(repositories, users={"ann": "a", "bob": "b"}, flags=flags) as server:
@@ -133,7 +133,7 @@ def test_a_repository_is_seen_counted_and_removed_by_its_owner(
             }
 
         until(lambda: measured() == {kind: each["bytes"] for kind, each in found["types"].items()})
-        assert bob.status("DELETE", "/ann/laptop/?delete=true") == 403
+        assert bob.status("DELETE", "/ann/laptop/?delete=true") == 401
         assert ann.status("DELETE", "/ann/laptop/?delete=true") == 200
         assert "does not exist" in restic.fail("snapshots")
         until(lambda: measured() == {})
@@ -175,28 +175,31 @@ def test_clients_show_certificates_and_the_servers_own_is_replaced(
         restic(certificate).run(*with_certificate, "backup", small_tree)
         others = restic(certificate, "somebody").fail(*with_certificate, "cat", "config")
         assert "401" in others, others
-        refused = restic(certificate).fail("--retry-lock", "0s", "cat", "config")
-        assert "certificate" in refused or "tls" in refused, refused
+        assert not is_answered(server.port, certificate, None)
         renewed = make_certificate(tmp_path / "new")
         certificate.chain.write_bytes(renewed.chain.read_bytes())
         certificate.key.write_bytes(renewed.key.read_bytes())
         server.process.process.send_signal(signal.SIGHUP)
-        until(lambda: trusts(server.port, renewed, shown))
+        until(lambda: is_answered(server.port, renewed, shown))
         restic(renewed).run(*with_certificate, "check", "--read-data")
 
 
-def trusts(port: int, certificate: Certificate, shown: Path) -> bool:
-    """Whether who trusts this authority alone can connect."""
-    context = certificate.client_context()
-    context.load_cert_chain(str(shown))
+def is_answered(port: int, trusted: Certificate, shown: Path | None) -> bool:
+    """Whether who trusts this authority alone, and shows this certificate, gets an answer.
+
+    restic takes a refused certificate for a failure that passes, and tries for 15 minutes.
+    """
+    context = trusted.client_context()
+    if shown is not None:
+        context.load_cert_chain(str(shown))
+    connection = HTTPSConnection("localhost", port, timeout=20, context=context)
     try:
-        with (
-            socket.create_connection(("127.0.0.1", port), 20) as sock,
-            context.wrap_socket(sock, server_hostname="localhost"),
-        ):
-            return True
-    except ssl.SSLError:
+        connection.request("GET", "/laptop/config")
+        return connection.getresponse().status == 200
+    except OSError:
         return False
+    finally:
+        connection.close()
 
 
 def test_a_backup_beyond_its_rates_takes_longer_and_is_whole(
