@@ -31,6 +31,7 @@ from backupgw.runtime.settings import Settings
 
 from . import survey
 from .counters import OTHERS
+from .place import disk_of
 from .settings import RestSettings
 from .standing_files import REPOSITORIES, standing_path, write_standing
 from .survey import Count, Memory, Repository
@@ -42,6 +43,9 @@ log = logging.getLogger(__name__)
 
 _SHARE = 20
 """Counting may take one part in so many of the time, whatever the interval is."""
+
+_PATIENCE = 5.0
+"""Seconds to wait at the end for a look at the place."""
 
 _LABELS = ("place", "repo", "owner")
 _REPOSITORY = "backupgw_rest_repository"
@@ -69,7 +73,7 @@ class RepositoryMetrics(Collector):
         self._settings = settings
         self._place = rest.place
         self._most = rest.repository_metrics.most
-        self._every = rest.repository_metrics.seconds(local=backend.capabilities.local_path)
+        self._every = rest.repository_metrics.seconds(local=disk_of(backend) is not None)
         self._backend = backend
         self._path = standing_path(settings, REPOSITORIES)
         self._memories: dict[str, Memory] = {}
@@ -82,11 +86,11 @@ class RepositoryMetrics(Collector):
             self._thread.start()
 
     def close(self) -> None:
-        """Stop counting, in the middle where need be."""
+        """Stop counting. What is in the middle of it ends by itself once the place is closed."""
         metrics.unshare(self)
         self._stop.set()
         if self._every:
-            self._thread.join()
+            self._thread.join(_PATIENCE)
 
     # -- showing
 

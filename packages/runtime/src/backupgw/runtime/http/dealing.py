@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def _received(line: socket.socket) -> tuple[socket.socket, int] | None:
         return None
     if not message or not descriptors:
         return None
+    os.set_inheritable(descriptors[0], False)
     connection = socket.socket(fileno=descriptors[0])
     connection.setblocking(False)
     return connection, message[0]
