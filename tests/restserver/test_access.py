@@ -64,7 +64,8 @@ def test_a_certificate_names_the_user() -> None:
     access = Access(None, certificates=True)
     shown = {**scope(), "extensions": {"tls": {"client_common_name": "laptop"}}}
     assert access.known(shown) == Principal("laptop")
-    for nothing in ({}, {"tls": {}}, {"tls": {"client_common_name": None}}):
+    nothings: list[dict[str, Any]] = [{}, {"tls": {}}, {"tls": {"client_common_name": None}}]
+    for nothing in nothings:
         with pytest.raises(Refusal) as refused:
             access.known({**scope(), "extensions": nothing})
         assert refused.value.status == 401

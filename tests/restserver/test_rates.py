@@ -170,7 +170,11 @@ def test_a_timetable_of_rates_is_kept_to() -> None:
         limiter = Limiter(rules, Rates("test", clock=clock), now=lambda: day.replace(hour=hour))
         pace = limiter.upload("ann")
         assert pace is not None
-        asyncio.run(pace(102_400))
+
+        async def move() -> None:
+            await pace(102_400)
+
+        asyncio.run(move())
         limiter.close()
 
     with pytest.MonkeyPatch.context() as patch:
