@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -20,7 +19,6 @@ from typing import Any
 import pytest
 
 from backupgw.kvstore.backends import beneath, posixfs_cached, posixfs_naming, posixfs_writer
-from backupgw.kvstore.backends.base import Reader
 from backupgw.kvstore.backends.errors import (
     BackendError,
     BackendURLInvalid,
@@ -458,33 +456,6 @@ def test_a_value_that_the_system_hands_out_in_pieces_is_loaded_whole(
     place.store("item", value)
     assert place.load("item") == value
     assert place.load("item", offset=-60_008, size=60_007) == value[-60_008:-1]
-
-
-@pytest.mark.root("mount", "umount")
-def test_what_may_ask_a_server_is_not_opened_at_once(
-    place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On NFS or FUSE opening waits, and whoever is asked for what needs no waiting must not."""
-    place.store("item", b"here")
-    with contextlib.closing(_required(place.open_reader_nowait("item"))) as reader:
-        assert reader.read(10) == b"here"
-    (root / "mounted").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "none", str(root / "mounted")], check=True)
-    try:
-        place.store("mounted/item", b"elsewhere")
-        assert place.open_reader_nowait("mounted/item") is None
-        assert place.load("mounted/item") == b"elsewhere"
-    finally:
-        subprocess.run(["umount", str(root / "mounted")], check=True)
-    monkeypatch.setattr(beneath, "_LOCAL", frozenset())
-    with PosixFS(str(root)) as far:
-        assert far.open_reader_nowait("item") is None
-        assert far.load("item") == b"here"
-
-
-def _required(reader: Reader | None) -> Reader:
-    assert reader is not None
-    return reader
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "the ordinary way"])

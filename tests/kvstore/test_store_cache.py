@@ -44,17 +44,6 @@ def test_a_store_works_when_its_cache_does_not(tmp_path: Path) -> None:
     store.destroy()
 
 
-def test_an_item_that_defrag_replaced_is_not_read_from_the_cache(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    store.create()
-    with store:
-        store.store("packs/0011", b"older")
-        store.store("packs/0022", b"newer value")
-        assert store.load("packs/0011") == b"older"
-        store.defrag([("0022", 0, 5)], target="0011", namespace="packs")
-        assert store.load("packs/0011") == b"newer"
-
-
 def test_damaged_entries_are_noticed(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     store.create()

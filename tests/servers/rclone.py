@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from backupgw.kvstore import open_place
+from backupgw.kvstore.conformance.subject import Factory
+
 from . import peers
 from .process import ServerProcess
+from .sshd import make_key
 
 
 class RcloneServer:
@@ -69,3 +74,57 @@ class RcloneServer:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+class RcloneSftp:
+    """`rclone serve sftp`, an SFTP server that is not OpenSSH's. A context manager.
+
+    Args:
+        folder: for its keys; `served` in it is what it serves.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process: ServerProcess | None = None
+
+    def __enter__(self) -> Self:
+        program = peers.get(peers.RCLONE).path
+        for key in ("host", "client"):
+            make_key(self.folder / key)
+        self._process = ServerProcess(
+            [
+                *(str(program), "--config", "/dev/null", "serve", "sftp"),
+                *(str(self.folder / "served"), "--addr", "127.0.0.1:0"),
+                *("--key", str(self.folder / "host")),
+                *("--authorized-keys", str(self.folder / "client.pub")),
+                *("--dir-cache-time", "0", "--vfs-cache-mode", "writes"),
+                *("--cache-dir", str(self.folder / "cache")),
+            ],
+            ready=r"SFTP server listening on (\S+)",
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process is not None
+        self._process.stop()
+
+    def factory(self, path: str) -> Factory:
+        """Return what makes a backend of a folder on it."""
+        assert self._process is not None
+        port = self._process.match[1].rpartition(":")[2]
+        known = self.folder / "known"
+        key = (self.folder / "host.pub").read_text()
+        known.write_text(f"[127.0.0.1]:{port} {key}")
+        return partial(
+            open_place,
+            f"sftp://somebody@127.0.0.1:{port}/{path}",
+            ssh_config="none",
+            agent=False,
+            key_file=str(self.folder / "client"),
+            known_hosts=str(known),
+        )

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -40,11 +41,18 @@ class Sshd:
 
     Args:
         folder: for keys and settings; made.
+        password: the user's, who may then log in by it; needs root, and changes nothing of this
+            machine: the server has its own view of /etc/shadow.
+        settings: further lines of sshd_config.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, password: str | None = None, settings: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.port = 0
+        self._password = password
+        self._more = tuple(settings)
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self._process: ServerProcess | None = None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,7 +62,7 @@ class Sshd:
         if found is None:
             raise ServerFailed("sshd is missing: run `make peers`")
         for key in ("host", "other-host", "client"):
-            _make_key(self.folder / key)
+            make_key(self.folder / key)
         self.allow()
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # it insists on its empty folder
@@ -62,18 +70,29 @@ class Sshd:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
-            settings = self.folder / "sshd_config"
-            settings.write_text(self._settings())
             try:
-                self._process = ServerProcess(
-                    [found, "-D", "-e", "-f", str(settings)],
-                    ready=r"Server listening on 127\.0\.0\.1 port",
-                )
-                return self
+                self.start()
             except ServerFailed:
                 if not left:
                     raise
+            else:
+                return self
         raise AssertionError("the last attempt returns or raises")
+
+    def start(self) -> None:
+        """Run it, again on the port that it had. Raises ServerFailed."""
+        settings = self.folder / "sshd_config"
+        settings.write_text(self._settings())
+        command = [program() or "sshd", "-D", "-e", "-f", str(settings)]
+        if self._password is not None:
+            command = _with_shadow(self.folder, self.user, self._password, command)
+        self._process = ServerProcess(command, ready=r"Server listening on 127\.0\.0\.1 port")
+
+    def stop(self) -> None:
+        """End it and its connections."""
+        assert self._process is not None
+        self.drop()
+        self._process.stop()
 
     def __exit__(
         self,
@@ -81,9 +100,7 @@ class Sshd:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._process is not None
-        self.drop()
-        self._process.stop()
+        self.stop()
 
     def _settings(self) -> str:
         return f"""\
@@ -94,11 +111,13 @@ PidFile {self.folder}/pid
 AuthorizedKeysFile {self.folder}/authorized_keys
 StrictModes no
 UsePAM no
-PasswordAuthentication no
+PasswordAuthentication {"no" if self._password is None else "yes"}
 KbdInteractiveAuthentication no
-PermitRootLogin prohibit-password
+PermitRootLogin {"prohibit-password" if self._password is None else "yes"}
+Subsystem sftp internal-sftp
+MaxStartups 100
 SetEnv PATH={PATH} XDG_CONFIG_HOME={self.folder} XDG_STATE_HOME={self.folder}
-"""
+""" + "".join(f"{line}\n" for line in self._more)
 
     def allow(self, options: str = "") -> None:
         """Let the client's key in, with options as authorized_keys has them."""
@@ -128,18 +147,76 @@ SetEnv PATH={PATH} XDG_CONFIG_HOME={self.folder} XDG_STATE_HOME={self.folder}
             words += ["-o", f"{name}={value}"]
         return shlex.join(words)
 
+    def config(self, alias: str, *lines: str, host_key: str | None = "host") -> str:
+        """Return a block of ssh_config for this server, with its key known and ours at hand.
+
+        Args:
+            alias: by which the server is then reached.
+            lines: further settings, which win.
+            host_key: which key is known: "host", "other-host", or None for none.
+        """
+        known = self.folder / f"known-{host_key}"
+        key = "" if host_key is None else (self.folder / f"{host_key}.pub").read_text()
+        known.write_text(f"[127.0.0.1]:{self.port} {key}" if key else "")
+        keys = [line for line in lines if line.startswith("IdentityFile ")]
+        settings = [
+            *lines,
+            "HostName 127.0.0.1",
+            f"Port {self.port}",
+            f"User {self.user}",
+            *([] if keys else [f"IdentityFile {self.folder}/client"]),
+            "IdentitiesOnly yes",
+            "IdentityAgent none",
+            f"UserKnownHostsFile {known}",
+            "GlobalKnownHostsFile none",
+        ]
+        return "".join(f"{line}\n" for line in (f"Host {alias}", *settings))
+
+    @property
+    def pid(self) -> int:
+        """The process that listens."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def sessions(self) -> list[int]:
+        """The processes of all connections, those that do the work included."""
+        assert self._process is not None
+        return _below(self._process.pid)
+
     def drop(self) -> int:
         """Kill the processes of all connections, as a crash or an impatient firewall would;
         return how many there were."""
-        assert self._process is not None
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in children:
+        killed = self.sessions
+        for child in killed:
             with suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
-        return len(children)
+                os.kill(child, signal.SIGKILL)
+        return len(killed)
 
 
-def _make_key(path: Path) -> None:
+def _below(pid: int) -> list[int]:
+    """Return a process's children with theirs."""
+    try:
+        children = [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    except OSError:
+        return []
+    return [each for child in children for each in (child, *_below(child))]
+
+
+def _with_shadow(folder: Path, user: str, password: str, command: list[str]) -> list[str]:
+    """Return a command that runs `command` where the user has that password."""
+    command_line = ["openssl", "passwd", "-6", "-stdin"]
+    made = subprocess.run(
+        command_line, input=password, text=True, capture_output=True, check=True, timeout=60
+    ).stdout.strip()
+    shadow = folder / "shadow"
+    shadow.touch(mode=0o600)
+    shadow.write_text(f"{user}:{made}:19000:0:99999:7:::\n")
+    script = 'mount --bind "$1" /etc/shadow && shift && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh", str(shadow), *command]
+
+
+def make_key(path: Path) -> None:
+    """Make a pair of keys without a passphrase."""
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .backends.base import Backend
 from .backends.errors import ReadRangeError
@@ -86,16 +86,6 @@ class CachedItems:
             return
         with cache.changing(name, new_name), cache.moving(name, new_name):
             self._primary.call(lambda: self._backend.move(name, new_name))
-
-    def defrag(self, name: str, write: Callable[[], None]) -> None:
-        """Run what makes the place write an item out of parts of others."""
-        cache = self._cache_for(name)
-        if cache is None:
-            self._primary.call(write)
-            return
-        with cache.changing(name):
-            cache.forget(name)
-            self._primary.call(write)
 
     def gather(self, sources: Sequence[Part], prefix: str) -> bytes:
         """Return the parts of items, which all lie in the namespace `prefix`, joined.

@@ -368,16 +368,15 @@ class Store:
         prefix = f"{namespace}/" if namespace else ""
         if target is not None and "/" in target:
             raise ValueError(f"a target's namespace is given separately: {target!r}")
-        with self._operation("defrag", prefix + (target or ""), counted=False) as operation:
+        with self._slots:
             found = self._find_parts(checked, namespace, deleted=deleted)
             if target is not None:
                 nested = self._find(prefix + target, deleted=deleted)
-                self._items.defrag(nested, lambda: self.backend.defrag(found, nested))
+                self.backend.defrag(found, nested)
             elif algorithm is not None:
                 nested = self._defrag_by_hash(found, prefix, algorithm)
             else:
                 raise ValueError("Either target or algorithm must be given for defrag")
-            operation.volume = sum(size for _, _, size in found)
         return unnest(nested, prefix).removeprefix(prefix)
 
     # -- inside
@@ -400,9 +399,7 @@ class Store:
         name = parts.hash_of(self.backend, found, algorithm)
         last = self._namespaces.levels(prefix + name)[-1]
         nested = self._namespaces.nested(prefix + name, last, "")
-        self._items.defrag(
-            nested, lambda: parts.write_verified(self.backend, found, nested, algorithm, name)
-        )
+        parts.write_verified(self.backend, found, nested, algorithm, name)
         return nested
 
     def _info(self, name: str, *, deleted: bool) -> ItemInfo:
@@ -418,8 +415,8 @@ class Store:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def _operation(self, what: str, name: str, *, counted: bool = True) -> StoreOperation:
-        return StoreOperation(self._slots, self._statistics, what, name, counted=counted)
+    def _operation(self, what: str, name: str) -> StoreOperation:
+        return StoreOperation(self._slots, self._statistics, what, name)
 
 
 def _kind(backend: Backend) -> str:

@@ -16,19 +16,13 @@ logger = logging.getLogger("backupgw.kvstore.store")  # where users of borgstore
 class StoreOperation:
     """Runs an operation in one of the slots; counts it if it ends well, logs it anyway.
 
-    Args:
-        counted: whether the statistics have it.
-
     Attributes:
         volume: what it moved, in bytes; None for those that move nothing.
     """
 
-    __slots__ = ("_counted", "_name", "_slots", "_start", "_statistics", "_what", "volume")
+    __slots__ = ("_name", "_slots", "_start", "_statistics", "_what", "volume")
 
-    def __init__(
-        self, slots: Slots, statistics: Statistics, what: str, name: str, *, counted: bool = True
-    ) -> None:
-        self._counted = counted
+    def __init__(self, slots: Slots, statistics: Statistics, what: str, name: str) -> None:
         self._slots = slots
         self._statistics = statistics
         self._what = what
@@ -50,8 +44,7 @@ class StoreOperation:
         took = time.perf_counter_ns() - self._start
         self._slots.__exit__()
         if kind is None:
-            if self._counted:
-                self._statistics.finish(self._what, took, self.volume)
+            self._statistics.finish(self._what, took, self.volume)
             logger.debug(
                 "%s %r -> %s B in %.1f ms", self._what, self._name, self.volume or 0, took / 1e6
             )

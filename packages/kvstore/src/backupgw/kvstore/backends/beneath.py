@@ -16,25 +16,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 
 _SYS_OPENAT2 = 437  # the same number on every architecture
-_RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_CACHED = 0x20
 _CONFINED = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS
-_WANT_CACHED = _CONFINED | _RESOLVE_CACHED | _RESOLVE_NO_XDEV
-
-_LOCAL = frozenset(
-    {
-        0xEF53,  # ext2, ext3, ext4
-        0x58465342,  # XFS
-        0x9123683E,  # btrfs
-        0xF2F52010,  # F2FS
-        0x2FC12FC1,  # ZFS
-        0x01021994,  # tmpfs
-    }
-)
-"""File systems (statfs(2)'s f_type) where opening what the caches know waits for nothing. With NFS
-or FUSE it asks a server, though the name is known."""
+_WANT_CACHED = _CONFINED | _RESOLVE_CACHED
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SCAN_DEPTH = 3
@@ -100,12 +86,6 @@ def _openat2_works() -> bool:
     return True
 
 
-def _is_local(fd: int) -> bool:
-    record = (ctypes.c_long * 64)()  # struct statfs begins with its type, and is not as long
-    failed: int = _libc.fstatfs(ctypes.c_int(fd), record)
-    return not failed and record[0] in _LOCAL
-
-
 class Beneath:
     """A root folder and the ways to open what lies beneath it.
 
@@ -123,7 +103,6 @@ class Beneath:
         self.fd = os.open(root, _FOLDER)
         self._follow = frozenset(os.path.realpath(target) for target in follow)
         self._has_openat2 = _openat2_works()
-        self._tells_at_once = self._has_openat2 and _is_local(self.fd)
 
     def close(self) -> None:
         """Close every descriptor held. Idempotent."""
@@ -146,7 +125,7 @@ class Beneath:
 
     def open_nowait(self, path: str, flags: int) -> int | None:
         """Like `open`, if the file system's caches can tell at once; None where they cannot."""
-        if not self._tells_at_once:
+        if not self._has_openat2:
             return None
         try:
             return _openat2(
@@ -157,9 +136,8 @@ class Beneath:
                 _WANT_CACHED,
             )
         except OSError as error:
-            # EINVAL: Linux before 5.12. ELOOP: perhaps a listed link, which open() knows. EXDEV:
-            # another file system is mounted there, of whatever kind.
-            if error.errno in (errno.EAGAIN, errno.EINVAL, errno.ELOOP, errno.EXDEV):
+            # EINVAL: Linux before 5.12. ELOOP: perhaps a listed link, which open() knows.
+            if error.errno in (errno.EAGAIN, errno.EINVAL, errno.ELOOP):
                 return None
             raise
 

@@ -26,6 +26,7 @@ from . import posixfs_reader as reading
 from . import posixfs_writer as writing
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from .beneath import Beneath
+from .checkpoint_tokens import read_token
 from .errors import (
     BackendAlreadyExists,
     BackendDoesNotExist,
@@ -339,7 +340,7 @@ class PosixFS(Backend):
             raise
 
     def resume_writer(self, token: str) -> Writer:
-        plan, part = writing.read_token(token)
+        plan, part = read_token(token)
         folder = -1
         try:
             folder = self._root.open_folder(plan.name.rpartition("/")[0])
@@ -359,7 +360,7 @@ class PosixFS(Backend):
             raise
 
     def abort_writer(self, token: str) -> None:
-        plan, part = writing.read_token(token)
+        plan, part = read_token(token)
         try:
             folder = self._root.open_folder(plan.name.rpartition("/")[0])
         except (FileNotFoundError, NotADirectoryError):

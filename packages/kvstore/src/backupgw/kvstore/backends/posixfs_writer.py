@@ -10,16 +10,15 @@ import errno
 import fcntl
 import functools
 import hashlib
-import json
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable, Sequence
 
-from ..names import InvalidName, check_path
+from ..names import check_path
 from .base import CHUNK, Writer
 from .beneath import exchange
+from .checkpoint_tokens import write_token
 from .errors import (
     BackendError,
     ObjectExists,
@@ -349,7 +348,7 @@ class PosixWriter(Writer):
             os.utime(self._fd)
         except OSError as error:
             raise translate(error, self._plan.name) from error
-        token = _write_token(self._plan, self._hidden)
+        token = write_token(self._plan, self._hidden)
         self._hidden = None
         self._close()
         return token
@@ -384,22 +383,3 @@ def _discard(folder: int, fd: int, hidden: str | None) -> None:
             os.unlink(hidden, dir_fd=folder)
         except OSError:
             return  # the place is gone or read-only by now; reap finds the file later
-
-
-def _write_token(plan: Plan, part: str) -> str:
-    return json.dumps([1, plan.name, plan.size, plan.if_absent, plan.expected_hash, part])
-
-
-def read_token(token: str) -> tuple[Plan, str]:
-    """Return what a token stands for: the plan and the part's name in its folder.
-
-    Raises:
-        ValueError: it is not one that a checkpoint returned.
-    """
-    try:
-        version, name, size, if_absent, expected_hash, part = json.loads(token)
-        if version != 1 or not re.fullmatch(rf"{re.escape(PART)}[0-9a-f]{{32}}", part):
-            raise ValueError(part)
-        return Plan(check_path(name), size, bool(if_absent), expected_hash), part
-    except (ValueError, TypeError, InvalidName) as error:
-        raise ValueError("not a token of a checkpoint") from error

@@ -22,6 +22,7 @@ from .errors import BackendConnectionError, BackendError, BackendMustBeOpen
 from .rest_wire import BLOCK as BLOCK
 from .rest_wire import Body as Body
 from .rest_wire import Response, lines_of, send
+from .tcp import keep_alive
 
 logger = logging.getLogger(__name__)
 
@@ -296,7 +297,7 @@ class TcpConnection(HTTPConnection):
 
     def connect(self) -> None:
         super().connect()
-        _keep_alive(self.sock)
+        keep_alive(self.sock)
 
 
 class TlsConnection(HTTPSConnection):
@@ -304,15 +305,7 @@ class TlsConnection(HTTPSConnection):
 
     def connect(self) -> None:
         super().connect()
-        _keep_alive(self.sock)
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+        keep_alive(self.sock)
 
 
 class CommandConnection(HTTPConnection):

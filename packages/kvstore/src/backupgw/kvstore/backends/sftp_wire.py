@@ -1,0 +1,464 @@
+"""SFTP's protocol over a channel of an SSH connection: many requests under way at once.
+
+paramiko's own client answers one request after the other and knows one of OpenSSH's extensions.
+This speaks version 3 (draft-ietf-secsh-filexfer-02, what OpenSSH and nearly every server speak)
+with the extensions of OpenSSH's PROTOCOL file; any number of threads may use one session, and a
+request need not be waited for before the next is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import struct
+import threading
+import time
+from typing import NamedTuple
+
+import paramiko
+
+from .errors import BackendConnectionError
+
+INIT, VERSION = 1, 2
+OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = 3, 4, 5, 6, 7, 8, 9, 10
+OPENDIR, READDIR, REMOVE, MKDIR, RMDIR, REALPATH, STAT, RENAME = 11, 12, 13, 14, 15, 16, 17, 18
+READLINK = 19
+EXTENDED = 200
+STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
+
+FOR_READING, FOR_WRITING, CREATE, EXCLUSIVE = 0x01, 0x02, 0x08, 0x20
+"""Flags of OPEN."""
+
+OK, END, NO_SUCH_FILE, DENIED, FAILURE, BAD_MESSAGE = 0, 1, 2, 3, 4, 5
+NO_CONNECTION, CONNECTION_LOST, UNSUPPORTED = 6, 7, 8
+
+POSIX_RENAME = b"posix-rename@openssh.com"
+HARDLINK = b"hardlink@openssh.com"
+FSYNC = b"fsync@openssh.com"
+STATVFS = b"statvfs@openssh.com"
+LIMITS = b"limits@openssh.com"
+COPY_DATA = b"copy-data"
+
+_VERSION = 3
+_LARGEST_ANSWER = 8 << 20
+"""Bytes of a packet above which the other side is taken for no SFTP server."""
+
+_RECEIVE = 256 * 1024
+_PLAIN_PIECE = 32 * 1024
+"""Bytes of a read or write that every server takes."""
+
+_LARGEST_PIECE = 256 * 1024 - 1024
+"""OpenSSH's: what its largest message leaves for data."""
+
+
+class Refused(Exception):
+    """The server's status for a request that it did not carry out."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text or f"status {code}")
+        self.code = code
+        self.text = text
+
+
+class Attributes(NamedTuple):
+    """What a server tells of a file; None for what it does not."""
+
+    size: int | None
+    mode: int | None
+    atime: int | None
+    mtime: int | None
+
+
+class Entry(NamedTuple):
+    """One entry of a folder."""
+
+    name: bytes
+    attributes: Attributes
+
+
+class Limits(NamedTuple):
+    """Bytes of the largest read and write."""
+
+    read: int = _PLAIN_PIECE
+    write: int = _PLAIN_PIECE
+
+
+class Request:
+    """A request under way."""
+
+    __slots__ = ("_done", "body", "error", "kind")
+
+    def __init__(self) -> None:
+        self._done = threading.Lock()
+        self._done.acquire()
+        self.kind = 0
+        self.body: memoryview = memoryview(b"")
+        self.error: BackendConnectionError | None = None
+
+    def settle(self) -> None:
+        """Let the one who waits go on."""
+        self._done.release()
+
+    def settled(self, timeout: float) -> bool:
+        """Wait for the answer; whether it came within `timeout` seconds."""
+        if not self._done.acquire(timeout=timeout):
+            return False
+        self._done.release()
+        return True
+
+    @property
+    def ready(self) -> bool:
+        """Whether the answer is here, so that nothing waits for it."""
+        return not self._done.locked()
+
+
+class Session:
+    """One SFTP session, on a channel that has its subsystem running.
+
+    Attributes:
+        limits: bytes of the largest read and write.
+        extensions: what the server offers, with its data.
+        stalled: it broke because the server fell silent, so the connection may be dead as well.
+
+    Args:
+        channel: taken over; `end` closes it.
+        server: what messages call the server.
+        timeout: seconds without a byte from the server, while an answer is due, after which the
+            session counts as broken.
+
+    Raises:
+        BackendConnectionError: nobody at the other end speaks SFTP.
+    """
+
+    def __init__(self, channel: paramiko.Channel, server: str, timeout: float) -> None:
+        self.server = server
+        self.limits = Limits()
+        self.extensions: dict[bytes, bytes] = {}
+        self._channel = channel
+        self._timeout = timeout
+        self._pid = os.getpid()
+        self._numbers = itertools.count(1)
+        self._sending = threading.Lock()
+        self._state = threading.Lock()
+        self._waiting: dict[int, Request | None] = {}
+        self._broken: BackendConnectionError | None = None
+        self._heard = time.monotonic()
+        self._buffer = bytearray()
+        self.stalled = False
+        self._listening = False
+        channel.settimeout(timeout)
+        self._greet()
+        self._listener = threading.Thread(
+            target=self._listen, name=f"sftp answers of {server}", daemon=True
+        )
+        self._listening = True
+        self._listener.start()
+        if LIMITS in self.extensions:
+            self._ask_limits()
+
+    def _greet(self) -> None:
+        try:
+            self._channel.sendall(struct.pack(">IBI", 5, INIT, _VERSION))
+            packet = self._next_packet()
+        except (OSError, paramiko.SSHException, EOFError) as error:
+            raise self._lost(f"no SFTP server answers ({_reason(error)})") from error
+        if packet[0] != VERSION or len(packet) < 5:
+            raise self._lost("what answers is no SFTP server")
+        at = 5
+        while at < len(packet):
+            name, at = _text(packet, at)
+            data, at = _text(packet, at)
+            self.extensions[name] = data
+
+    def _ask_limits(self) -> None:
+        try:
+            reply = self.result(self.extended(LIMITS), EXTENDED_REPLY)
+            _, read, write = struct.unpack_from(">QQQ", reply)
+        except (Refused, struct.error):
+            return
+        self.limits = Limits(*(min(size or _PLAIN_PIECE, _LARGEST_PIECE) for size in (read, write)))
+
+    # -- asking
+
+    def send(self, kind: int, *parts: bytes | memoryview) -> Request:
+        """Send a request; `parts` are its fields as they go over the wire.
+
+        Raises:
+            BackendConnectionError: the connection is broken.
+        """
+        request = Request()
+        self._send(kind, parts, request)
+        return request
+
+    def extended(self, name: bytes, *parts: bytes) -> Request:
+        """Send a request of an extension."""
+        return self.send(EXTENDED, text(name), *parts)
+
+    def forget(self, kind: int, *parts: bytes) -> None:
+        """Send a request whose answer nobody wants, if the connection still works."""
+        try:
+            self._send(kind, parts, None)
+        except BackendConnectionError:
+            return
+
+    def _send(
+        self, kind: int, parts: tuple[bytes | memoryview, ...], request: Request | None
+    ) -> None:
+        number = next(self._numbers) & 0xFFFFFFFF
+        size = 5 + sum(map(len, parts))
+        head = struct.pack(">IBI", size, kind, number)
+        # A piece of a file is long and is not copied together with what goes before it.
+        *short, last = (head, *parts)
+        pieces: list[bytes | memoryview]
+        pieces = [b"".join(short), last] if len(last) > 4096 else [b"".join((*short, last))]
+        if self._pid != os.getpid():
+            raise self._lost("it belongs to the process that this one was forked from")
+        with self._state:
+            if self._broken is not None:
+                raise self._broken_again()
+            if not self._waiting:
+                self._heard = time.monotonic()
+            self._waiting[number] = request
+        try:
+            with self._sending:
+                for piece in pieces:
+                    self._push(piece)
+        except TimeoutError as error:
+            self.stalled = True
+            self._fail(f"it took nothing for {self._timeout:g} s", error)
+            raise self._broken_again() from error
+        except (OSError, paramiko.SSHException, EOFError) as error:
+            self._fail(_reason(error), error)
+            raise self._broken_again() from error
+
+    def _push(self, piece: bytes | memoryview) -> None:
+        view = memoryview(piece)
+        while view:
+            count = self._channel.send(view)  # type: ignore[arg-type]  # any buffer will do
+            if count == 0:
+                raise EOFError("the server closed the session")
+            view = view[count:]
+
+    def wait(self, request: Request) -> None:
+        """Wait for the answer to a request.
+
+        Raises:
+            BackendConnectionError: it will never come.
+        """
+        while not request.settled(self._patience()):
+            if self._silent():
+                self.stalled = True
+                self._fail(f"no answer for {self._timeout:g} s", None)
+        if request.error is not None:
+            raise self._broken_again()
+
+    def _patience(self) -> float:
+        return max(self._heard + self._timeout - time.monotonic(), 0.01)
+
+    def _silent(self) -> bool:
+        return time.monotonic() - self._heard >= self._timeout
+
+    def result(self, request: Request, kind: int) -> memoryview:
+        """Return the body of an answer of that kind.
+
+        Raises:
+            Refused: the server said no.
+            BackendConnectionError: the connection broke.
+        """
+        self.wait(request)
+        if request.kind == kind:
+            return request.body
+        if request.kind == STATUS:
+            raise _status(request.body)
+        raise self._lost(f"an answer of kind {request.kind} where {kind} was due")
+
+    def done(self, request: Request) -> None:
+        """Wait for a request that is answered by a status. Raises as `result` does."""
+        self.wait(request)
+        if request.kind != STATUS:
+            raise self._lost(f"an answer of kind {request.kind} where a status was due")
+        refused = _status(request.body)
+        if refused.code != OK:
+            raise refused
+
+    # -- listening
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self._broken is not None
+
+    @property
+    def under_way(self) -> int:
+        """How many answers are due."""
+        return len(self._waiting)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                packet = self._next_packet()
+                (number,) = struct.unpack_from(">I", packet, 1)
+                with self._state:
+                    request = self._waiting.pop(number, None)
+                if request is not None:
+                    request.kind = packet[0]
+                    request.body = memoryview(packet)[5:]
+                    request.settle()
+        except (OSError, paramiko.SSHException, EOFError, struct.error) as error:
+            self._fail(_reason(error), error)
+
+    def _next_packet(self) -> bytes:
+        size = struct.unpack(">I", self._receive(4))[0]
+        if not 1 <= size <= _LARGEST_ANSWER:
+            raise EOFError(f"a packet of {size} bytes: what answers is no SFTP server")
+        return self._receive(size)
+
+    def _receive(self, size: int) -> bytes:
+        buffer = self._buffer
+        while len(buffer) < size:
+            try:
+                data = self._channel.recv(_RECEIVE)
+            except TimeoutError:
+                if not self._listening or self.broken:
+                    raise
+                continue  # whoever waits for an answer looks at the clock
+            if not data:
+                raise EOFError("the server closed the session")
+            self._heard = time.monotonic()
+            buffer += data
+        packet = bytes(memoryview(buffer)[:size])
+        del buffer[:size]
+        return packet
+
+    # -- ending
+
+    def _fail(self, reason: str, cause: Exception | None) -> None:
+        """Break the session: everybody who waits gets the error."""
+        with self._state:
+            if self._broken is None:
+                self._broken = self._lost(reason)
+                self._broken.__cause__ = cause
+            waiting, self._waiting = self._waiting, {}
+        for request in waiting.values():
+            if request is not None:
+                request.error = self._broken
+                request.settle()
+
+    def end(self, *, farewell: bool = True) -> None:
+        """Break the session and end its thread. Idempotent.
+
+        Args:
+            farewell: tell the server; False where the connection is closed already, or moves
+                nothing any more.
+        """
+        self._fail("the session was closed", None)
+        if farewell:
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                self._channel.close()
+        self._listener.join()
+
+    def _lost(self, reason: str) -> BackendConnectionError:
+        return BackendConnectionError(f"{self.server}: the connection broke: {reason}")
+
+    def _broken_again(self) -> BackendConnectionError:
+        """Return what broke the session, as an exception that is not shared among threads."""
+        broken = self._broken
+        error = BackendConnectionError(*(broken.args if broken else ()))
+        error.__cause__ = broken.__cause__ if broken else None
+        return error
+
+
+def text(data: bytes) -> bytes:
+    """Return a string as the wire has it."""
+    return struct.pack(">I", len(data)) + data
+
+
+def number(value: int) -> bytes:
+    """Return a number of 32 bits as the wire has it."""
+    return struct.pack(">I", value)
+
+
+def long(value: int) -> bytes:
+    """Return a number of 64 bits as the wire has it."""
+    return struct.pack(">Q", value)
+
+
+def permissions(mode: int) -> bytes:
+    """Return attributes that set the permission bits only."""
+    return struct.pack(">II", 0x04, mode)
+
+
+NO_ATTRIBUTES = struct.pack(">I", 0)
+
+
+def times(atime: int, mtime: int) -> bytes:
+    """Return attributes that set the times only, in seconds since the epoch."""
+    return struct.pack(">III", 0x08, atime, mtime)
+
+
+def string(body: memoryview) -> bytes:
+    """Return the string that an answer begins with: a handle."""
+    return _text(body, 0)[0]
+
+
+def data(body: memoryview) -> memoryview:
+    """Return the bytes of a DATA answer, not copied."""
+    (size,) = struct.unpack_from(">I", body)
+    return body[4 : 4 + size]
+
+
+def attributes(body: memoryview) -> Attributes:
+    """Return the attributes of an ATTRS answer."""
+    return _attributes(body, 0)[0]
+
+
+def names(body: memoryview) -> list[Entry]:
+    """Return the entries of a NAME answer."""
+    (count,) = struct.unpack_from(">I", body)
+    entries, at = [], 4
+    for _ in range(count):
+        name, at = _text(body, at)
+        _, at = _text(body, at)
+        found, at = _attributes(body, at)
+        entries.append(Entry(name, found))
+    return entries
+
+
+def _attributes(body: memoryview, at: int) -> tuple[Attributes, int]:
+    (flags,) = struct.unpack_from(">I", body, at)
+    at += 4
+    size = mode = atime = mtime = None
+    if flags & 0x01:
+        (size,) = struct.unpack_from(">Q", body, at)
+        at += 8
+    if flags & 0x02:
+        at += 8
+    if flags & 0x04:
+        (mode,) = struct.unpack_from(">I", body, at)
+        at += 4
+    if flags & 0x08:
+        atime, mtime = struct.unpack_from(">II", body, at)
+        at += 8
+    if flags & 0x80000000:
+        (count,) = struct.unpack_from(">I", body, at)
+        at += 4
+        for _ in range(2 * count):
+            _, at = _text(body, at)
+    return Attributes(size, mode, atime, mtime), at
+
+
+def _text(body: bytes | memoryview, at: int) -> tuple[bytes, int]:
+    (size,) = struct.unpack_from(">I", body, at)
+    at += 4
+    return bytes(body[at : at + size]), at + size
+
+
+def _status(body: memoryview) -> Refused:
+    (code,) = struct.unpack_from(">I", body)
+    said = _text(body, 4)[0].decode(errors="replace") if len(body) > 4 else ""
+    return Refused(code, " ".join(said.split())[:200])
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
