@@ -82,16 +82,12 @@ class Measurement:
     Attributes:
         floor: the least ratio.
         of_one: what ours is compared with, where that is ours too, with one thread.
-        removed_at_once: what it made is removed after each round, for want of room. What others
-            made stays until the end: ext4 passes over inodes that were freed within the last
-            minutes, one by one, and a file would cost ten times as much to make in the next round.
     """
 
     name: str
     run: Run
     floor: float
     of_one: Run | None = None
-    removed_at_once: bool = False
 
 
 def on_disk(kind: str, folder: Path, *, durable: bool = False) -> Any:
@@ -338,7 +334,7 @@ def measurements(scale: float) -> list[Measurement]:
         Measurement("HTTP load 1 KiB", http_loads(n(1000)), 50.0),
         Measurement("HTTP store 1 KiB, 8 threads", http_stores(n(1000), threads=8), 5.0),
         Measurement("HTTP load 1 KiB, 8 threads", http_loads(n(1000), threads=8), 5.0),
-        Measurement("list", lists(n(1_000_000)), 0.8, removed_at_once=True),
+        Measurement("list", lists(n(1_000_000)), 0.8),
     ]
 
 
@@ -353,8 +349,7 @@ def compare(measurement: Measurement, folder: Path, rounds: int) -> Line:
                 else:
                     found[kind].append(measurement.run(kind, work))
             finally:
-                if measurement.removed_at_once:
-                    shutil.rmtree(work)
+                shutil.rmtree(work)
     pairs = list(zip(found[OURS], found[THEIRS], strict=True))
     return Line(
         measurement.name,
