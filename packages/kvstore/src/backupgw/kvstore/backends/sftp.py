@@ -42,9 +42,8 @@ from .sftp_errors import not_written, translate
 from .sftp_listing import entries, open_listing, reap_below
 from .sftp_login import Connection, Credentials, Patience
 from .sftp_naming import Features
-from .sftp_place import Place
+from .sftp_place import Place, Span
 from .sftp_pool import Pool
-from .sftp_reader import SftpReader
 from .sftp_root import Root
 from .sftp_tree import Tree, is_folder, is_item, is_link, link_refused
 from .sftp_wire import Attributes, Refused, Session
@@ -343,20 +342,10 @@ class SFTP(Backend):
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         check_path(name)
         place = self._opened
-        seat, (handle, total) = place.pool.hold(lambda session: place.begin_read(session, name))
-        try:
-            return SftpReader(
-                seat.session,
-                handle,
-                name,
-                total,
-                offset,
-                size,
-                partial(place.pool.give, seat),
-            )
-        except BaseException:
-            place.pool.give(seat)
-            raise
+        wanted = [Span(name, offset, size)]
+        seat, (reader,) = place.pool.hold(lambda session: place.open_readers(session, wanted))
+        reader.let_go = partial(place.pool.give, seat)
+        return reader
 
     def open_writer(
         self,
@@ -505,7 +494,7 @@ class SFTP(Backend):
             return
 
         def sync(session: Session) -> None:
-            handle, _ = place.begin_read(session, name)
+            handle = place.begin_read(session, name).handle
             try:
                 session.done(session.extended(wire.FSYNC, wire.text(handle)))
             except Refused as error:
@@ -538,7 +527,7 @@ class SFTP(Backend):
         place = self._opened
         with self._writer(Plan(target, None, False, None)) as writer:
             for name, offset, size in sources:
-                handle, total = place.begin_read(writer.session, name)
+                handle, total, _ = place.begin_read(writer.session, name)
                 try:
                     wanted = total if size is None else size
                     if offset + wanted > total:
@@ -595,11 +584,7 @@ def _item_info(name: str, found: Attributes) -> ItemInfo | None:
 
 def _gathered(place: Place, sources: Sequence[tuple[str, int, int]], session: Session) -> bytes:
     """Read parts of items, all of which are asked for before the first is waited for."""
-    files = place.begin_reads(session, [name for name, _, _ in sources])
-    readers = [
-        SftpReader(session, file.handle, name, file.size, offset, size, lambda: None)
-        for file, (name, offset, size) in zip(files, sources, strict=True)
-    ]
+    readers = place.open_readers(session, [Span(*source) for source in sources])
     try:
         found = bytearray()
         for reader, (name, offset, size) in zip(readers, sources, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from .posixfs_leftovers import PART, PART_AGE, TEMPORARY
 from .sftp_errors import Room, not_written, room_of, translate
 from .sftp_naming import Features
 from .sftp_pool import Pool
+from .sftp_reader import SftpReader
 from .sftp_tree import (
     Tree,
     attributes_of,
@@ -53,10 +54,24 @@ class Begun:
 
 
 class OpenFile(NamedTuple):
-    """An item that is open for reading: its handle, and its size in bytes."""
+    """An item that is open for reading: its handle, its size in bytes, and what reads it from the
+    size that it was expected to have."""
 
     handle: bytes
     size: int
+    early: SftpReader | None
+
+
+class Span(NamedTuple):
+    """What is to be read; see `Backend.open_reader`."""
+
+    name: str
+    offset: int = 0
+    size: int | None = None
+
+
+FromSize = Callable[[bytes, int], SftpReader]
+"""Begins to read an open file: its handle, its size in bytes."""
 
 
 @dataclass
@@ -84,13 +99,33 @@ class Place:
             ObjectNotFound: there is none, or it is a folder or something else.
             PermissionDenied: it is a symbolic link, or one is on the way.
         """
-        (found,) = self.begin_reads(session, [name])
+        (found,) = self._in_step(session, [(name, None)])
         return found
 
-    def begin_reads(self, session: Session, names: Sequence[str]) -> list[OpenFile]:
-        """Open several items in as many round trips as one takes. Raises as `begin_read` does;
-        then none is open."""
-        going = [self._opening(session, name) for name in names]
+    def open_readers(self, session: Session, spans: Sequence[Span]) -> list[SftpReader]:
+        """Open several items for reading, in as many round trips as one takes. Their first bytes
+        come with the second one, if the items are still as large as in the first.
+
+        Raises as `begin_read` does; then none is open.
+        """
+
+        def reader(span: Span) -> FromSize:
+            return lambda handle, size: SftpReader(
+                session, handle, span.name, size, span.offset, span.size
+            )
+
+        files = self._in_step(session, [(span.name, reader(span)) for span in spans])
+        return [
+            file.early
+            if file.early is not None and file.early.item_size == file.size
+            else reader(span)(file.handle, file.size)
+            for file, span in zip(files, spans, strict=True)
+        ]
+
+    def _in_step(
+        self, session: Session, wanted: Sequence[tuple[str, FromSize | None]]
+    ) -> list[OpenFile]:
+        going = [self._opening(session, name, early) for name, early in wanted]
         opened: list[OpenFile] = []
         failed: BackendError | None = None
         while going:  # each sends before the answers to any are waited for
@@ -111,7 +146,9 @@ class Place:
             raise failed
         return opened
 
-    def _opening(self, session: Session, name: str) -> Generator[None, None, OpenFile]:
+    def _opening(
+        self, session: Session, name: str, early: FromSize | None
+    ) -> Generator[None, None, OpenFile]:
         """Open an item, with a `yield` wherever an answer is about to be waited for."""
         tree, path, parent = self.tree, wire.text(self.tree.path(name)), name.rpartition("/")[0]
         asked = tree.ask_inside(session, parent)
@@ -133,6 +170,8 @@ class Place:
             if found is not None and is_link(found):
                 raise link_refused(name)
             status = session.send(wire.FSTAT, wire.text(handle))
+            expected = found.size if found is not None else None
+            reader = early(handle, expected) if early and expected is not None else None
             yield
             file = wire.attributes(session.result(status, wire.ATTRS))
             if not is_item(file) or file.size is None:
@@ -143,7 +182,7 @@ class Place:
         except BackendError:
             session.forget(wire.CLOSE, wire.text(handle))
             raise
-        return OpenFile(handle, file.size)
+        return OpenFile(handle, file.size, reader)
 
     def begin_write(self, session: Session, name: str) -> Begun:
         """Make a file under a hidden name in the item's folder, or in the nearest above it."""

@@ -32,6 +32,8 @@ class SftpReader(Reader):
         name: for messages.
         total: the file's size in bytes.
         offset, size: as `Backend.open_reader` has them.
+
+    Attributes:
         let_go: called once, when the session is needed no more.
     """
 
@@ -43,12 +45,12 @@ class SftpReader(Reader):
         total: int,
         offset: int,
         size: int | None,
-        let_go: Callable[[], None],
     ) -> None:
         self._session = session
         self._handle = wire.text(handle)
         self._name = name
-        self._let_go: Callable[[], None] | None = let_go
+        self.let_go: Callable[[], None] = lambda: None
+        self._closed = False
         self.item_size = total
         start = max(total + offset, 0) if offset < 0 else min(offset, total)
         rest = total - start
@@ -73,7 +75,7 @@ class SftpReader(Reader):
         return _Piece(offset, size, request)
 
     def read(self, size: int) -> bytes:
-        if self._let_go is None:
+        if self._closed:
             raise BackendError(f"{self._name}: the reader is closed")
         want = min(size, self.remaining)
         if want <= 0:
@@ -108,10 +110,10 @@ class SftpReader(Reader):
         return data
 
     def close(self) -> None:
-        let_go, self._let_go = self._let_go, None
-        if let_go is None:
+        if self._closed:
             return
+        self._closed = True
         self._under_way.clear()
         self._here = memoryview(b"")
         self._session.forget(wire.CLOSE, self._handle)
-        let_go()
+        self.let_go()
