@@ -211,6 +211,7 @@ def test_a_key_that_is_withdrawn(sshd: Sshd, served: Path) -> None:
 # -- a server that falls silent
 
 
+@pytest.mark.alone
 def test_a_stopped_session_ends_in_time(sshd: Sshd, served: Path) -> None:
     (served / "item").write_bytes(os.urandom(BIG))
     with place(sshd, served, timeout=1.5) as backend:
@@ -236,6 +237,7 @@ def test_a_stopped_session_ends_in_time(sshd: Sshd, served: Path) -> None:
                         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.alone
 def test_a_line_on_which_nothing_moves_ends_in_time(sshd: Sshd, served: Path) -> None:
     (served / "item").write_bytes(os.urandom(BIG))
     with FaultyProxy(("127.0.0.1", sshd.port)) as line:
@@ -266,6 +268,7 @@ def seconds(act: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.alone
 def test_a_long_line_does_not_bind_one_stream(sshd: Sshd, served: Path) -> None:
     """With 20 ms there and back, a stream of 16 MiB takes some round trips, not one a piece."""
     value = os.urandom(16 << 20)
@@ -283,7 +286,9 @@ def test_a_long_line_does_not_bind_one_stream(sshd: Sshd, served: Path) -> None:
                 "read": seconds(lambda: read_all(backend, "item")),
                 "list": seconds(lambda: [*backend.list("")]),
                 "gather": seconds(lambda: backend.gather(parts)),
-                "load": seconds(lambda: backend.load("item", offset=5, size=100)),
+                "load": min(
+                    seconds(lambda: backend.load("item", offset=5, size=100)) for _ in range(9)
+                ),
             }
     pieces = len(value) / (32 << 10) * 0.02
     assert took["write"] < pieces / 5, took
