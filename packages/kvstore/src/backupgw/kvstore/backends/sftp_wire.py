@@ -148,7 +148,11 @@ class Session:
         self.stalled = False
         self._listening = False
         channel.settimeout(timeout)
-        self._greet()
+        try:
+            self._greet()
+        except BaseException:
+            self._close_channel()
+            raise
         self._listener = threading.Thread(
             target=self._listen, name=f"sftp answers of {server}", daemon=True
         )
@@ -354,9 +358,12 @@ class Session:
         """
         self._fail("the session was closed", None)
         if farewell:
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                self._channel.close()
+            self._close_channel()
         self._listener.join()
+
+    def _close_channel(self) -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
 
     def _lost(self, reason: str) -> BackendConnectionError:
         return BackendConnectionError(f"{self.server}: the connection broke: {reason}")
