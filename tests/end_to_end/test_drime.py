@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.end_to_end import gateway_on_place, tree
@@ -16,6 +19,8 @@ from tests.end_to_end.gateway_on_place import sound
 from tests.servers import peers
 from tests.servers.double import Fault, Faults
 from tests.servers.drime_double import DrimeDouble
+from tests.servers.gateway import Gateway
+from tests.servers.process import ServerProcess
 from tests.servers.restic import Restic
 
 TROUBLE = (Fault.TOO_MANY, Fault.UNAVAILABLE, Fault.RESET)
@@ -128,3 +133,62 @@ def test_a_key_that_is_revoked_in_mid_backup(
         client.run("unlock")
         client.run("check", "--read-data")
         assert len(json.loads(client.run("snapshots", "--json").stdout)) == 1
+
+
+@pytest.mark.parametrize("how", ["named", "environment"])
+def test_pyrestservers_ways_to_serve_drime(drime: DrimeDouble, tmp_path: Path, how: str) -> None:
+    environment = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    command = [*Gateway.program(), "--no-auth", "--listen", "127.0.0.1:0"]
+    if how == "named":
+        add = [Gateway.program()[0], "config", "add", "mydrime", "--type", "drime"]
+        add += ["--api-key", drime.key, "--workspace-id", "7", "--api-url", drime.url]
+        done = subprocess.run(
+            add, env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        command += ["--backend", "drime", "--backend-config", "mydrime"]
+    else:
+        environment |= {"DRIME_API_KEY": drime.key, "DRIME_API_URL": drime.url}
+        command += ["--backend", "drime", "--workspace-id", "7"]
+    with ServerProcess(
+        command, ready=r"start server on (\S+)", environment=environment, directory=tmp_path
+    ) as server:
+        url = f"http://{server.match[1]}/laptop"
+        with httpx.Client() as client:
+            assert client.post(f"{url}/?create=true").status_code == 200
+            assert client.post(f"{url}/config", content=b"config").status_code == 200
+            assert client.get(f"{url}/config").content == b"config"
+            traversal = client.get(f"http://{server.match[1]}/laptop%2F..%2Flaptop/config")
+            assert traversal.status_code in (400, 404)
+            assert client.delete(f"http://{server.match[1]}/").status_code >= 400
+            assert client.get(f"{url}/config").status_code == 200
+        assert drime.key not in server.output
+    assert drime.account.tree(7)["laptop/config"] == [6]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--backend", "drime"], "needs an API key"),
+        (["--backend", "tape"], "there is local and drime"),
+        (["--backend-config", "nope"], "there is no [places.nope]"),
+        (["--backend-config", "x", "--path", "/y"], "nothing beside it"),
+        (["--backend", "drime", "--path", "/y"], "--path belongs to --backend local"),
+        (["--workspace-id", "7"], "--workspace-id belongs to"),
+    ],
+)
+def test_mistakes_in_the_flags(flags: list[str], message: str, tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DRIME_")}
+    environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [*Gateway.program(), "--no-auth", "--listen", "127.0.0.1:0", *flags],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

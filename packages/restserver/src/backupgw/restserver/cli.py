@@ -11,7 +11,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from backupgw.runtime.command import Command, global_options
+from backupgw.runtime.command import Command, UsageError, global_options
 
 from . import quota_command, repos_command, trash_commands, user_command, verify_command
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _PLACE = "path"
 """Name of the place that --path makes."""
+
+_DRIME = "drime-of-the-environment"
+"""Name of the place that --backend drime makes."""
 
 
 def _switch(text: str) -> bool:
@@ -61,6 +64,20 @@ def configure(parser: ArgumentParser) -> None:
         )
 
     serve.add_argument("--path", metavar="DIR", help="folder of the repositories (default: ./data)")
+    serve.add_argument(
+        "--backend-config",
+        metavar="NAME",
+        help="serve a backend that `backupgw config add` has named, or any [places.NAME]",
+    )
+    serve.add_argument(
+        "--backend",
+        metavar="TYPE",
+        help="local (with --path), or drime: the workspace of DRIME_API_KEY, DRIME_API_URL and "
+        "DRIME_WORKSPACE_ID",
+    )
+    serve.add_argument(
+        "--workspace-id", metavar="N", type=int, help="with --backend drime: the workspace"
+    )
     serve.add_argument(
         "--listen",
         metavar="ADDR",
@@ -159,6 +176,51 @@ def place_overrides(path: str | None) -> dict[str, Any]:
     }
 
 
+def backend_overrides(options: Namespace) -> dict[str, Any]:
+    """Return what pyrestserver's flags for backends set.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    from backupgw.runtime.settings_sources import Flag
+
+    name, kind = options.backend_config, options.backend
+    if options.workspace_id is not None and kind != "drime":
+        raise UsageError("--workspace-id belongs to --backend drime")
+    if name is not None:
+        if options.path is not None or options.workspace_id is not None:
+            raise UsageError("--backend-config says where the repositories are: nothing beside it")
+        if kind is not None:
+            _require_kind(options, name, kind)
+        return {"rest.place": Flag("--backend-config", name)}
+    if kind not in (None, "local", "drime"):
+        raise UsageError(f"--backend {kind}: there is local and drime; name others by `config add`")
+    if kind != "drime":
+        return {}
+    if options.path is not None:
+        raise UsageError(
+            "--path belongs to --backend local; a folder in Drime is named by "
+            "`backupgw config add NAME --type drime --path FOLDER`"
+        )
+    found: dict[str, Any] = {
+        f"places.{_DRIME}.url": Flag("--backend", "drime:"),
+        "rest.place": Flag("--backend", _DRIME),
+    }
+    if options.workspace_id is not None:
+        number = options.workspace_id
+        found[f"places.{_DRIME}.workspace_id"] = Flag("--workspace-id", number)
+    return found
+
+
+def _require_kind(options: Namespace, name: str, kind: str) -> None:
+    from backupgw.runtime.settings import load
+
+    place = load(options.config, serving=()).places.get(name)
+    scheme = None if place is None else place.url.partition(":")[0].lower()
+    if scheme is not None and scheme != {"local": "file"}.get(kind, kind):
+        raise UsageError(f"--backend {kind}: the backend {name} is of another type, {scheme}:")
+
+
 def overrides(options: Namespace) -> dict[str, Any]:
     """Return what the flags set, as settings by their dotted keys."""
     from backupgw.runtime.settings_sources import Flag
@@ -169,7 +231,7 @@ def overrides(options: Namespace) -> dict[str, Any]:
         if value is not None:
             found[key] = Flag(name, value)
 
-    found |= place_overrides(options.path)
+    found |= place_overrides(options.path) | backend_overrides(options)
     if options.no_verify_upload is not None:
         flag("rest.verify_upload", "--no-verify-upload", not options.no_verify_upload)
     flag("rest.tls_cert", "--tls-cert", options.tls_cert)

@@ -12,7 +12,6 @@ Everything here can be pickled: worker processes get the settings of the process
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import BaseModel, ValidationError
 
 from . import settings_layers
+from .named_places import PLACE_NAME, NamedPlaces, path_of
 from .secrets import Secret
 from .services import Service, installed_services
 from .settings_auth import AuthSettings
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["Flag", "LogSettings", "PlaceSettings", "Settings", "SettingsError", "load"]
 
 Section = TypeVar("Section", bound=BaseModel)
-
-_PLACE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?\Z")
 
 
 @dataclass(frozen=True)
@@ -169,6 +167,8 @@ def load(
     services = installed_services() if services is None else services
     path = find(config, environ)
     sources = Sources(read(path) if path else None)
+    named = NamedPlaces(path_of(config, environ))
+    sources.add_places(named.read(), str(named.path))
     sources.add_environment(environ)
     sources.add_overrides(overrides or {})
     return _Check(sources, services, environ, serving).settings(path)
@@ -267,8 +267,10 @@ class _Check:
             self._sources.values["places"], Mapping
         ):
             return {"default": None}  # told already; what refers to places is not to blame
-        if not tables:
-            tables = {"default": {"url": f"file://{quote(str(Path.cwd() / 'data'))}"}}
+        if not tables.keys() - self._sources.named:
+            # Backends that were named beside the settings are no settings.
+            default = {"url": f"file://{quote(str(Path.cwd() / 'data'))}"}
+            tables = {"default": default, **tables}
         places = {name: self._place(name, tables[name]) for name in tables}
         for key, message in settings_layers.mistakes(places):
             self._say(("places", *key), message)
@@ -276,7 +278,7 @@ class _Check:
 
     def _place(self, name: str, table: object) -> PlaceSettings | None:
         key = ("places", name)
-        if not _PLACE_NAME.match(name):
+        if not PLACE_NAME.match(name):
             self._say(key, "a place's name has lower-case letters, digits, - and _ only; rename it")
         if isinstance(table, str):
             self._say(key, f'must be a table; write [places.{name}] and url = "…" below')

@@ -33,7 +33,20 @@ class Sources:
     def __init__(self, file: SettingsFile | None) -> None:
         self.file = file
         self.values: dict[str, Any] = _copy(file.values) if file else {}
+        self.named: set[str] = set()
+        """Places that come from a file of their own."""
         self._over: dict[Key, Origin] = {}
+
+    def add_places(self, places: Mapping[str, Mapping[str, Any]], path: str) -> None:
+        """Add places that the settings file has none of, from the file at `path`."""
+        tables = self.values.setdefault("places", {}) if places else {}
+        if not isinstance(tables, dict):
+            return  # a mistake, which is told where all are
+        for name, table in places.items():
+            if name not in tables:
+                tables[name] = _copy(table)
+                self.named.add(name)
+                self._over["places", name] = Origin("file", path)
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """Lay `BACKUPGW_SECTION__KEY` variables over what is there.

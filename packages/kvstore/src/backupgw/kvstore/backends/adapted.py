@@ -232,12 +232,12 @@ class Adapted(Backend):
         if wanted > self.largest:
             raise self.too_large(name, wanted)
         if wanted == 0 < found.size:
-            return _AdaptedReader(b"", found.size)
+            return ValueReader(b"", found.size)
         if wanted == found.size:
             value = self.load(name)
-            return _AdaptedReader(value, len(value))
+            return ValueReader(value, len(value))
         with self._calling(name) as inner, _no_such(name, IsADirectoryError):
-            return _AdaptedReader(inner.load(name, offset=first, size=wanted), found.size)
+            return ValueReader(inner.load(name, offset=first, size=wanted), found.size)
 
     def load(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
         check_path(name)
@@ -321,7 +321,7 @@ class Adapted(Backend):
             return native(name, algorithm)
 
 
-class _AdaptedReader(Reader):
+class ValueReader(Reader):
     """Reads a value that was loaded; a large one from a temporary file."""
 
     def __init__(self, value: bytes, item_size: int) -> None:

@@ -1,4 +1,4 @@
-"""`backupgw config`: check, show, schema and init of the settings, and migrate."""
+"""`backupgw config`: check, show, schema and init of the settings, migrate, and named backends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..command import Command, CommandError, Exit, add_json_option, global_options
+from . import backends
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -24,8 +25,11 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_json_option(check)
     show = verbs.add_parser(
-        "show", parents=options, help="print what is in effect and where each value was set"
+        "show",
+        parents=options,
+        help="print what is in effect and where each value was set, or one named backend",
     )
+    show.add_argument("name", nargs="?", help="a backend that `config add` has written")
     add_json_option(show)
     verbs.add_parser("schema", parents=options, help="print the JSON schema of the settings file")
     init = verbs.add_parser("init", parents=options, help="write a commented settings file")
@@ -47,6 +51,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
     add_json_option(migrate)
+    backends.configure(verbs)
 
 
 def run(arguments: Namespace) -> int:
@@ -55,7 +60,9 @@ def run(arguments: Namespace) -> int:
         case "check":
             return _check(arguments)
         case "show":
-            return _show(arguments)
+            return _show(arguments) if arguments.name is None else backends.show(arguments)
+        case verb if verb in backends.VERBS:
+            return backends.run(arguments)
         case "schema":
             return _schema()
         case "migrate":
@@ -194,5 +201,8 @@ def _print(text: str) -> None:
 
 
 command = Command(
-    name="config", help="check, show or begin the settings", configure=configure, run=run
+    name="config",
+    help="check, show or begin the settings, name backends",
+    configure=configure,
+    run=run,
 )
