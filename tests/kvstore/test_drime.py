@@ -655,3 +655,30 @@ def test_the_layout_is_restics(drime: DrimeDouble, there: Backend) -> None:
     assert items == {
         f"backups/place/repo/{name}" for name in ("config", "keys/k", "data/ab/abcd", "snapshots/s")
     }
+
+
+def test_folders_side_by_side_are_listed_together(drime: DrimeDouble, there: Backend) -> None:
+    there.mkdirs(f"repo/data/{number:02x}" for number in range(256))
+    names = [hashlib.sha256(bytes([number])).hexdigest() for number in range(120)]
+    for name in names:
+        put(there, f"repo/data/{name[:2]}/{name}", b"blob")
+
+    def packs(place: Backend) -> list[str]:
+        folders = [info.name for info in place.list("repo/data")]
+        return [info.name for each in folders for info in place.list(f"repo/data/{each}")]
+
+    with second(drime) as other:
+        drime.forget_calls()
+        assert sorted(packs(other)) == sorted(names)
+        assert drime.counts()["list"] <= 16, "for 257 folders"
+        drime.forget_calls()
+        assert {other.load(f"repo/data/{name[:2]}/{name}") for name in names} == {b"blob"}
+        assert drime.counts() == {"download": len(names)}
+        # What was fetched ahead is no answer after a change of our own.
+        folders = [info.name for info in other.list("repo/data")]
+        for each in folders[:2]:
+            [*other.list(f"repo/data/{each}")]
+        put(other, f"repo/data/{folders[9]}/new", b"new")
+        other.mkdir(f"repo/data/{folders[10]}/deeper")
+        assert "deeper" in {info.name for info in other.list(f"repo/data/{folders[10]}")}
+        assert "new" in {info.name for info in other.list(f"repo/data/{folders[9]}")}

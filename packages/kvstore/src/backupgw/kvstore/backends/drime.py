@@ -268,6 +268,7 @@ class Drime(Backend):
         if next(all_entries(items.calls, name, ids), None) is not None:
             raise BackendError(f"{name}: is not empty")
         items.folders.forget(name)
+        items.note(name, None)
         if not items.remove(name, ids, forever=False):
             raise ObjectNotFound(name)
 
@@ -293,7 +294,11 @@ class Drime(Backend):
     def _noting(self, items: Items, name: str, ids: tuple[int, ...]) -> Iterator[Entry]:
         """Yield what is in a folder, and keep what it tells of items and folders."""
         children: dict[str, list[int]] = {}
-        for entry in all_entries(items.calls, name or "/", ids):
+        count = 0
+        fetched = items.ahead.take(name)
+        alone = fetched is None
+        for entry in all_entries(items.calls, name or "/", ids) if alone else fetched or ():
+            count += 1
             segment = drime_names.read(entry.name)
             if segment is not None:
                 if entry.folder:
@@ -302,6 +307,9 @@ class Drime(Backend):
                     items.note_listed(f"{name}/{segment}" if name else segment, entry)
             yield entry
         items.folders.note_children(name, children)
+        items.ahead.shown(name, children)
+        if alone:
+            items.ahead.listed(name, count)
 
     # -- items
 

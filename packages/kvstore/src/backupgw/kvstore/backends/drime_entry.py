@@ -13,13 +13,15 @@ from .errors import BackendError
 class Entry(NamedTuple):
     """An entry of Drime's.
 
-    `id` is unique for ever, and later ones are larger; `size` is in bytes, `changed` in seconds
+    `id` is unique for ever, and later ones are larger; `parent` is its folder's, 0 for the
+    workspace's root. `size` is in bytes, `changed` in seconds
     since the epoch. `stored_as` is the name of its bytes in the storage. `whole` is False for an
     upload that Drime has not finished.
     """
 
     id: int
     name: str
+    parent: int
     folder: bool
     size: int
     changed: float
@@ -52,6 +54,7 @@ def entry_of(shown: object, what: str) -> Entry:
         return Entry(
             id=int(shown["id"]),
             name=str(shown["name"]),
+            parent=int(shown.get("parent_id") or 0),
             folder=shown.get("type") == "folder",
             size=int(shown.get("file_size") or 0),
             changed=_seconds(shown.get("updated_at") or shown.get("created_at")),

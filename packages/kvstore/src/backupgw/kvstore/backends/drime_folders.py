@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -51,6 +51,8 @@ class Folders:
     def __init__(self, calls: Calls, root: Sequence[int]) -> None:
         self._calls = calls
         self.root = tuple(root)
+        self.on_made: Callable[[str], None] | None = None
+        """Called with the folder in which another one was made."""
         self._search = True
         """Whether Drime's search is asked."""
         self._known: dict[str, _Known] = {}
@@ -227,7 +229,7 @@ class Folders:
         trials = Trials(self._calls.schedule)
         while True:
             try:
-                return self._calls.make_folder(path, drime_names.written(name), parent).id
+                made = self._calls.make_folder(path, drime_names.written(name), parent).id
             except Refused:
                 return None
             except BackendError as error:
@@ -236,6 +238,10 @@ class Folders:
                 there = self.named(path, [parent], name)
                 if ids := [entry.id for entry in there if entry.folder]:
                     return ids[0]
+            else:
+                if self.on_made is not None:
+                    self.on_made(path.rpartition("/")[0])
+                return made
 
     @contextmanager
     def _alone(self, path: str) -> Iterator[None]:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from ..layers.retry_schedule import Trials
 from ..names import RESERVED_PREFIX
 from . import drime_names
+from .drime_ahead import Ahead
 from .drime_calls import Calls
 from .drime_entry import Entry
 from .drime_errors import Refused
@@ -48,6 +49,8 @@ class Items:
         self.calls = calls
         self.folders = folders
         self._forever = forever
+        self.ahead = Ahead(calls)
+        folders.on_made = self.ahead.changed
         self._known: OrderedDict[str, Entry] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -63,6 +66,7 @@ class Items:
 
     def note(self, name: str, entry: Entry | None) -> None:
         """Note what an item's entry is, or that it has none."""
+        self.ahead.changed(name.rpartition("/")[0])
         with self._lock:
             if entry is None or not self._forever:
                 self._known.pop(name, None)
