@@ -187,7 +187,7 @@ def test_mistakes_in_the_flags(flags: list[str], message: str, tmp_path: Path) -
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.returncode != 0
