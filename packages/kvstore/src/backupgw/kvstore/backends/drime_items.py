@@ -71,7 +71,8 @@ class Items:
             if entry is None or not self._forever:
                 self._known.pop(name, None)
                 return
-            self._known[name] = entry
+            # Its names would take most of the memory.
+            self._known[name] = entry._replace(name="", stored_as="")
             self._known.move_to_end(name)
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)
