@@ -40,7 +40,7 @@ class Figure:
 
     Attributes:
         server: whose.
-        what: upload or download.
+        what: upload, download, or list: all packs, as restic lists them.
         blobs, size: how many, of how many bytes.
         seconds: for all together.
         megabytes: moved in a second.
@@ -66,31 +66,45 @@ def blobs(count: int, size: int) -> list[bytes]:
 def measure(
     server: str, address: str, drime: DrimeProcess, values: Sequence[bytes]
 ) -> Iterator[Figure]:
-    """Upload the blobs into a new repository, then download them."""
+    """Upload the blobs into a new repository, list and download them."""
     named = [(hashlib.sha256(value).hexdigest(), value) for value in values]
     repository = f"/r{len(values[0])}/"
     _ask(address, "POST", f"{repository}?create=true", None)
     _ask(address, "POST", f"{repository}data/{named[0][0]}", named[0][1])
     _ask(address, "DELETE", f"{repository}data/{named[0][0]}", None)
-    for what in ("upload", "download"):
+    for what in ("upload", "list", "download"):
         drime.counts(forget=True)
         started = time.perf_counter()
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            for number in range(CONNECTIONS):
-                pool.submit(_work, address, repository, what, named[number::CONNECTIONS])
+        if what == "list":
+            _list(address, repository, {name for name, _ in named})
+        else:
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                shares = [named[number::CONNECTIONS] for number in range(CONNECTIONS)]
+                # The list makes the first error come out.
+                [*pool.map(lambda share: _work(address, repository, what, share), shares)]  # noqa: B023
         seconds = time.perf_counter() - started
         kinds = {kind: n for kind, n in drime.counts().items() if kind != "storage"}
-        size = len(values[0])
+        moved = 0 if what == "list" else sum(map(len, values))
         yield Figure(
             server,
             what,
             len(values),
-            size,
+            len(values[0]),
             round(seconds, 3),
-            round(len(values) * size / seconds / 1e6, 2),
+            round(moved / seconds / 1e6, 2),
             round(sum(kinds.values()) / len(values), 2),
             kinds,
         )
+
+
+def _list(address: str, repository: str, names: set[str]) -> None:
+    connection = HTTPConnection(address, timeout=120)
+    with contextlib.closing(connection):
+        accept = {"Accept": "application/vnd.x.restic.rest.v2"}
+        connection.request("GET", f"{repository}data/", headers=accept)
+        found = {each["name"] for each in json.loads(connection.getresponse().read())}
+    if found != names:
+        raise SystemExit(f"{len(found)} of {len(names)} blobs are listed")
 
 
 def _work(address: str, repository: str, what: str, named: Sequence[tuple[str, bytes]]) -> None:
