@@ -139,17 +139,15 @@ class TestDeath:
 
     @pytest.mark.parametrize("torn", [1, 17, 40])
     def test_a_record_that_is_not_whole_never_happened(self, path: str, torn: int) -> None:
-        write = Log._write
+        put_record = Log._put
 
-        def tear(log: Log, start: int, data: bytes) -> None:
-            if start >= log_file.START:
-                write(log, start, data[:-torn])
-                raise OSError(28, "No space left on device")
-            write(log, start, data)
+        def tear(log: Log, start: int, end: int, data: bytes) -> None:
+            put_record(log, start, end - torn, data[:-torn])
+            raise OSError(28, "No space left on device")
 
         with SQLiteLedger(path) as one, SQLiteLedger(path) as other:
             put(one, "a")
-            with patch.object(Log, "_write", tear), pytest.raises(LedgerError, match="no room"):
+            with patch.object(Log, "_put", tear), pytest.raises(LedgerError, match="no room"):
                 one.intend("", [Effect("b", SCOPES, NOTHING, ONE)])
             assert other.usage("server").reserved == NOTHING
             put(other, "c")

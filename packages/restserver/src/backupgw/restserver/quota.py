@@ -204,7 +204,10 @@ class RepositoryQuota(QuotaLayer):
         """Set the limits of accounts that this process writes to for the first time."""
         # In this order: what was learnt from limits that are replaced meanwhile is not kept.
         known, limits = self._known, self._limits
-        for scope in self.scopes_of(name):
+        scopes = self.scopes_of(name)
+        if known.issuperset(scopes):
+            return
+        for scope in scopes:
             account = self._names.account(scope)
             if account is not None and scope not in known:
                 limit = limits.of(account)

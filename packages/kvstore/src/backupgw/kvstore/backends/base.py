@@ -345,6 +345,13 @@ class Backend(ABC):
         """
         return None
 
+    def surely_missing(self, name: str) -> bool:
+        """Whether the place can tell at once, without waiting, that nothing has this name.
+
+        False says nothing: `info` knows. For who looks again at what it has just looked at.
+        """
+        return False
+
     def sync(self, name: str) -> None:
         """Make sure that the item seen at `name` outlasts a power loss, whoever wrote it.
 

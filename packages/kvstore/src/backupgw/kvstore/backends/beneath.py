@@ -65,6 +65,9 @@ def _how(flags: int, mode: int, resolve: int) -> ctypes._Pointer[_OpenHow]:
     return ctypes.pointer(_OpenHow(flags, mode, resolve))
 
 
+_TO_LOOK = _how(os.O_PATH | os.O_CLOEXEC, 0, _WANT_CACHED)
+
+
 def _openat2(root: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
     how = _how(flags, mode, resolve)
     syscall = _at_once if resolve & _RESOLVE_CACHED else _waiting
@@ -140,6 +143,16 @@ class Beneath:
             if error.errno in (errno.EAGAIN, errno.EINVAL, errno.ELOOP):
                 return None
             raise
+
+    def surely_missing(self, path: str) -> bool:
+        """Whether the file system's caches tell that there is nothing at `path`."""
+        if not self._has_openat2:
+            return False
+        fd = _at_once(_SYS_OPENAT2, self.fd, path.encode(), _TO_LOOK, _HOW_SIZE)
+        if fd >= 0:
+            os.close(fd)
+            return False
+        return ctypes.get_errno() == errno.ENOENT
 
     def open_folder(self, path: str) -> int:
         """Open a folder for listing, syncing and as a base of *at calls."""

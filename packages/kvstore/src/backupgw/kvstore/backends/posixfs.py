@@ -279,6 +279,9 @@ class PosixFS(Backend):
         found = item_info(name, status) if status.st_nlink else None  # a root removed while open
         return found or ItemInfo(name, exists=False, size=0, directory=False)
 
+    def surely_missing(self, name: str) -> bool:
+        return self._root.surely_missing(name)
+
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         check_path(name)
         try:

@@ -395,6 +395,8 @@ class QuotaLayer(Layer, Keeper):
     def held_by(self, name: str) -> Amount:
         """Return what a name holds in the place now."""
         kernel = self._keeper is not None and is_reserved(name)  # as the ledger wrote it down
+        if not kernel and self.inner.surely_missing(name):
+            return NOTHING
         info = self.inner.info(KernelPath(name) if kernel else name)
         return Amount(info.size, 1) if info.exists and not info.directory else NOTHING
 

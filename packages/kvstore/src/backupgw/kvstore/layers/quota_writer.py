@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Protocol, TypeVar
 
 from ..backends.base import Writer
@@ -99,6 +98,10 @@ class AnyRoom(Protocol):
     size: int | None
     if_absent: bool
 
+    @property
+    def unasked(self) -> int:
+        """Bytes that may be received altogether before `cover` has to be asked."""
+
     def announce(self, size: int) -> None:
         """Refuse a body early that has no room as it is announced."""
 
@@ -128,6 +131,7 @@ class ExemptRoom:
         self.name = name
         self.size: int | None = None
         self.if_absent = False
+        self.unasked = 0
         self._most = most
 
     def announce(self, size: int) -> None:
@@ -197,6 +201,10 @@ class Room:
         self._reservation: Reservation | None = None
         self._replaced = NOTHING
         self._renew_at = 0.0
+
+    @property
+    def unasked(self) -> int:
+        return UNRESERVED if self._reservation is None else 0
 
     def announce(self, size: int) -> None:
         if size > UNRESERVED:
@@ -275,22 +283,23 @@ class Room:
             before = self._lookup(self.name)
             if self.if_absent and before:
                 raise ObjectExists(f"{self.name} exists")
-            effect = Effect(self.name, self._scopes, before, Amount(received, 1))
-            intend = partial(self._ledger.intend, self._place, [effect], self._reservation)
+            effects = [Effect(self.name, self._scopes, before, Amount(received, 1))]
             if kept is not None and before:
                 # A crash may leave both names holding something, or one of them.
-                effects = [effect, Effect(kept, self._scopes, NOTHING, before)]
-                intend = partial(
-                    self._ledger.intend, self._place, effects, self._reservation, atomic=False
-                )
+                effects.append(Effect(kept, self._scopes, NOTHING, before))
             try:
-                change = intend()
+                change = self._intend(effects)
             except LimitExceeded:
                 if not self._recover().repairs:
                     raise
-                change = intend()
+                change = self._intend(effects)
             self._reservation = None  # the change's from now on
             carry_out(self._ledger, change, lambda: work(kept), self._lookup)
+
+    def _intend(self, effects: Sequence[Effect]) -> Change:
+        return self._ledger.intend(
+            self._place, effects, self._reservation, atomic=len(effects) == 1
+        )
 
     def give_back(self) -> None:
         reservation, self._reservation = self._reservation, None
@@ -305,6 +314,7 @@ class QuotaWriter(KeepingWriter):
         self._writer = writer
         self._room = room
         self._received = offset
+        self._unasked = room.unasked
 
     @property
     def offset(self) -> int:
@@ -312,7 +322,9 @@ class QuotaWriter(KeepingWriter):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         received = self._received + memoryview(data).nbytes
-        self._room.cover(received)
+        if received > self._unasked:
+            self._unasked = 0  # from now on there is a lease to renew
+            self._room.cover(received)
         self._writer.write(data)
         self._received = received
 

@@ -46,6 +46,10 @@ class Account:
     raised: frozenset[str] = frozenset()
     """The levels whose alarm was raised and not cleared."""
     dirty: bool = False
+    calm_bytes: float = -1
+    calm_objects: float = -1
+    """While used and reserved together are not above these, nothing is refused and no alarm is due;
+    -1 where nobody has looked."""
     _watched: _Watch | None = None
 
     def refusal(self, more: Amount) -> LimitExceeded | None:
@@ -107,11 +111,14 @@ class Account:
         watched = self._watched
         if watched is None or watched.limit is not self.limit or watched.levels is not levels:
             self._watched = watched = _watch(self.limit, levels)
+            self.calm_bytes = -1
         if (
             not self.raised
             and self.used_bytes < watched.lowest_bytes
             and self.used_objects < watched.lowest_objects
         ):
+            if self.calm_bytes < 0:
+                self._calm(watched)
             return []
         alarms = []
         raised = set()
@@ -127,7 +134,17 @@ class Account:
         if raised != self.raised:
             self.raised = frozenset(raised)
             self.dirty = True
+        self._calm(watched)
         return alarms
+
+    def _calm(self, watched: _Watch) -> None:
+        ahead = [mark for mark in watched.marks if mark.key not in self.raised]
+        limit = self.limit.hard_bytes
+        values = [mark.value - 1 for mark in ahead if mark.measure is Measure.BYTES]
+        self.calm_bytes = min([math.inf if limit is None else limit, *values])
+        limit = self.limit.hard_objects
+        values = [mark.value - 1 for mark in ahead if mark.measure is Measure.OBJECTS]
+        self.calm_objects = min([math.inf if limit is None else limit, *values])
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,7 @@ class Reservation:
     portable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """What a change does to one name: from what it holds to what it will hold.
 
     `before` and `after` are NOTHING where there is no item.
@@ -110,8 +109,7 @@ class Effect:
     after: Amount
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """An intent: effects that are about to happen in a place, as one.
 
     `generation` is unique in the ledger for ever: a name and a generation together say which

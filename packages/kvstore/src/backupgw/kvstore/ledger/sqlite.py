@@ -46,11 +46,11 @@ What survives what.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .accounts import Levels
 from .held import HeldBooks
-from .records import Alarm
+from .records import NOTHING, Alarm, Change, Effect, Reservation
 from .sqlite_session import SQLiteSession
 from .transacted import TransactedLedger
 
@@ -77,8 +77,39 @@ class SQLiteLedger(TransactedLedger[HeldBooks]):
         on_alarm: Callable[[Alarm], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(SQLiteSession(path, levels or Levels(), on_alarm, clock), lease)
+        session = SQLiteSession(path, levels or Levels(), on_alarm, clock)
+        super().__init__(session, lease)
+        self._short_way = session
         self.path = path
 
     def __repr__(self) -> str:
         return f"SQLiteLedger({self.path!r})"
+
+    def intend(
+        self,
+        place: str,
+        effects: Sequence[Effect],
+        reservation: Reservation | None = None,
+        *,
+        atomic: bool = True,
+    ) -> Change:
+        if reservation is None and _is_new(effects):
+            number = self._short_way.intend_new(place, effects[0], self.lease)
+            if number is not None:
+                held = dict.fromkeys(effects[0].scopes, effects[0].after)
+                return Change(place, (number,), tuple(effects), (held,))
+        return super().intend(place, effects, reservation, atomic=atomic)
+
+    def settle(self, change: Change) -> None:
+        if _is_new(change.effects):
+            self._short_way.settle_new(change)
+        else:
+            super().settle(change)
+
+
+def _is_new(effects: Sequence[Effect]) -> bool:
+    """Whether this is one item, where there was none."""
+    if len(effects) != 1:
+        return False
+    _, _, before, after = effects[0]
+    return after[1] == 1 and before == NOTHING

@@ -11,7 +11,10 @@ that, a process that finds another one dead between SQLite's commit and the head
 the file whether the records hold; and a log that was lost or mixed up shows.
 
 Everything here happens within the writers' lock. What was written the kernel has: it outlasts a
-SIGKILL, and is not synced.
+SIGKILL, and is not synced. Records are stored into the mapped file where its room cannot be taken
+away from it: no call, no journal, and no thread of the process has to wait for its turn meanwhile.
+A file system that copies on write may find no room for a page that it has shown already, and would
+kill us; there, and wherever we do not know, a record is written.
 """
 
 from __future__ import annotations
@@ -36,6 +39,24 @@ _HEADER = struct.Struct("<8s8s")
 _FRAME = struct.Struct("<8sII")
 
 
+_IN_PLACE = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
+"""File systems that overwrite a file where it lies."""
+
+
+def _overwrites_in_place(fd: int) -> bool:
+    device = os.fstat(fd).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                mount, _, source = line.partition(" - ")
+                if mount.split(" ", 3)[2] == wanted:
+                    return source.split(" ", 1)[0] in _IN_PLACE
+    except OSError:
+        pass  # no /proc: then we do not know
+    return False
+
+
 class Log:
     """The log as this process has it open. All methods raise OSError."""
 
@@ -47,7 +68,8 @@ class Log:
                 # Its room is taken once and for all: what is mapped never lacks its bytes, and
                 # no record makes the file system look for blocks.
                 self._write(size, bytes(SIZE - size))
-            self._map = mmap.mmap(self._fd, SIZE, prot=mmap.PROT_READ)
+            self._map = mmap.mmap(self._fd, SIZE)
+            self._mapped = _overwrites_in_place(self._fd)
         except BaseException:
             os.close(self._fd)
             raise
@@ -86,13 +108,24 @@ class Log:
             yield record, end
             start = end
 
+    def ends_at(self, tag: bytes, end: int) -> bool:
+        """Whether records of this tag hold, and none begins there."""
+        log = self._map
+        return log[:16] == tag + NO_TAG and log[end : end + len(tag)] != tag
+
     def append(self, tag: bytes, start: int, record: bytes) -> int | None:
         """Write a record at `start`; returns where it ends, None where the log has no room."""
         end = start + _FRAME.size + len(record)
         if end > SIZE:
             return None
-        self._write(start, _FRAME.pack(tag, len(record), zlib.crc32(record)) + record)
+        self._put(start, end, _FRAME.pack(tag, len(record), zlib.crc32(record)) + record)
         return end
+
+    def _put(self, start: int, end: int, data: bytes) -> None:
+        if self._mapped:
+            self._map[start:end] = data
+        else:
+            self._write(start, data)
 
     def _write(self, start: int, data: bytes) -> None:
         if os.pwrite(self._fd, data, start) != len(data):

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
+from . import sqlite_uploads as uploads
 from .accounts import Account
-from .records import Amount
+from .records import Amount, Change
 from .sqlite_rows import Row, add_to_tallies, read_accounts, write_accounts
 
 _MOST_ACCOUNTS = 10_000
 """Accounts remembered when the log begins anew."""
 
 _text = json.encoder.encode_basestring_ascii
+_scopes_text = lru_cache(maxsize=1024)(json.dumps)
 
 
 def _row_text(row: Row) -> str:
@@ -60,6 +63,7 @@ class Memory:
         # What the file lacks, and the rows that it has.
         self._changed: set[str] = set()
         self._tallies: dict[tuple[str, str], list[int]] = {}
+        self._routes: dict[tuple[str, str], uploads.Route] = {}
         self._rows: set[int] = set()
         self._filed: set[int] = set()
 
@@ -117,6 +121,79 @@ class Memory:
         """Return the numbers of the intents for a name."""
         return list(self._named.get((place, name), ()))
 
+    # -- new items
+
+    def intend_new(
+        self, place: str, scopes: tuple[str, ...], intent: uploads.Intent, settles: Sequence[Change]
+    ) -> bytes | None:
+        """Do what lingers and record an intent; returns the record, None where that needs books:
+        then nothing was done.
+
+        Args:
+            settles: changes of one effect that brought new items, and have happened.
+        """
+        route = self._route(place, _scopes_text(scopes), scopes)
+        if route is None or (place, intent.name) in self._named or not route.takes(intent.size):
+            return None
+        ends = []
+        for change in settles:
+            row = self.held.get(change.numbers[0])
+            if row is not None:
+                at = self._route(row[3], row[6], change.effects[0].scopes)
+                if at is None:
+                    return None
+                ends.append((row[0], at))
+        for number, at in ends:
+            self._settle(number, at)
+        self._admit(intent, route)
+        return uploads.record([number for number, _ in ends], intent, route)
+
+    def _route(self, place: str, text: str, scopes: Sequence[str]) -> uploads.Route | None:
+        """Return what items of these scopes share; None where accounts are not known yet."""
+        route = self._routes.get((place, text))
+        if route is None:
+            known = self._accounts
+            if not scopes or len(set(scopes)) < len(scopes) or not known.keys() >= set(scopes):
+                return None
+            self._changed.update(scopes)
+            tallies = [self._tallies.setdefault((place, scope), [0, 0]) for scope in scopes]
+            accounts = [known[scope] for scope in scopes]
+            route = self._routes[place, text] = uploads.Route(place, scopes, accounts, tallies)
+        return route
+
+    def _admit(self, intent: uploads.Intent, route: uploads.Route) -> None:
+        number, deadline, name, size = intent
+        route.reserve(size)
+        start = number, number >> 32, deadline, route.place, route.holds(size)
+        self.put((*start, name, route.scopes_text, None, 0, 0, size, 1))
+
+    def _settle(self, number: int, route: uploads.Route) -> None:
+        row = self.drop(number)
+        if row is not None:
+            route.use(row[10], row[11])
+
+    def _replay_new(self, connect: Callable[[], sqlite3.Connection], record: bytes) -> None:
+        settled, intent, place, scopes = uploads.read(record)
+        for number in settled:
+            row = self.held[number]
+            self._settle(number, self._surely_route(connect, row[3], row[6], json.loads(row[6])))
+        self._admit(intent, self._surely_route(connect, place, json.dumps(scopes), scopes))
+
+    def _surely_route(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        place: str,
+        text: str,
+        scopes: Sequence[str],
+    ) -> uploads.Route:
+        if (place, text) not in self._routes:
+            self.accounts(connect, scopes)
+            for scope in scopes:
+                self._accounts.setdefault(scope, Account(scope))
+        route = self._route(place, text, scopes)
+        assert route is not None
+        return route
+
     # -- the log
 
     def record(
@@ -153,6 +230,9 @@ class Memory:
 
     def replay(self, connect: Callable[[], sqlite3.Connection], record: bytes) -> None:
         """Take over what another process, or an earlier memory of this one, put on record."""
+        if record.startswith(uploads.MARK):
+            self._replay_new(connect, record)
+            return
         written: list[list[Any]]
         written, added, put, dropped = json.loads(record)
         self.accounts(connect, [scope for scope, *_ in written])
@@ -160,7 +240,9 @@ class Memory:
             account = self._accounts.setdefault(scope, Account(scope))
             account.used_bytes, account.used_objects = used_bytes, used_objects
             account.reserved_bytes, account.reserved_objects = reserved_bytes, reserved_objects
-            account.raised = frozenset(raised.split(",")) if raised else frozenset()
+            levels = frozenset(raised.split(",")) if raised else frozenset()
+            if levels != account.raised:
+                account.raised, account.calm_bytes = levels, -1
             self._changed.add(scope)
         for place, scope, size, objects in added:
             self._add_to_tally((place, scope), size, objects)
@@ -193,6 +275,7 @@ class Memory:
         self.tag, self.end = tag, end
         self._changed.clear()
         self._tallies.clear()
+        self._routes.clear()
         self._rows.clear()
         self._filed = set(self.held)
         if len(self._accounts) > _MOST_ACCOUNTS:

@@ -16,10 +16,11 @@ from .errors import LedgerError
 from .held import NO_NEEDS, HeldBooks, Needs
 from .locks import ByteLocks
 from .logged_books import BeyondLog
-from .records import Alarm
+from .records import Alarm, Change, Effect
 from .sqlite_books import SQLiteBooks
 from .sqlite_file import boot_id, prepare, translate
 from .sqlite_state import SQLiteState
+from .sqlite_uploads import Intent
 from .turns import Step, Turns
 
 logger = logging.getLogger(__name__)
@@ -152,6 +153,44 @@ class SQLiteSession:
         """Have the work done now, or soon if it may `linger`; it is remembered while transactions
         fail."""
         self._turns.post(Step(work, keep=True, needs=needs), linger=linger)
+
+    def intend_new(self, place: str, effect: Effect, lease: float) -> int | None:
+        """Record the intent of a new item the short way, and return its number; None where it has
+        to be a step like others."""
+        turns, locks = self._turns, self._locks
+        if locks is None or not turns.take_at_once():
+            return None
+        try:
+            lingering = turns.lingering
+            settles = [step.settles for step in lingering if step.settles is not None]
+            if not self._session or len(settles) < len(lingering):
+                return None
+            number = self.number()
+            intent = Intent(number, self._clock() + lease, effect.name, effect.after.bytes)
+            locks.begin_writing()
+            try:
+                if not self._state.intend_new(place, effect.scopes, intent, settles):
+                    return None
+            finally:
+                locks.end_writing()
+            turns.took(len(settles))
+            return number
+        except BaseException as error:
+            self._state.forget()
+            if isinstance(error, OSError | sqlite3.Error):
+                raise translate(error, self.path) from error
+            raise
+        finally:
+            turns.give_back()
+
+    def settle_new(self, change: Change) -> None:
+        """Let the intent of a new item end as intended, at the latest in a while."""
+        step = Step(
+            lambda books: books.end_change(change, (change.effects[0].after,)),
+            keep=True,
+            settles=change,
+        )
+        self._turns.post(step, linger=True)
 
     def _emit(self) -> None:
         while self._alarms:

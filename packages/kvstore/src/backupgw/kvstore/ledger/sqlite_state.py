@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .logged_books import LoggedBooks
+from .records import Change
 from .sqlite_file import connect
 from .sqlite_log import NO_TAG, START, Log
 from .sqlite_memory import Memory
+from .sqlite_uploads import Intent
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +92,32 @@ class SQLiteState:
         self._memory = memory
         return LoggedBooks(memory, self._connect, session=session, now=now, is_dead=is_dead)
 
+    def intend_new(
+        self, place: str, scopes: tuple[str, ...], intent: Intent, settles: Sequence[Change]
+    ) -> bool:
+        """Put an intent and settles on record the short way; False where that cannot be."""
+        memory, log = self._memory, self._log
+        if memory is None or log is None or memory.counting:
+            return False
+        if not log.ends_at(memory.tag, memory.end):
+            if not log.has(memory.tag):
+                return False
+            self._catch_up(log, memory)
+        record = memory.intend_new(place, scopes, intent, settles)
+        if record is None:
+            return False
+        self._append(log, memory, record)
+        return True
+
     def commit(self, books: LoggedBooks) -> None:
         """Put what was done in memory on record."""
         memory = self._memory
         assert memory is not None
-        if not books.record:
-            return
-        end = self._open_log().append(memory.tag, memory.end, books.record)
+        if books.record:
+            self._append(self._open_log(), memory, books.record)
+
+    def _append(self, log: Log, memory: Memory, record: bytes) -> None:
+        end = log.append(memory.tag, memory.end, record)
         if end is not None:
             memory.end = end
             return

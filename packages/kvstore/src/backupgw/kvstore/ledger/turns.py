@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from .errors import LedgerError
 from .held import NO_NEEDS, Needs
+from .records import Change
 
 MOST_AT_ONCE = 256
 """Steps in a transaction, so that other processes get at the ledger too."""
@@ -40,16 +41,23 @@ class Step(Generic[T]):
         work: gets the books; it either changes nothing and raises, or does all of its part.
         keep: nobody waits for it: it is remembered when its transaction fails.
         needs: what the work is going to read.
+        settles: a change that has happened as intended, where that is all.
     """
 
-    __slots__ = ("done", "error", "keep", "needs", "result", "work")
+    __slots__ = ("done", "error", "keep", "needs", "result", "settles", "work")
 
     result: T
 
     def __init__(
-        self, work: Callable[[Any], T], *, keep: bool = False, needs: Needs = NO_NEEDS
+        self,
+        work: Callable[[Any], T],
+        *,
+        keep: bool = False,
+        needs: Needs = NO_NEEDS,
+        settles: Change | None = None,
     ) -> None:
         self.work = work
+        self.settles = settles
         self.needs = needs
         self.keep = keep
         self.done = False
@@ -107,6 +115,30 @@ class Turns:
         self._queue.append(step)
         self._sweep()
         self._after()
+
+    def take_at_once(self) -> bool:
+        """Take the turn, to be given back by `give_back`, if the ledger is free and only what
+        lingers is to be done."""
+        if self._queue or self._kept:
+            return False
+        return self.turn.acquire(blocking=False)
+
+    def give_back(self) -> None:
+        """Give the turn back."""
+        self.turn.release()
+        if self._queue:
+            self._sweep()
+            self._after()
+
+    @property
+    def lingering(self) -> list[Step[Any]]:
+        """What lingers; for who has the turn."""
+        return list(self._lingering)
+
+    def took(self, count: int) -> None:
+        """The first of what lingers is done."""
+        for _ in range(count):
+            self._lingering.popleft().done = True
 
     @property
     def remembers(self) -> bool:
