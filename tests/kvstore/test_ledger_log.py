@@ -26,7 +26,6 @@ from backupgw.kvstore.ledger import (
     LimitExceeded,
     SQLiteLedger,
 )
-from backupgw.kvstore.ledger import sqlite_log as log_file
 from backupgw.kvstore.ledger.sqlite_log import SIZE, Log
 from backupgw.kvstore.ledger.sqlite_session import SQLiteSession
 
