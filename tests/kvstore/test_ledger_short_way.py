@@ -6,10 +6,10 @@ Two ledgers on one file are to each other as two processes are.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -19,12 +19,13 @@ from backupgw.kvstore.ledger import (
     Amount,
     Change,
     Effect,
+    LedgerFull,
     Limit,
     LimitExceeded,
+    NewItem,
     SQLiteLedger,
 )
 from backupgw.kvstore.ledger import sqlite_log as log_file
-from backupgw.kvstore.ledger.sqlite_session import SQLiteSession
 
 PLACES = ("", 'a place with "quotes", ü')
 SCOPES = (("server",), ("server", "user:%d é"), ("server", "user:%d é", 'repo:"x"'))
@@ -41,6 +42,7 @@ class Twins:
         self.ledgers = [SQLiteLedger(str(path), on_alarm=self.alarms.append) for _ in range(2)]
         self.held: dict[str, Amount] = {}
         self.open: dict[str, Change] = {}
+        self.items: dict[str, NewItem] = {}
         self.scopes: dict[str, tuple[str, ...]] = {}
 
     def __enter__(self) -> Twins:
@@ -56,17 +58,8 @@ class Twins:
         """Do one thing; the same seed is the same thing. Returns what can be seen afterwards."""
         chance = random.Random(seed)
         ledger = self.ledgers[chance.randrange(2)]
-        way = SQLiteSession.intend_new
-
-        def counted(session: SQLiteSession, place: str, effect: Effect, lease: float) -> int | None:
-            number = way(session, place, effect, lease) if self.short else None
-            self.taken += number is not None
-            return number
-
-        with patch.object(SQLiteSession, "intend_new", counted):
-            said = self._do(ledger, chance)
         return (
-            said,
+            self._do(ledger, chance),
             [ledger.usage(scope) for scope in SCOPES[-1]],
             sorted(str(alarm) for alarm in self.alarms),
         )
@@ -80,13 +73,16 @@ class Twins:
         if key in self.open:
             change = self.open.pop(key)
             after = change.effects[0].after
+            item = self.items.pop(key, None)
             ending = chance.randrange(4)
             if ending == 0:
                 ledger.release(change)
             elif ending == 1:
                 ledger.resolve(change, [after])
-            else:
+            elif item is None:
                 ledger.settle(change)
+            if item is not None:
+                ledger.end_new(item, settled=ending > 1)
             self.held[key] = before if ending == 0 else after
             return "ended"
         if before:
@@ -96,13 +92,22 @@ class Twins:
             self.held[key] = NOTHING
             return "freed"
         amount = Amount(chance.randrange(300), 1)
+        self.scopes[key] = scopes
+        if chance.random() < 0.9 and self.short:
+            item = ledger.begin_new(place, name, scopes, amount.bytes, lambda _name: True)
+            if item is not None:
+                self.taken += 1
+                self.items[key] = item
+                held = dict.fromkeys(scopes, amount)
+                effect = Effect(name, scopes, NOTHING, amount)
+                self.open[key] = Change(place, (item.generation,), (effect,), (held,))
+                return "intended"
         try:
             with ledger.changing(place, [name]):
                 change = ledger.intend(place, [Effect(name, scopes, NOTHING, amount)])
         except LimitExceeded as refused:
             return f"refused {refused.scope} {refused.measure} {refused.used} {refused.reserved}"
         self.open[key] = change
-        self.scopes[key] = scopes
         return "intended"
 
 
@@ -135,31 +140,115 @@ def test_whatever_happens_both_ways_come_to_the_same(
     assert long.taken == 0
 
 
-def test_a_third_process_reads_from_the_log_what_went_the_short_way(tmp_path: Path) -> None:
+def begin(ledger: SQLiteLedger, name: str, *scopes: str) -> NewItem:
+    item = ledger.begin_new("", name, scopes or ("server",), 100, lambda _name: True)
+    assert item is not None, "the way is the long one: this shows nothing"
+    return item
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[tuple[SQLiteLedger, SQLiteLedger]]:
+    """Two ledgers that know all accounts, as after the first upload."""
     path = str(tmp_path / "ledger")
-    with SQLiteLedger(path) as one:
-        for number in range(50):
-            with one.changing("", [f"{number}"]):
-                effect = Effect(f"{number}", SCOPES[2], NOTHING, Amount(100, 1))
-                one.settle(one.intend("", [effect]))
-        with SQLiteLedger(path) as late:
-            one.usage("server")  # what lingers is done
-            for scope in SCOPES[2]:
-                assert late.usage(scope).used == Amount(5000, 50)
-                assert late.usage(scope).reserved == NOTHING
+    with SQLiteLedger(path) as one, SQLiteLedger(path) as other:
+        for ledger in (one, other):
+            with ledger.changing("", ["first"]):
+                effect = Effect("first", SCOPES[2], NOTHING, Amount(1, 1))
+                ledger.release(ledger.intend("", [effect]))
+        yield one, other
 
 
-def test_what_lingers_of_one_process_is_settled_by_the_recovery_of_another(tmp_path: Path) -> None:
+def test_a_third_process_reads_from_the_log_what_went_the_short_way(
+    both: tuple[SQLiteLedger, SQLiteLedger],
+) -> None:
+    one, _ = both
+    for number in range(50):
+        one.end_new(begin(one, str(number), *SCOPES[2]), settled=True)
+    one.usage("server")  # what lingers is done
+    with SQLiteLedger(one.path) as late:
+        for scope in SCOPES[2]:
+            assert late.usage(scope).used == Amount(5000, 50)
+            assert late.usage(scope).reserved == NOTHING
+
+
+def test_what_has_happened_is_on_record_soon_without_another_upload(
+    both: tuple[SQLiteLedger, SQLiteLedger],
+) -> None:
+    one, other = both
+    one.end_new(begin(one, "a"), settled=True)
+    # Its turn comes with the thread that sees to what lingers, and that ends with the ledger.
+    one.close()
+    try:
+        assert other.usage("server").used == Amount(100, 1)
+    finally:
+        one.open()
+
+
+def test_a_name_is_held_until_its_item_is_there(both: tuple[SQLiteLedger, SQLiteLedger]) -> None:
+    one, other = both
+    item = begin(one, "a")
+    for ledger in both:
+        assert ledger.begin_new("", "a", ("server",), 1, lambda _name: True) is None
+    waiting = threading.Event()
+    order = []
+
+    def change() -> None:
+        waiting.set()
+        with other.changing("", ["a"]):
+            order.append("changed")
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    waiting.wait()
+    assert thread.is_alive()
+    order.append("there")
+    one.end_new(item, settled=True)
+    thread.join()
+    assert order == ["there", "changed"]
+
+
+def test_what_is_there_or_may_be_there_goes_the_long_way(
+    both: tuple[SQLiteLedger, SQLiteLedger],
+) -> None:
+    one, _ = both
+    assert one.begin_new("", "a", ("server",), 1, lambda _name: False) is None
+    assert one.usage("server").reserved == NOTHING
+    with one.changing("", ["a"]):
+        pass  # nobody holds it
+
+
+def test_what_the_ledger_cannot_write_is_refused_and_told_later(
+    both: tuple[SQLiteLedger, SQLiteLedger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = both
+    first = begin(one, "a")
+    with monkeypatch.context() as full:
+
+        def no_room(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        full.setattr(log_file.Log, "_put", no_room)
+        one.end_new(first, settled=True)
+        with pytest.raises(LedgerFull):
+            one.begin_new("", "b", ("server",), 100, lambda _name: True)
+        with one.changing("", ["b"]):
+            pass  # nobody holds it
+    assert one.usage("server").used == other.usage("server").used == Amount(100, 1)
+    assert other.usage("server").reserved == NOTHING
+
+
+def test_who_comes_too_late_settles_nothing_twice(tmp_path: Path) -> None:
     path = str(tmp_path / "ledger")
     with SQLiteLedger(path, lease=-1) as one, SQLiteLedger(path) as other:
+        with one.changing("", ["first"]):
+            one.release(one.intend("", [Effect("first", ("server",), NOTHING, Amount(1, 1))]))
+        item = begin(one, "a")
+        one.end_new(item, settled=False)  # as if its name were free, with its intent open
+        report = other.recover("", lambda name: Amount(100, 1))
+        assert [repair.name for repair in report.repairs] == ["a"]
+        one._short_way._settled.append(item.generation)
         for number in range(3):
-            with one.changing("", [f"{number}"]):
-                effect = Effect(f"{number}", ("server",), NOTHING, Amount(100, 1))
-                last = one.intend("", [effect])
-                if number < 2:
-                    one.settle(last)
-        report = other.recover("", lambda name: NOTHING if name == "2" else Amount(100, 1))
-        assert {repair.name for repair in report.repairs} >= {"2"}
-        one.settle(last)  # too late: it was seen that nothing is there
-        assert one.usage("server").used == Amount(200, 2)
+            one.end_new(begin(one, str(number)), settled=True)
+        one.usage("server")
+        assert other.usage("server").used == Amount(400, 4)
         assert other.usage("server").reserved == NOTHING

@@ -187,7 +187,8 @@ class RepositoryQuota(QuotaLayer):
         if_absent: bool = False,
         expected_hash: str | None = None,
     ) -> Writer:
-        self._learn(name)
+        if not self._known.issuperset(self.scopes_of(name)):
+            self._learn(name)
         return super().open_writer(
             name, size=size, if_absent=if_absent, expected_hash=expected_hash
         )
@@ -204,10 +205,7 @@ class RepositoryQuota(QuotaLayer):
         """Set the limits of accounts that this process writes to for the first time."""
         # In this order: what was learnt from limits that are replaced meanwhile is not kept.
         known, limits = self._known, self._limits
-        scopes = self.scopes_of(name)
-        if known.issuperset(scopes):
-            return
-        for scope in scopes:
+        for scope in self.scopes_of(name):
             account = self._names.account(scope)
             if account is not None and scope not in known:
                 limit = limits.of(account)

@@ -241,6 +241,7 @@ class QuotaLayer(Layer, Keeper):
             size=size,
             if_absent=if_absent,
             lookup=self.held_by,
+            missing=self.inner.surely_missing,
             recover=self.recover,
             parked=self.parked,
             keep=None if if_absent else lambda name: self.keep_at(name, replaced=True),

@@ -24,6 +24,7 @@ from ..ledger import (
     Effect,
     Ledger,
     LimitExceeded,
+    NewItem,
     Report,
     Reservation,
 )
@@ -50,20 +51,27 @@ def carry_out(
     """Do what was intended and tell the ledger how it ended; within `changing`."""
     try:
         result = work()
-    except _HAPPENED_NOT:
-        ledger.release(change)
-        raise
-    except BaseException:
-        # A broken connection, say: it may have happened.
-        try:
-            found = [lookup(effect.name) for effect in change.effects]
-        except BackendError as error:
-            logger.warning("%s: left for recover to settle: %s", change.effects[0].name, error)
-        else:
-            ledger.resolve(change, found)
+    except BaseException as error:
+        did_not_end_well(ledger, change, error, lookup)
         raise
     ledger.settle(change)
     return result
+
+
+def did_not_end_well(
+    ledger: Ledger, change: Change, error: BaseException, lookup: Callable[[str], Amount]
+) -> None:
+    """Tell the ledger how a change ended that raised an error."""
+    if isinstance(error, _HAPPENED_NOT):
+        ledger.release(change)
+        return
+    # A broken connection, say: it may have happened.
+    try:
+        found = [lookup(effect.name) for effect in change.effects]
+    except BackendError as unknown:
+        logger.warning("%s: left for recover to settle: %s", change.effects[0].name, unknown)
+    else:
+        ledger.resolve(change, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +177,7 @@ class Room:
 
     Args:
         lookup: tells what a name holds now.
+        missing: tells at once that it holds nothing for sure.
         recover: settles what crashed writers left; asked before a refusal is final.
         parked: seconds that the room of a checkpoint is kept.
         keep: tells where what a name holds is kept when it is replaced; None where it is not.
@@ -184,6 +193,7 @@ class Room:
         size: int | None,
         if_absent: bool,
         lookup: Callable[[str], Amount],
+        missing: Callable[[str], bool],
         recover: Callable[[], Report],
         parked: float,
         keep: Callable[[str], KernelPath | None] | None = None,
@@ -196,6 +206,7 @@ class Room:
         self._place = place
         self._scopes = scopes
         self._lookup = lookup
+        self._missing = missing
         self._recover = recover
         self._parked = parked
         self._reservation: Reservation | None = None
@@ -278,6 +289,13 @@ class Room:
     def commit(
         self, received: int, work: Callable[[KernelPath | None], None], kept: KernelPath | None
     ) -> None:
+        if self.if_absent and kept is None and self._reservation is None:
+            item = self._ledger.begin_new(
+                self._place, self.name, self._scopes, received, self._missing
+            )
+            if item is not None:
+                self._add(item, received, work)
+                return
         kept = kept or self._kept()
         with self._ledger.changing(self._place, [self.name] if kept is None else [self.name, kept]):
             before = self._lookup(self.name)
@@ -295,6 +313,22 @@ class Room:
                 change = self._intend(effects)
             self._reservation = None  # the change's from now on
             carry_out(self._ledger, change, lambda: work(kept), self._lookup)
+
+    def _add(self, item: NewItem, received: int, work: Callable[[KernelPath | None], None]) -> None:
+        """Give a new item its name, whose intent is on record."""
+        settled = False
+        try:
+            work(None)
+            settled = True
+        except BaseException as error:
+            after = Amount(received, 1)
+            effect = Effect(self.name, self._scopes, NOTHING, after)
+            held = dict.fromkeys(self._scopes, after)
+            change = Change(self._place, (item.generation,), (effect,), (held,))
+            did_not_end_well(self._ledger, change, error, self._lookup)
+            raise
+        finally:
+            self._ledger.end_new(item, settled=settled)
 
     def _intend(self, effects: Sequence[Effect]) -> Change:
         return self._ledger.intend(
@@ -338,7 +372,7 @@ class QuotaWriter(KeepingWriter):
             raise
 
     def _name_it(self, kept: KernelPath | None) -> None:
-        if isinstance(self._writer, KeepingWriter):
+        if kept is not None and isinstance(self._writer, KeepingWriter):
             self._writer.kept = kept
         self._writer.commit()
 

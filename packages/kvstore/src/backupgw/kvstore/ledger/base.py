@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ..backends.base import ItemInfo
-from .records import Amount, Change, Effect, Limit, Report, Reservation, Usage
+from .records import Amount, Change, Effect, Limit, NewItem, Report, Reservation, Usage
 
 Lookup = Callable[[str], Amount]
 """Tells what a name holds in the place now; NOTHING where there is no item."""
@@ -129,6 +129,32 @@ class Ledger(Protocol):
 
         Never raises for the ledger's own failure: the intent stays, and the next `recover` or
         change of the name settles it.
+        """
+
+    def begin_new(
+        self,
+        place: str,
+        name: str,
+        scopes: tuple[str, ...],
+        size: int,
+        missing: Callable[[str], bool],
+    ) -> NewItem | None:
+        """Do `changing` and `intend` at once for an item of `size` bytes where there is none.
+
+        For what is done all day. None wherever that is not the simple case (the name is held by
+        somebody or may hold an item, a limit or a level is near, something has to be waited for):
+        nothing was done then, and the long way knows what to do.
+
+        Args:
+            missing: tells, without waiting, that nothing has the name for sure.
+        """
+
+    def end_new(self, item: NewItem, *, settled: bool) -> None:
+        """Let go of the name.
+
+        Args:
+            settled: the item is there now, as intended. Otherwise its change has been told to
+                `release` or `resolve`. Never raises for the ledger's own failure.
         """
 
     def free(self, place: str, name: str, generation: int) -> None:

@@ -198,6 +198,12 @@ class HeldBooks(Books):
         row = self.take(number)
         return None if row is None else self._ended(row, found)
 
+    def end_as_intended(self, number: int) -> None:
+        """Let an intent end with what was intended. One that has ended already is fine."""
+        row = self.take(number)
+        if row is not None:
+            self._ended(row, row.after)
+
     def end_change(self, change: Change, found: Sequence[Amount]) -> None:
         """Like `end` for all of a change, from memory: nobody alters an intent."""
         for number, effect, held, amount in zip(

@@ -114,6 +114,7 @@ class ByteLocks:
         self._path = path
         self._fds: set[int] = set()
         self._idle: list[int] = []
+        self._checksums: dict[str, int] = {}
         self._fd = self._open()
         try:
             with self.writing():
@@ -217,23 +218,32 @@ class ByteLocks:
         """Wait for names and hold them; returns what `let_go` takes."""
         fd = self._idle_descriptor()
         try:
-            if len(names) == 1 and not self._flag[0]:
-                # Of an upload, and as much as all of them: without a frame for each step.
-                checksum = zlib.crc32(place.encode())
-                shared = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, _PLACES + checksum, 1, 0)
-                if _fcntl(fd, fcntl.F_OFD_SETLK, shared) or self._flag[0]:
-                    self._enter(fd, place, names)
-                byte = _NAMES + zlib.crc32(names[0].encode(), checksum)
-                alone = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-                if _fcntl(fd, fcntl.F_OFD_SETLK, alone):
-                    _await(fd, alone)
-                return fd
             self._enter(fd, place, names)
             for byte in sorted({_checksum(place, name) for name in names}):
                 _wait(fd, fcntl.F_WRLCK, _NAMES + byte)
         except BaseException:
             self.let_go(fd)
             raise
+        return fd
+
+    def try_name(self, place: str, name: str) -> int | None:
+        """Hold a name if that needs no waiting; returns what `let_go` takes, or None.
+
+        One frame for all of it: this is a part of each upload.
+        """
+        fd = self._idle_descriptor()
+        checksum = self._checksums.get(place)
+        if checksum is None:
+            checksum = self._checksums[place] = zlib.crc32(place.encode())
+        byte = _NAMES + zlib.crc32(name.encode(), checksum)
+        pack, lock = _FLOCK.pack, fcntl.F_OFD_SETLK
+        if (
+            _fcntl(fd, lock, pack(fcntl.F_RDLCK, 0, _PLACES + checksum, 1, 0))
+            or self._flag[0]
+            or _fcntl(fd, lock, pack(fcntl.F_WRLCK, 0, byte, 1, 0))
+        ):
+            self.let_go(fd)
+            return None
         return fd
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Amount(NamedTuple):
@@ -125,6 +125,21 @@ class Change(NamedTuple):
     @property
     def generation(self) -> int:
         return self.numbers[0]
+
+
+class Holder(Protocol):
+    """Has names held."""
+
+    def let_go(self, held: int, /) -> None:
+        """Give up what `held` stands for."""
+
+
+class NewItem(NamedTuple):
+    """What `begin_new` began: the generation of its intent, and who holds its name by what."""
+
+    generation: int
+    holder: Holder
+    held: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,11 @@ What survives what.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from .accounts import Levels
 from .held import HeldBooks
-from .records import NOTHING, Alarm, Change, Effect, Reservation
+from .records import Alarm, NewItem
 from .sqlite_session import SQLiteSession
 from .transacted import TransactedLedger
 
@@ -85,31 +85,15 @@ class SQLiteLedger(TransactedLedger[HeldBooks]):
     def __repr__(self) -> str:
         return f"SQLiteLedger({self.path!r})"
 
-    def intend(
+    def begin_new(
         self,
         place: str,
-        effects: Sequence[Effect],
-        reservation: Reservation | None = None,
-        *,
-        atomic: bool = True,
-    ) -> Change:
-        if reservation is None and _is_new(effects):
-            number = self._short_way.intend_new(place, effects[0], self.lease)
-            if number is not None:
-                held = dict.fromkeys(effects[0].scopes, effects[0].after)
-                return Change(place, (number,), tuple(effects), (held,))
-        return super().intend(place, effects, reservation, atomic=atomic)
+        name: str,
+        scopes: tuple[str, ...],
+        size: int,
+        missing: Callable[[str], bool],
+    ) -> NewItem | None:
+        return self._short_way.begin_new(place, name, scopes, size, missing, self.lease)
 
-    def settle(self, change: Change) -> None:
-        if _is_new(change.effects):
-            self._short_way.settle_new(change)
-        else:
-            super().settle(change)
-
-
-def _is_new(effects: Sequence[Effect]) -> bool:
-    """Whether this is one item, where there was none."""
-    if len(effects) != 1:
-        return False
-    _, _, before, after = effects[0]
-    return after[1] == 1 and before == NOTHING
+    def end_new(self, item: NewItem, *, settled: bool) -> None:
+        self._short_way.end_new(item, settled=settled)

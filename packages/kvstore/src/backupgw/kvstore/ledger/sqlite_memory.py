@@ -14,7 +14,7 @@ from typing import Any
 
 from . import sqlite_uploads as uploads
 from .accounts import Account
-from .records import Amount, Change
+from .records import Amount
 from .sqlite_rows import Row, add_to_tallies, read_accounts, write_accounts
 
 _MOST_ACCOUNTS = 10_000
@@ -124,29 +124,33 @@ class Memory:
     # -- new items
 
     def intend_new(
-        self, place: str, scopes: tuple[str, ...], intent: uploads.Intent, settles: Sequence[Change]
+        self,
+        place: str,
+        scopes: tuple[str, ...],
+        intent: uploads.Intent,
+        settled: Sequence[int],
     ) -> bytes | None:
-        """Do what lingers and record an intent; returns the record, None where that needs books:
-        then nothing was done.
+        """Let intents of new items end as intended, and record one more.
 
-        Args:
-            settles: changes of one effect that brought new items, and have happened.
+        Returns:
+            the record of it; None where that needs books, and nothing was done.
         """
-        route = self._route(place, _scopes_text(scopes), scopes)
-        if route is None or (place, intent.name) in self._named or not route.takes(intent.size):
+        routes = self._routes
+        route = routes.get((place, _scopes_text(scopes))) or self._route(
+            place, _scopes_text(scopes), scopes
+        )
+        if route is None or (place, intent[2]) in self._named or not route.takes(intent[3]):
             return None
-        ends = []
-        for change in settles:
-            row = self.held.get(change.numbers[0])
+        for number in settled:
+            row = self.held.get(number)
+            if row is not None and (row[3], row[6]) not in routes:
+                return None
+        for number in settled:
+            row = self.drop(number)
             if row is not None:
-                at = self._route(row[3], row[6], change.effects[0].scopes)
-                if at is None:
-                    return None
-                ends.append((row[0], at))
-        for number, at in ends:
-            self._settle(number, at)
+                routes[row[3], row[6]].use(row[10], row[11])
         self._admit(intent, route)
-        return uploads.record([number for number, _ in ends], intent, route)
+        return uploads.record(settled, intent, route)
 
     def _route(self, place: str, text: str, scopes: Sequence[str]) -> uploads.Route | None:
         """Return what items of these scopes share; None where accounts are not known yet."""
@@ -163,20 +167,19 @@ class Memory:
 
     def _admit(self, intent: uploads.Intent, route: uploads.Route) -> None:
         number, deadline, name, size = intent
-        route.reserve(size)
+        for account in route.accounts:
+            account.reserved_bytes += size
+            account.reserved_objects += 1
         start = number, number >> 32, deadline, route.place, route.holds(size)
         self.put((*start, name, route.scopes_text, None, 0, 0, size, 1))
-
-    def _settle(self, number: int, route: uploads.Route) -> None:
-        row = self.drop(number)
-        if row is not None:
-            route.use(row[10], row[11])
 
     def _replay_new(self, connect: Callable[[], sqlite3.Connection], record: bytes) -> None:
         settled, intent, place, scopes = uploads.read(record)
         for number in settled:
-            row = self.held[number]
-            self._settle(number, self._surely_route(connect, row[3], row[6], json.loads(row[6])))
+            row = self.drop(number)
+            if row is not None:
+                route = self._surely_route(connect, row[3], row[6], json.loads(row[6]))
+                route.use(row[10], row[11])
         self._admit(intent, self._surely_route(connect, place, json.dumps(scopes), scopes))
 
     def _surely_route(

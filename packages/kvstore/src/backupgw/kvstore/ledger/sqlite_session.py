@@ -16,11 +16,10 @@ from .errors import LedgerError
 from .held import NO_NEEDS, HeldBooks, Needs
 from .locks import ByteLocks
 from .logged_books import BeyondLog
-from .records import Alarm, Change, Effect
+from .records import Alarm, NewItem
 from .sqlite_books import SQLiteBooks
 from .sqlite_file import boot_id, prepare, translate
 from .sqlite_state import SQLiteState
-from .sqlite_uploads import Intent
 from .turns import Step, Turns
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,9 @@ class SQLiteSession:
         self._state = SQLiteState(path)
         self._boot = boot_id()
         self._session = 0
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(1)
+        self._settled: deque[int] = deque()
+        self._draining: Step[None] | None = None
 
     @property
     def locks(self) -> ByteLocks:
@@ -126,6 +127,8 @@ class SQLiteSession:
         """Begin anew: locks, turn and session are the parent's."""
         self._turns = Turns(self._transact, self._emit)
         self._alarms.clear()
+        self._settled.clear()
+        self._draining = None
         self._session = 0
         self._state.leave_to_parent()
         if self._locks is not None:
@@ -154,26 +157,61 @@ class SQLiteSession:
         fail."""
         self._turns.post(Step(work, keep=True, needs=needs), linger=linger)
 
-    def intend_new(self, place: str, effect: Effect, lease: float) -> int | None:
-        """Record the intent of a new item the short way, and return its number; None where it has
-        to be a step like others."""
-        turns, locks = self._turns, self._locks
-        if locks is None or not turns.take_at_once():
+    # -- new items
+
+    def begin_new(
+        self,
+        place: str,
+        name: str,
+        scopes: tuple[str, ...],
+        size: int,
+        missing: Callable[[str], bool],
+        lease: float,
+    ) -> NewItem | None:
+        """As `Ledger.begin_new`."""
+        locks = self._locks
+        if locks is None:
             return None
+        fd = locks.try_name(place, name)
+        if fd is None:
+            return None
+        number = 0
         try:
-            lingering = turns.lingering
-            settles = [step.settles for step in lingering if step.settles is not None]
-            if not self._session or len(settles) < len(lingering):
-                return None
-            number = self.number()
-            intent = Intent(number, self._clock() + lease, effect.name, effect.after.bytes)
+            if missing(name):
+                number = self._intend_new(locks, place, name, scopes, size, lease)
+        finally:
+            if not number:
+                locks.let_go(fd)
+        return NewItem(number, locks, fd) if number else None
+
+    def _intend_new(
+        self,
+        locks: ByteLocks,
+        place: str,
+        name: str,
+        scopes: tuple[str, ...],
+        size: int,
+        lease: float,
+    ) -> int:
+        turns = self._turns
+        if not turns.take_at_once(self._draining):
+            return 0
+        try:
+            if not self._session:
+                return 0
+            number = self._session << 32 | next(self._numbers)
+            settled = list(self._settled)
             locks.begin_writing()
             try:
-                if not self._state.intend_new(place, effect.scopes, intent, settles):
-                    return None
+                done = self._state.intend_new(
+                    place, scopes, (number, self._clock() + lease, name, size), settled
+                )
             finally:
                 locks.end_writing()
-            turns.took(len(settles))
+            if not done:
+                return 0
+            for _ in settled:
+                self._settled.popleft()
             return number
         except BaseException as error:
             self._state.forget()
@@ -183,14 +221,28 @@ class SQLiteSession:
         finally:
             turns.give_back()
 
-    def settle_new(self, change: Change) -> None:
-        """Let the intent of a new item end as intended, at the latest in a while."""
-        step = Step(
-            lambda books: books.end_change(change, (change.effects[0].after,)),
-            keep=True,
-            settles=change,
-        )
-        self._turns.post(step, linger=True)
+    def end_new(self, item: NewItem, *, settled: bool) -> None:
+        """As `Ledger.end_new`."""
+        number, locks, fd = item
+        if settled:
+            self._settled.append(number)
+            if self._draining is None:
+                self._draining = step = Step(self._drain(), keep=True)
+                self._turns.post(step, linger=True)
+        locks.let_go(fd)
+
+    def _drain(self) -> Callable[[HeldBooks], None]:
+        """Return a step's work that records what has ended, unless an intent takes it along."""
+        numbers: list[int] = []  # of this step: it may have to be repeated
+
+        def drain(books: HeldBooks) -> None:
+            self._draining = None
+            while self._settled:
+                numbers.append(self._settled.popleft())
+            for number in numbers:
+                books.end_as_intended(number)
+
+        return drain
 
     def _emit(self) -> None:
         while self._alarms:

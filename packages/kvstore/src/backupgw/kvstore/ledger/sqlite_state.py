@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .logged_books import LoggedBooks
-from .records import Change
 from .sqlite_file import connect
 from .sqlite_log import NO_TAG, START, Log
 from .sqlite_memory import Memory
@@ -93,9 +92,9 @@ class SQLiteState:
         return LoggedBooks(memory, self._connect, session=session, now=now, is_dead=is_dead)
 
     def intend_new(
-        self, place: str, scopes: tuple[str, ...], intent: Intent, settles: Sequence[Change]
+        self, place: str, scopes: tuple[str, ...], intent: Intent, settled: Sequence[int]
     ) -> bool:
-        """Put an intent and settles on record the short way; False where that cannot be."""
+        """Put an intent and what has ended on record the short way; False where that cannot be."""
         memory, log = self._memory, self._log
         if memory is None or log is None or memory.counting:
             return False
@@ -103,26 +102,32 @@ class SQLiteState:
             if not log.has(memory.tag):
                 return False
             self._catch_up(log, memory)
-        record = memory.intend_new(place, scopes, intent, settles)
+        record = memory.intend_new(place, scopes, intent, settled)
         if record is None:
             return False
-        self._append(log, memory, record)
+        end = log.append(memory.tag, memory.end, record)
+        if end is None:
+            self._begin_anew(memory)
+        else:
+            memory.end = end
         return True
 
     def commit(self, books: LoggedBooks) -> None:
         """Put what was done in memory on record."""
         memory = self._memory
         assert memory is not None
-        if books.record:
-            self._append(self._open_log(), memory, books.record)
-
-    def _append(self, log: Log, memory: Memory, record: bytes) -> None:
-        end = log.append(memory.tag, memory.end, record)
-        if end is not None:
-            memory.end = end
+        if not books.record:
             return
+        end = self._open_log().append(memory.tag, memory.end, books.record)
+        if end is None:
+            self._begin_anew(memory)
+        else:
+            memory.end = end
+
+    def _begin_anew(self, memory: Memory) -> None:
+        """Have the file take over what the log has no room for, with all the rest."""
         with self.transaction():
-            pass  # the file takes it over with all the rest
+            pass
         self._memory = memory
 
     def _load(self) -> Memory:

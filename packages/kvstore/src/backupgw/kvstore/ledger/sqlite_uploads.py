@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from .accounts import Account
 
@@ -58,11 +57,6 @@ class Route:
                 return False
         return True
 
-    def reserve(self, size: int) -> None:
-        for account in self.accounts:
-            account.reserved_bytes += size
-            account.reserved_objects += 1
-
     def use(self, size: int, objects: int) -> None:
         """Make used what was reserved."""
         for account in self.accounts:
@@ -75,13 +69,8 @@ class Route:
             tally[1] += objects
 
 
-class Intent(NamedTuple):
-    """A new item of `size` bytes is about to come."""
-
-    number: int
-    deadline: float
-    name: str
-    size: int
+Intent = tuple[int, float, str, int]
+"""The number, deadline, name and size of a new item that is about to come."""
 
 
 def record(settled: Sequence[int], intent: Intent, route: Route) -> bytes:
@@ -94,4 +83,4 @@ def record(settled: Sequence[int], intent: Intent, route: Route) -> bytes:
 def read(text: bytes) -> tuple[list[int], Intent, str, list[str]]:
     """Return what `record` was given: numbers settled, the intent, its place and scopes."""
     settled, number, deadline, name, size, place, scopes = json.loads(text[len(MARK) :])
-    return settled, Intent(number, deadline, name, size), place, scopes
+    return settled, (number, deadline, name, size), place, scopes

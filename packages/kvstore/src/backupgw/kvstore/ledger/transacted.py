@@ -22,6 +22,7 @@ from .records import (
     Change,
     Effect,
     Limit,
+    NewItem,
     Repair,
     Report,
     Reservation,
@@ -236,6 +237,19 @@ class TransactedLedger(Generic[B]):
     def _end(self, change: Change, found: Sequence[Amount], *, linger: bool = False) -> None:
         needs = Needs(numbers=change.numbers, place=change.place, effects=change.effects)
         self._session.post(lambda books: books.end_change(change, found), needs, linger=linger)
+
+    def begin_new(
+        self,
+        place: str,  # noqa: ARG002 - the signature is Ledger's
+        name: str,  # noqa: ARG002
+        scopes: tuple[str, ...],  # noqa: ARG002
+        size: int,  # noqa: ARG002
+        missing: Callable[[str], bool],  # noqa: ARG002
+    ) -> NewItem | None:
+        return None  # there is no way that is shorter
+
+    def end_new(self, item: NewItem, *, settled: bool) -> None:
+        raise NotImplementedError(f"{item} was not begun here, settled or not: {settled}")
 
     def free(self, place: str, name: str, generation: int) -> None:
         def work(books: B) -> None:

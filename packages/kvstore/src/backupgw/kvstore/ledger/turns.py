@@ -18,7 +18,6 @@ from typing import Any, Generic, TypeVar
 
 from .errors import LedgerError
 from .held import NO_NEEDS, Needs
-from .records import Change
 
 MOST_AT_ONCE = 256
 """Steps in a transaction, so that other processes get at the ledger too."""
@@ -41,10 +40,9 @@ class Step(Generic[T]):
         work: gets the books; it either changes nothing and raises, or does all of its part.
         keep: nobody waits for it: it is remembered when its transaction fails.
         needs: what the work is going to read.
-        settles: a change that has happened as intended, where that is all.
     """
 
-    __slots__ = ("done", "error", "keep", "needs", "result", "settles", "work")
+    __slots__ = ("done", "error", "keep", "needs", "result", "work")
 
     result: T
 
@@ -54,10 +52,8 @@ class Step(Generic[T]):
         *,
         keep: bool = False,
         needs: Needs = NO_NEEDS,
-        settles: Change | None = None,
     ) -> None:
         self.work = work
-        self.settles = settles
         self.needs = needs
         self.keep = keep
         self.done = False
@@ -116,10 +112,13 @@ class Turns:
         self._sweep()
         self._after()
 
-    def take_at_once(self) -> bool:
-        """Take the turn, to be given back by `give_back`, if the ledger is free and only what
-        lingers is to be done."""
+    def take_at_once(self, idle: Step[Any] | None) -> bool:
+        """Take the turn, to be given back by `give_back`, if the ledger is free and nothing is to
+        be done but perhaps the step `idle`."""
         if self._queue or self._kept:
+            return False
+        lingering = self._lingering
+        if lingering and (len(lingering) > 1 or lingering[0] is not idle):
             return False
         return self.turn.acquire(blocking=False)
 
@@ -129,16 +128,6 @@ class Turns:
         if self._queue:
             self._sweep()
             self._after()
-
-    @property
-    def lingering(self) -> list[Step[Any]]:
-        """What lingers; for who has the turn."""
-        return list(self._lingering)
-
-    def took(self, count: int) -> None:
-        """The first of what lingers is done."""
-        for _ in range(count):
-            self._lingering.popleft().done = True
 
     @property
     def remembers(self) -> bool:
