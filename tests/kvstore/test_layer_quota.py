@@ -354,11 +354,12 @@ class TestFaults:
     ) -> None:
         place.store("alice/main/a", b"x" * 100)
 
-        def full(*_: object) -> None:
+        def full(*_: object, **__: object) -> None:
             raise LedgerFull("no room")
 
         with monkeypatch.context() as patch:
             patch.setattr(ledger, "intend", full)
+            patch.setattr(ledger, "begin_new", full)
             with pytest.raises(LedgerError):
                 place.store("alice/main/b", b"x")
             place.delete("alice/main/a")
