@@ -301,6 +301,11 @@ class TrashLayer(ReadingThrough, Keeper):
                 writer.write(chunk)
         self.inner.delete(name)
 
+    # -- reading
+
+    def surely_missing(self, name: str) -> bool:
+        return self.inner.surely_missing(name)
+
     # -- names
 
     def _is_free(self, name: str) -> bool:
