@@ -195,3 +195,54 @@ def test_a_hooks_secret_that_others_can_read_is_warned_about(tmp_path: Path, hid
     assert checked.returncode == 0
     assert "holds secrets and others can read it" in checked.stderr
     assert "abc" not in checked.stdout + checked.stderr
+
+
+def hook(target: Path, name: str = "told") -> str:
+    return (
+        f'[[events.hook]]\nname = "{name}"\ntypes = ["snapshot.*"]\n'
+        f'command = ["sh", "-c", "cat >> \'{target}\'"]\n'
+    )
+
+
+def test_hooks_change_without_a_restart(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with Site(tmp_path, "", "--workers", "2") as site:
+        ann = site.user("ann")
+
+        def told(repository: str, file: Path) -> bool:
+            return file.exists() and f'"{repository}"' in file.read_text()
+
+        def create(repository: str) -> None:
+            # By a new connection each time: either worker has to tell.
+                assert ann.save(repository, "snapshots")[0] == 200
+
+        create("nobody-listens")
+        site.write(hook(first))  # the first one of all
+        site.reload("1 hooks in effect")
+        until(lambda: ready(site, "1 hooks in effect", 2), "a worker took no hooks")
+        for number in range(6):
+            create(f"a{number}")
+        until(lambda: all(told(f"a{n}", first) for n in range(6)), "the first hook was not told")
+
+        site.write(hook(second) + hook(first, "Told") + "nonsense = 1\n")
+        site.reload("everything stays as it was")
+        create("still")
+        until(lambda: told("still", first), "a mistake ended the hooks")
+
+        site.write(hook(second))
+        site.reload("1 hooks in effect")
+        until(lambda: ready(site, "1 hooks in effect", 4), "a worker kept the old hooks")
+        create("b")
+        until(lambda: told("b", second), "the second hook was not told")
+
+        site.write("")
+        site.reload("0 hooks in effect")
+        until(lambda: ready(site, "0 hooks in effect", 2), "a worker kept its hooks")
+        create("c")
+    assert not told("b", first)
+    assert not told("c", second)
+    assert "nobody-listens" not in first.read_text()
+
+
+def ready(site: Site, says: str, times: int) -> bool:
+    return len([line for line in site.server.process.lines if says in line]) >= times

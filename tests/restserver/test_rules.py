@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -174,6 +175,35 @@ def test_rules_change_without_a_restart(tmp_path: Path) -> None:
         assert site.user("ray").save("team")[0] == 403, "a mistake opened everything up"
 
 
+def test_a_worker_that_replaces_a_dead_one_has_the_rules_of_now(tmp_path: Path) -> None:
+    """What it is started with was read when the server started."""
+    with Site(tmp_path, LEVELS, "--workers", "2") as site:
+        _, path = site.user("fay").save("team")
+        bob = site.user("bob")
+        assert bob.status("GET", path) == 403
+        site.write(LEVELS.replace('who = ["ray"]', 'who = ["ray", "bob"]'))
+        site.reload("4 rules in effect")
+        until(lambda: {bob.status("GET", path) for _ in range(8)} == {200}, "bob is not let in")
+        server = site.server.process.process.pid
+        for worker in workers_of(server):
+            os.kill(worker, signal.SIGKILL)
+        until(lambda: len(workers_of(server)) == 2, "no worker was replaced")
+        until(lambda: {bob.status("GET", path) for _ in range(8)} == {200}, "the rules are old")
+
+
+def workers_of(server: int) -> list[int]:
+    """Return the processes that answer for a server."""
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    return [pid for pid in map(int, children) if is_worker(pid)]
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def test_a_token_narrows_its_user(site: Site) -> None:
     with site:
         assert site.user("fay").save("team")[0] == 200
@@ -240,8 +270,12 @@ def test_keys_of_signed_tokens_rotate_without_a_restart(tmp_path: Path) -> None:
             "fay", ["append"], ["repository:*/**"], lifetime=600, now=time.time()
         )
 
-    with Site(tmp_path, LEVELS + key("old", secrets["old"])) as site:
+    with Site(tmp_path, LEVELS) as site:
         old, new = (Client(site.server, bearer=signed(name)) for name in ("old", "new"))
+        assert old.save("team")[0] == 401
+        site.write(LEVELS + key("old", secrets["old"]))  # the first one of all
+        site.reload("4 rules in effect")
+        until(lambda: old.save("team")[0] == 200, "the first key was not taken")
         status, path = old.save("team")
         assert status == 200
         assert old.status("DELETE", path) == 403

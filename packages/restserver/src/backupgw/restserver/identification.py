@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from backupgw.runtime.command import CommandError
 from backupgw.runtime.http.listeners import FIRST_ACTIVATED, Tcp, parse_address
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.settings_tokens import TokenSettings
@@ -63,17 +62,20 @@ class Tokens:
         """Take the keys of other settings, from any thread.
 
         Raises:
-            CommandError: a key cannot be had, or there was none before; those in use stay.
+            CommandError: a key cannot be had; those in use stay.
         """
         options = settings.section("tokens", TokenSettings)
-        if self._signed is not None:
-            from backupgw.runtime.tokens import signed
+        if self._signed is None and not options.key:
+            return
+        from backupgw.runtime.tokens import signed
 
+        if self._signed is not None:
             self._signed.replace(signed.keys_of(settings), options)
             # What the old keys let in must be looked at again.
             self.authenticator.forget()
-        elif options.key:
-            raise CommandError("the first key of signed tokens needs a restart")
+        elif (first := signed.from_settings(settings, self._store)) is not None:
+            self._signed = first
+            self.authenticator.take_signed(first)
 
     async def close(self) -> None:
         """Note what was used and let go of the store."""

@@ -1,8 +1,10 @@
 """SIGHUP: the settings are read again, and what can change while it runs is changed.
 
-Rules, keys of signed tokens and limits can; places, addresses and the like need a restart. While
-the settings have a mistake everything stays as it was and the log says why: a typing error must
-neither open everything up nor shut all clients out.
+Rules, keys of signed tokens, hooks and limits can; places, addresses and the like need a restart.
+So do the first limits, of all or of users: every worker has to account for what it writes before
+one of them may count what is there, and they read the settings each in its own time. While the
+settings have a mistake everything stays as it was and the log says why: a typing error must neither
+open everything up nor shut all clients out.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime.authorisation import Authoriser
 from backupgw.runtime.authorisation.rules import rules_of
 from backupgw.runtime.command import CommandError
+from backupgw.runtime.events import Events, renew_hooks
 from backupgw.runtime.settings import Flag, Settings, load
 
 _log = logging.getLogger(__name__)
@@ -95,5 +98,15 @@ def take_rules(rules: Authoriser) -> Change:
         found, groups = rules_of(settings)
         rules.replace(found, groups)
         _log.info("%d rules in effect", len(found))
+
+    return change
+
+
+def take_hooks(events: Events) -> Change:
+    """Return what lets the hooks of new settings be told of events."""
+
+    def change(settings: Settings) -> None:
+        count = renew_hooks(events, settings)
+        _log.info("%d hooks in effect", count)
 
     return change

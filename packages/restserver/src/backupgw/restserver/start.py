@@ -32,7 +32,7 @@ from .app import RestApp
 from .identification import Identification, Tokens, identification, place_folder
 from .place import disk_of, place_of
 from .rates import Limiter
-from .reload import Change, Reloader, take_rules
+from .reload import Change, Reloader, take_hooks, take_rules
 from .settings import RestSettings
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def build(settings: Settings) -> Running:
         place=rest.place,
     )
     events = start_gateway(settings)
+    changes["the hooks"] = take_hooks(events)
     announcer = Announcer(events.publish, rest.place)
     access.throttled = announcer.throttled
     backend = place_of(settings)

@@ -73,6 +73,7 @@ class Events:
         from backupgw.runtime import metrics
 
         self._sinks = tuple(sinks)
+        self._handing_over = threading.Lock()
         self._gateway = gateway or this_gateway()
         # SimpleQueue: its put neither waits nor fails, in a signal's handler neither.
         self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -126,6 +127,24 @@ class Events:
             self._thread = threading.Thread(target=self._run, name="events", daemon=True)
             self._thread.start()
 
+    def exchange(self, name: str, sink: Sink | None, timeout: float = 10.0) -> None:
+        """Tell `sink` from now on instead of the one of that name, which is closed; each event goes
+        to one of the two. None: nobody takes its place.
+
+        Args:
+            timeout: seconds that the old one has to end what it runs.
+        """
+        with self._close_once:
+            if self._closed:
+                if sink is not None:
+                    sink.close(timeout)
+                return
+            with self._handing_over:
+                old = [each for each in self._sinks if each.name == name]
+                kept = [each for each in self._sinks if each.name != name]
+                self._sinks = (*kept, sink) if sink is not None else tuple(kept)
+        self._close_sinks(old, timeout)
+
     def close(self, timeout: float = 10.0) -> None:
         """Hand over what is queued, then close the sinks; about `timeout` seconds at most.
 
@@ -145,7 +164,11 @@ class Events:
                     timeout,
                     self._queue.qsize(),
                 )
-        for sink in self._sinks:
+        self._close_sinks(self._sinks, deadline - time.monotonic())
+
+    def _close_sinks(self, sinks: Sequence[Sink], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        for sink in sinks:
             try:
                 sink.close(max(0.1, deadline - time.monotonic()))
             except Exception:  # a sink is anybody's code, and the others are to be closed as well
@@ -185,10 +208,11 @@ class Events:
     def _hand_over(self, batch: Sequence[Message]) -> None:
         for stamped in batch:
             self._published.add(1, stamped.event.type)
-        for sink in self._sinks:
-            try:
-                sink.take(batch)
-            except Exception:  # a sink is anybody's code; the others and later events go on
-                self._failed.add(1, sink.name)
-                if self._complaints.due(sink.name):
-                    logger.exception("events: the sink %s failed", sink.name)
+        with self._handing_over:
+            for sink in self._sinks:
+                try:
+                    sink.take(batch)
+                except Exception:  # a sink is anybody's code; the others and later events go on
+                    self._failed.add(1, sink.name)
+                    if self._complaints.due(sink.name):
+                        logger.exception("events: the sink %s failed", sink.name)

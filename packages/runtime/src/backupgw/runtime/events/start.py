@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .hooks import Carrier
 
 JOURNAL = "events.sqlite3"
+HOOKS = "hooks"
+"""What the sink of commands and webhooks is called."""
 
 
 def start(
@@ -50,16 +52,7 @@ def start(
     if stream is not None:
         sinks.append(stream)
     if settings.hook:
-        from .hooks import Hook, Hooks
-        from .journal import Journal
-
-        environ = os.environ if environ is None else environ
-        hooks = [
-            Hook(hook.name, hook.filter(), _carrier(hook, environ), hook.keep_for)
-            for hook in settings.hook
-        ]
-        journal = settings.journal or (folder or Path()) / JOURNAL
-        sinks.append(Hooks(hooks, Journal(str(journal)), pending=settings.pending))
+        sinks.append(_hooks(settings, environ, folder))
     events = Events(sinks, queue_size=settings.queue, gateway=settings.gateway)
     events.start()
     return events
@@ -71,13 +64,47 @@ def start_gateway(settings: Settings, *, stream: EventStream | None = None) -> E
     Raises:
         CommandError: as `start`, or the state folder cannot be used.
     """
+    section = settings.section("events", EventsSettings)
+    return current.remember(start(section, stream=stream, folder=_journal_folder(settings)))
+
+
+def renew_hooks(events: Events, settings: Settings) -> int:
+    """Tell the hooks of other settings from now on, with their secrets read anew; return how many.
+
+    What waits for a hook of the same name is brought to where it points now; what waits for one
+    that is gone is forgotten. An attempt under way may be made again.
+
+    Raises:
+        CommandError: as `start_gateway`; the hooks stay as they were.
+    """
+    section = settings.section("events", EventsSettings)
+    hooks = _hooks(section, None, _journal_folder(settings)) if section.hook else None
+    events.exchange(HOOKS, hooks)
+    return len(section.hook)
+
+
+def _journal_folder(settings: Settings) -> Path | None:
     from backupgw.runtime import state_folder
 
     section = settings.section("events", EventsSettings)
-    folder = None
-    if section.hook and section.journal is None:
-        folder = state_folder.prepare(state_folder.find(settings))
-    return current.remember(start(section, stream=stream, folder=folder))
+    if not section.hook or section.journal is not None:
+        return None
+    return state_folder.prepare(state_folder.find(settings))
+
+
+def _hooks(
+    settings: EventsSettings, environ: Mapping[str, str] | None, folder: Path | None
+) -> Sink:
+    from .hooks import Hook, Hooks
+    from .journal import Journal
+
+    environ = os.environ if environ is None else environ
+    hooks = [
+        Hook(hook.name, hook.filter(), _carrier(hook, environ), hook.keep_for)
+        for hook in settings.hook
+    ]
+    journal = settings.journal or (folder or Path()) / JOURNAL
+    return Hooks(hooks, Journal(str(journal)), pending=settings.pending)
 
 
 def _carrier(hook: HookSettings, environ: Mapping[str, str]) -> Carrier:

@@ -79,8 +79,12 @@ class Worker:
     delay: float = FIRST_DELAY
     start_at: float | None = 0.0
 
-    def start(self) -> None:
-        """Start a process."""
+    def start(self, *, reload: bool = False) -> None:
+        """Start a process.
+
+        Args:
+            reload: it is to read again, first of all, what it reads on SIGHUP.
+        """
         self.ready_pipe, theirs = SPAWN.Pipe(duplex=False)
         sockets, line = self.sockets, None
         if self.hosted.options.workers > 1:
@@ -101,6 +105,8 @@ class Worker:
             theirs.close()
         self.born = time.monotonic()
         self.start_at = None
+        if reload:
+            self.signal(signal.SIGHUP)  # waits until the process can take it
 
     @property
     def is_ready(self) -> bool:
@@ -124,6 +130,7 @@ class Supervisor:
     _metrics: SharedFolder | None = None
     _announced: bool = False
     _interrupts: int = 0
+    _reloaded: bool = False
     _stop_deadline: float | None = None
     _received: list[int] = field(default_factory=list)
     _undealt: list[tuple[socket.socket, int, Hosted]] = field(default_factory=list)
@@ -185,7 +192,8 @@ class Supervisor:
             now = time.monotonic()
             for worker in self.workers:
                 if worker.start_at is not None and worker.start_at <= now and not self._stopping:
-                    worker.start()
+                    # What it is given is what was read at the start, which may be over.
+                    worker.start(reload=self._reloaded)
             living = {w.process.sentinel: w for w in self.workers if w.process is not None}
             if self._stopping and not living:
                 return
@@ -303,6 +311,7 @@ class Supervisor:
 
     def _handle(self, number: int) -> None:
         if number == signal.SIGHUP:
+            self._reloaded = True
             self._signal_all(signal.SIGHUP)
         elif not self._stopping:
             self._stop(number)

@@ -175,6 +175,11 @@ class TokenAuthenticator:
             self._note(principal, self._wall(), self._clock())
         return principal
 
+    def take_signed(self, signed: SignedTokens) -> None:
+        """Take signed tokens as well from now on, from any thread."""
+        self._signed = signed
+        self.forget()
+
     def forget(self) -> None:
         """Remember nothing any more: every token is looked up again."""
         with self._lock:
