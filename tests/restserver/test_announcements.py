@@ -214,7 +214,7 @@ def test_hooks_change_without_a_restart(tmp_path: Path) -> None:
 
         def create(repository: str) -> None:
             # By a new connection each time: either worker has to tell.
-                assert ann.save(repository, "snapshots")[0] == 200
+            assert ann.save(repository, "snapshots")[0] == 200
 
         create("nobody-listens")
         site.write(hook(first))  # the first one of all

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,15 +113,55 @@ def test_postgresql_that_crashes_in_between_costs_time_and_nothing_else(
             site.close()
 
 
-@pytest.mark.parametrize("state_url", ["postgresql"], indirect=True)
+def stall(site: Site, gateway: WorkerProcess) -> None:
+    """SIGSTOP, but not in the middle of a write to SQLite: nobody could take its lock away."""
+    path = site.url.removeprefix("sqlite:///")
+    while True:
+        os.kill(gateway.current, signal.SIGSTOP)
+        if not site.url.startswith("sqlite"):
+            return
+        try:
+            with contextlib.closing(sqlite3.connect(path, timeout=1, isolation_level=None)) as file:
+                file.execute("BEGIN IMMEDIATE")
+                file.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            os.kill(gateway.current, signal.SIGCONT)
+        else:
+            return
+
+
+def test_a_gateway_that_wakes_up_late_has_no_effect_and_turns_no_order(site: Site) -> None:
+    """It was alive all the time, and its successor cannot know that: what it still does is late."""
+    client = site.client()
+    with site.worker("sleeper", lease=3) as sleeper:
+        first, second = (
+            client.submit("test.work", work("lane", place, pause=0.5), key="lane")
+            for place in range(2)
+        )
+        sleeper.wait_for_line(f"begin {first.id} 1")
+        stall(site, sleeper)
+        with site.worker("other", lease=3) as other:
+            other.wait_for_line(f"begin {first.id} 2")
+            os.kill(sleeper.current, signal.SIGCONT)
+            done = finish(client, [first.id, second.id])
+    assert {job.state for job in done.values()} == {State.SUCCEEDED}
+    # Once each, in their order, although two processes had the first one in hand.
+    assert site.effects() == {"lane": [0, 1]}
+    assert site.outside() == {first.id: 1, second.id: 1}
+    assert f"middle {first.id} 1" not in sleeper.output
+    assert f"end {first.id} 1" not in sleeper.output
+    assert done[first.id].losses >= 1
+    assert str(done[first.id].runner).startswith("other/")
+
+
 def test_a_gateway_that_slept_past_its_lease_writes_nothing_any_more(site: Site) -> None:
     client = site.client()
-    with site.worker("sleeper", lease=1) as sleeper:
+    with site.worker("sleeper", lease=3) as sleeper:
         job = client.submit("test.stubborn", work("lane", 0, pause=0.5), key="lane")
         follower = client.submit("test.work", work("lane", 1), key="lane")
         sleeper.wait_for_line(f"begin {job.id} 1")
-        os.kill(sleeper.current, signal.SIGSTOP)
-        with site.worker("other", lease=1) as other:
+        stall(site, sleeper)
+        with site.worker("other", lease=3) as other:
             other.wait_for_line(f"over {job.id} 2")
             assert finish(client, [job.id])[job.id].state is State.SUCCEEDED
             os.kill(sleeper.current, signal.SIGCONT)
