@@ -196,6 +196,26 @@ def test_a_restart_counts_only_what_it_cannot_know(tmp_path: Path) -> None:
     assert accounts(folder) == stored(folder)
 
 
+def test_who_comes_back_to_a_ledger_counts_what_it_has_missed(tmp_path: Path) -> None:
+    """As after a state that went to another database and back."""
+    running = site(tmp_path)
+    with running:
+        assert save(running.user("ann"), "ann/small", 30 * KIB)[0] == 200
+    for _ in range(2):
+        running.write(f'[rest]\nledger = "{tmp_path}/other.sqlite3"\n{QUOTA}')
+        with running:
+            assert save(running.user("ann"), "ann/small", 15 * KIB)[0] == 200
+        running.write(QUOTA)
+        with running:
+            assert save(running.user("ann"), "ann/small", 15 * KIB)[0] == 200
+    assert accounts(tmp_path / "data") == stored(tmp_path / "data")
+    with running:  # 90 of 100 KiB
+        assert save(running.user("ann"), "ann/small", 15 * KIB)[0] == 507
+        # Started twice in a row with the same, it knows.
+        assert not any("corrected" in line for line in running.server.process.lines)
+    assert accounts(tmp_path / "data") == stored(tmp_path / "data")
+
+
 def test_count_at_start_is_for_places_where_others_write(tmp_path: Path) -> None:
     running = site(tmp_path, f"{QUOTA}\n[rest.quota]\ncount_at_start = true\n")
     with running:

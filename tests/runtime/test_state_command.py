@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,10 +17,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
+from backupgw.kvstore.backends.base import ItemInfo
+from backupgw.kvstore.ledger import Amount
 from backupgw.runtime.cli import main
 from backupgw.runtime.database import connect, open_database, sqlite_url
 from backupgw.runtime.database.tables.all import metadata
 from backupgw.runtime.database.transfer import export_state, exported_tables
+from backupgw.runtime.ledger import PostgresLedger
 from tests.servers.postgres import PASSWORD, QUOTED_PASSWORD
 
 
@@ -162,6 +166,37 @@ def test_what_is_there_is_not_replaced_unasked(full: Gateway, tmp_path: Path) ->
     assert full.rows() == before
     assert full("state", "import", file, "--replace") == 0
     assert len(full.rows()["tokens"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_ledger_that_a_state_is_brought_beside_counts_anew(
+    gateway: Make, kind: str, tmp_path: Path
+) -> None:
+    """Others may have written to its places while it was left aside."""
+    file = tmp_path / "state.jsonl"
+    source = gateway(kind)
+    source.fill()
+    assert source("state", "export", file) == 0
+    target = gateway("postgresql")
+    item = ItemInfo("a", exists=True, size=100, directory=False)
+
+    def count(ledger: PostgresLedger, *items: ItemInfo) -> None:
+        ledger.reconcile("place", lambda _folder: items, lambda _name: ("server",))
+
+    with open_database(target.url) as database:
+        with PostgresLedger(database) as ledger:
+            count(ledger, item)
+            assert not ledger.needs_reconcile("place")
+        assert target("state", "import", file, "--dry-run") == 0, target.err
+        with PostgresLedger(database) as ledger:
+            assert not ledger.needs_reconcile("place"), "a trial changed it"
+        assert target("state", "import", file) == 0, target.err
+        with PostgresLedger(database) as ledger:
+            assert ledger.needs_reconcile("place")
+            # Until it has counted it says what it knew, and limits hold by that.
+            assert ledger.usage("server").used == Amount(100, 1)
+            count(ledger, item, dataclasses.replace(item, name="b"))
+            assert ledger.usage("server").used == Amount(200, 2)
 
 
 def test_running_gateways_notice_that_tokens_were_replaced(gateway: Make, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ same place by the same name. The ledger beside the repositories serves these alo
 settings or `--path` call them, and so its accounts bear none.
 
 The ledger knows what is stored over restarts and kills, so the place is counted only when it
-cannot: at first, after a power loss, after a time without limits, and when users and repositories
-get accounts of their own. With `--max-size` alone it is counted at each start as with rest-server,
+cannot: at first, after a power loss, after a time without limits or with another ledger, and when users and
+repositories get accounts of their own. With `--max-size` alone it is counted at each start as with rest-server,
 since another server may have written there in between.
 """
 
@@ -29,6 +29,7 @@ from pathlib import Path
 from backupgw.kvstore.backends.base import Backend, Writer
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.ledger import Alarm, Ledger, Report, SQLiteLedger, Usage
+from backupgw.runtime.secrets import redact_url
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.settings_state import StateSettings
 
@@ -40,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 _FOLDER = ".backupgw-ledger"
 _FILE = "ledger.sqlite3"
+_KEEPER = "keeper"
 
 _TOGETHER, _DIVIDED = "rest", "rest, divided"
 """What the ledger, which other services may use as well, calls the place: another name with other
@@ -291,6 +293,59 @@ def forget(settings: Settings) -> None:
                 if not ledger.needs_reconcile(place):
                     _log.info("without limits nobody counts; the next ones will begin with a count")
                     ledger.forget(place)
+
+
+def was_kept_elsewhere(settings: Settings) -> bool:
+    """Whether another ledger than that of the settings has kept the place's accounts last.
+
+    Each believes that it has seen all that was written, and one that was left aside for a while
+    would go on from what it had seen then: with a state that was moved to another database, or
+    after a way there and back. The place itself says which it was, where it is a local folder.
+    """
+    note = _note(settings)
+    if note is None:
+        return False
+    try:
+        return note.read_text(encoding="utf-8") != _keeper(settings)
+    except FileNotFoundError:
+        return False  # nobody said so yet: then the ledger knows whether it has counted
+    except (OSError, UnicodeDecodeError) as error:
+        _log.warning("%s: %s", note, error)
+        return True
+
+
+def note_keeper(settings: Settings) -> None:
+    """Leave word at the place which ledger keeps its accounts; after it has counted.
+
+    A place that cannot be written says nothing.
+    """
+    note = _note(settings)
+    if note is None:
+        return
+    keeper = _keeper(settings)
+    try:
+        if note.exists() and note.read_text(encoding="utf-8") == keeper:
+            return
+        note.parent.mkdir(mode=0o700, exist_ok=True)
+        new = note.with_name(f"{_KEEPER}.{os.getpid()}")
+        new.write_text(keeper, encoding="utf-8")
+        new.replace(note)
+    except (OSError, UnicodeDecodeError) as error:
+        _log.warning("no note of who keeps the accounts: %s: %s", note, error)
+
+
+def _note(settings: Settings) -> Path | None:
+    folder = place_folder(settings)
+    return None if folder is None else folder / _FOLDER / _KEEPER
+
+
+def _keeper(settings: Settings) -> str:
+    """Return what tells ledgers apart; the one beside the repositories moves with them."""
+    if is_shared(settings):
+        database = settings.section("state", StateSettings).database or ""
+        return f"database {redact_url(database)}"
+    named = settings.section("rest", RestSettings).ledger
+    return "beside" if named is None else f"file {named}"
 
 
 def is_counted(settings: Settings) -> bool:

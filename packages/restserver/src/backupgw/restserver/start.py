@@ -92,7 +92,8 @@ def _prepare_quota(settings: Settings, backend: Backend) -> None:
                 error,
             )
         return
-    limited.prepare(count=rest.count_at_start)
+    limited.prepare(count=rest.count_at_start or quota.was_kept_elsewhere(settings))
+    quota.note_keeper(settings)
     if alarms:
         # Told by this process: the ledger raises each only once.
         with start_gateway(settings) as events:

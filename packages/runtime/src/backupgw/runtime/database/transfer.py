@@ -20,6 +20,7 @@ from .database import Database
 from .errors import DatabaseConflict
 from .state_file import Header, Record, StateFileError, StateReader, StateWriter
 from .tables.all import metadata
+from .tables.ledger import places as ledger_places
 from .tables.tokens import token_changes
 
 BATCH = 500
@@ -210,6 +211,9 @@ def _after(connection: Connection) -> None:
     )
     if connection.dialect.name != "postgresql":
         return
+    # The ledger goes with no export: what is used is known from the places alone, and a copy of the
+    # figures would be old by the time it comes in. One that is here may have been left aside.
+    connection.execute(ledger_places.update().values(stale=True))
     for table in exported_tables():
         column = table.autoincrement_column
         if column is None:
