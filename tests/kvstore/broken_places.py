@@ -376,6 +376,12 @@ class ItemSizeOfTheRange(Memory):
         return reader
 
 
+@breaks("operations.surely_missing_is_right")
+class CallsAnythingMissing(Memory):
+    def surely_missing(self, name: str) -> bool:
+        return True
+
+
 @breaks("ranges.nowait_agrees")
 class AnotherAnswerWithoutWaiting(Memory):
     def open_reader_nowait(

@@ -55,6 +55,14 @@ def test_files_and_folders_are_the_owners_alone(place: PosixFS, root: Path) -> N
     assert stat.S_IMODE((root / "a").stat().st_mode) == 0o700
 
 
+def test_what_was_just_looked_for_is_surely_missing(place: PosixFS, root: Path) -> None:
+    place.mkdir("a")
+    assert not place.info("a/b").exists
+    assert place.surely_missing("a/b")
+    (root / "a/b").symlink_to("/")
+    assert not place.surely_missing("a/b"), "something is there, whatever it is"
+
+
 def test_group_modes_are_exact_whatever_the_umask(root: Path) -> None:
     previous = os.umask(0o077)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -195,7 +194,7 @@ def test_a_ledger_that_a_state_is_brought_beside_counts_anew(
             assert ledger.needs_reconcile("place")
             # Until it has counted it says what it knew, and limits hold by that.
             assert ledger.usage("server").used == Amount(100, 1)
-            count(ledger, item, dataclasses.replace(item, name="b"))
+            count(ledger, item, item._replace(name="b"))
             assert ledger.usage("server").used == Amount(200, 2)
 
 

@@ -12,9 +12,9 @@ same place by the same name. The ledger beside the repositories serves these alo
 settings or `--path` call them, and so its accounts bear none.
 
 The ledger knows what is stored over restarts and kills, so the place is counted only when it
-cannot: at first, after a power loss, after a time without limits or with another ledger, and when users and
-repositories get accounts of their own. With `--max-size` alone it is counted at each start as with rest-server,
-since another server may have written there in between.
+cannot: at first, after a power loss, after a time without limits or with another ledger, and when
+users and repositories get accounts of their own. With `--max-size` alone it is counted at each
+start as with rest-server, since another server may have written there in between.
 """
 
 from __future__ import annotations

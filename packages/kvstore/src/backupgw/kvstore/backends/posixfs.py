@@ -280,7 +280,7 @@ class PosixFS(Backend):
         return found or ItemInfo(name, exists=False, size=0, directory=False)
 
     def surely_missing(self, name: str) -> bool:
-        return self._beneath is not None and self._beneath.surely_missing(name)
+        return self._root.surely_missing(name)
 
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         check_path(name)

@@ -129,3 +129,20 @@ def quarantine_sets_aside(at: Ground) -> str:
     at.put("folder/item", b"good")
     require(at.get("folder/item") == b"good", "the name cannot be used again")
     return f"kept as {kept[0]}"
+
+
+@check()
+def surely_missing_is_right(at: Ground) -> str:
+    """What is surely missing is missing: never an item that is there, by whatever way it came."""
+    first, second = at.put("item", b"value"), at.name("moved")
+    wrong = "an item that is there is called missing"
+    require(not at.backend.surely_missing(first), wrong)
+    at.backend.info(second)  # whatever remembers that nothing is there
+    at.backend.move(first, second)
+    require(not at.backend.surely_missing(second), f"{wrong} after a move")
+    at.backend.delete(second)
+    at.backend.info(second)
+    knows = at.backend.surely_missing(second)
+    at.backend.store(second, b"again")
+    require(not at.backend.surely_missing(second), f"{wrong} after it was deleted and stored")
+    return "tells" if knows else "never tells"
