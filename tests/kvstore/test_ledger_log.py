@@ -210,12 +210,18 @@ class TestLoss:
             put(other, "b")
             assert used(other) == {ONE}
 
-    def test_a_file_of_the_first_version_goes_on(self, path: str) -> None:
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_a_file_of_an_earlier_version_goes_on(self, path: str, version: int) -> None:
         with SQLiteLedger(path) as ledger:
             put(ledger, "a")
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.executescript("DROP TABLE log; PRAGMA user_version = 1;")
-        os.unlink(f"{path}-log")
+            if version == 1:
+                db.execute("DROP TABLE log")
+                os.unlink(f"{path}-log")
+            db.execute(f"PRAGMA user_version = {version}")
         with SQLiteLedger(path) as ledger:
             put(ledger, "b")
             assert used(ledger) == {ONE + ONE}
+        with closing(sqlite3.connect(path)) as db:
+            # Who knows only the earlier one could not read the log.
+            assert db.execute("PRAGMA user_version").fetchone() == (3,)
