@@ -12,14 +12,14 @@ SQLite takes the log over and it begins anew (`sqlite_state`): the file, togethe
 the state, and memory can be thrown away at any time. A small item costs one short transaction, its
 intend, which takes along the settle of an item before it (`turns`: a settle that only adds may
 linger for some milliseconds, since what it will say is on record); a larger body costs one more for
-each step. The item of every day, which is new and far from every limit and level, does not even need
-books: name, intent and settle are a few sums in memory and a record that is stored into the mapped
-log (`sqlite_uploads`, `begin_new`), without handing the interpreter's lock around. None of them waits for the disk: log and file are written but not synced (WAL,
-synchronous=NORMAL), which holds against SIGKILL, since what a process has written the kernel has.
-The threads of a process share transactions; processes wait for each other in the kernel (`locks`),
-where SQLite by itself would sleep and poll. There is no row for each item: a tally for each place
-and scope, and a row for each write in progress. `benchmarks/ledger.py` measures what an upload
-pays.
+each step. The item of every day, which is new and far from every limit and level, does not even
+need books: name, intent and settle are a few sums in memory and a record that is stored into the
+mapped log (`sqlite_uploads`, `begin_new`), without handing the interpreter's lock around. None of
+them waits for the disk: log and file are written but not synced (WAL, synchronous=NORMAL), which
+holds against SIGKILL, since what a process has written the kernel has. The threads of a process
+share transactions; processes wait for each other in the kernel (`locks`), where SQLite by itself
+would sleep and poll. There is no row for each item: a tally for each place and scope, and a row for
+each write in progress. `benchmarks/ledger.py` measures what an upload pays.
 
 Considered and left out: a share of the room that each process leases and hands out from memory. The
 intent must be on record before the place changes in any case, and the reservation rides on that; it
