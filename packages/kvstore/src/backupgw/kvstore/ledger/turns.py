@@ -115,12 +115,13 @@ class Turns:
     def take_at_once(self, idle: Step[Any] | None) -> bool:
         """Take the turn, to be given back by `give_back`, if the ledger is free and nothing is to
         be done but perhaps the step `idle`."""
-        if self._queue or self._kept:
+        if self._queue or self._kept or not self.turn.acquire(blocking=False):
             return False
-        lingering = self._lingering
+        lingering = self._lingering  # others may add to it, but nobody takes from it now
         if lingering and (len(lingering) > 1 or lingering[0] is not idle):
+            self.give_back()
             return False
-        return self.turn.acquire(blocking=False)
+        return True
 
     def give_back(self) -> None:
         """Give the turn back."""
