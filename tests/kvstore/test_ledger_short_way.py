@@ -126,17 +126,17 @@ def test_whatever_happens_both_ways_come_to_the_same(
     monkeypatch.setattr(log_file, "_overwrites_in_place", lambda _fd: mapped)
     short, long = pairs
     said = set()
-    for seed in range(2000):
-        if seed % 500 == 0:  # far from the limit, and at it
+    for seed in range(1000):
+        if seed % 250 == 0:  # far from the limit, and at it
             for twins in pairs:
-                size = 7000 if seed % 1000 else 30_000
+                size = 7000 if seed % 500 else 30_000
                 twins.ledgers[1].set_limit("server", Limit(hard_bytes=size, soft_bytes=3000))
         seen = short.step(seed)
         assert seen == long.step(seed), f"step {seed}"
         said.add(str(seen)[2:6])
     assert {"inte", "ende", "free", "refu"} <= said
     assert short.alarms, "no alarm was due: this shows too little"
-    assert short.taken > 100, "the short way was not taken: this shows nothing"
+    assert short.taken > 50, "the short way was not taken: this shows nothing"
     assert long.taken == 0
 
 
