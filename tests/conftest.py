@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import peers
+from tests.servers.ceph import Ceph
 from tests.servers.gateway import Gateway
 from tests.servers.rest_server import RestServer
 from tests.servers.tls import Certificate, make_certificate
@@ -97,6 +99,15 @@ def server_class(pytestconfig: pytest.Config) -> type[RestServer]:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate for loopback, and the authority that clients are to trust."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """Ceph's S3 service. Who stops it starts it again."""
+    folder = tmp_path_factory.mktemp("ceph")
+    with Ceph(folder / "ceph") as server:
+        yield server
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

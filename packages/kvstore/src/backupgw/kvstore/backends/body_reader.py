@@ -18,7 +18,7 @@ from .part_transfers import Attempts
 _DRAINED = 64 << 10
 """Bytes that are rather read than left, so that their connection can be used again."""
 
-BLOCK = 1 << 20
+BLOCK = 256 << 10
 """Bytes asked of a body at a time: libraries hold as much as they are asked for."""
 
 

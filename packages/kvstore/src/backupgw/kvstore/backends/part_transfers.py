@@ -14,20 +14,22 @@ from __future__ import annotations
 import dataclasses
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ..layers.retry_schedule import Schedule, Trials
 from .errors import BackendError, BackendMustBeOpen
+from .part_memory import keep_large_apart
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 THREADS = 8
 """Parts that a backend sends at a time, for all its writers together."""
 
-MEMORY = 48 << 20
+MEMORY = 32 << 20
 """Bytes of parts that are held for all writers together, before each is down to one part."""
 
 
@@ -147,37 +149,43 @@ class PartPool:
 
     Args:
         threads: parts under way at a time.
-        memory: bytes of parts held; each writer may hold one part beyond it, so that a slow one
-            never waits for others.
+        memory: bytes of parts held. Each writer may hold one part in any case, so that none waits
+            for a slow one; it may hold more while all their parts together leave room.
         schedule: how often and how long a part, or any other request of a writer, is repeated.
     """
 
     def __init__(
         self, *, threads: int = THREADS, memory: int = MEMORY, schedule: Schedule | None = None
     ) -> None:
+        keep_large_apart()
         self.schedule = schedule or Schedule()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="backupgw-parts")
         self._memory = memory
-        self._held = 0
+        self._claimed = 0
         self._lock = threading.Lock()
 
     @property
-    def held(self) -> int:
-        """Bytes that writers hold now."""
-        return self._held
+    def claimed(self) -> int:
+        """Bytes that writers may hold now."""
+        return self._claimed
 
-    def take(self, size: int, *, owed: bool) -> bool:
-        """Take memory; False where there is none left. What is `owed` is given in any case."""
+    def claim(self, size: int) -> None:
+        """Claim memory that a writer must have."""
         with self._lock:
-            if not owed and self._held + size > self._memory:
+            self._claimed += size
+
+    def claim_more(self, size: int) -> bool:
+        """Claim memory that a writer can do without; False where there is none left."""
+        with self._lock:
+            if self._claimed + size > self._memory:
                 return False
-            self._held += size
+            self._claimed += size
             return True
 
     def give(self, size: int) -> None:
-        """Return what `take` gave."""
+        """Return what was claimed."""
         with self._lock:
-            self._held -= size
+            self._claimed -= size
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` on one of the threads. It raises nothing.
@@ -189,6 +197,20 @@ class PartPool:
             self._executor.submit(work)
         except RuntimeError as error:
             raise BackendMustBeOpen("the place was closed in the middle of a write") from error
+
+    def each(self, work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+        """Do `work` for each item, several at a time; yield the results in order.
+
+        Not from one of the pool's own threads.
+
+        Raises:
+            BackendMustBeOpen: the pool is closed.
+            Exception: the first, in the items' order, that `work` raised.
+        """
+        try:
+            return self._executor.map(work, items)
+        except RuntimeError as error:
+            raise BackendMustBeOpen("the place was closed meanwhile") from error
 
     def close(self) -> None:
         """Wait for what is under way, and end the threads."""

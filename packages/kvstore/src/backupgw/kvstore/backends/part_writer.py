@@ -3,7 +3,7 @@
 Bounded memory: a writer holds the part that is being filled, and those under way. It may always
 hold one part; what is above that comes from the pool that all writers of the backend share, and
 where the pool has none the writer waits for a part of its own to arrive. A buffer grows with what
-comes, so a slow client holds little.
+comes, so a slow client holds little, whatever is set aside for it.
 
 A part goes out when a byte beyond it has come. So the last part, or the whole value where it is no
 larger than one, goes out in `commit`, after hash and size were found right.
@@ -72,6 +72,10 @@ class PartWriter(Writer):
         self._flying = 0
         """Bytes of the parts under way."""
         self._held = 0
+        """Bytes of them and of the buffer."""
+        self._claim = 0
+        self._extra = 0
+        """What the pool has lent: for one part, and for more."""
         self._error: BaseException | None = None
         self._abandoning = False
 
@@ -142,19 +146,41 @@ class PartWriter(Writer):
         return max(self._part_size // _STEPS, CHUNK)
 
     def _take(self, size: int) -> None:
-        """Take memory from the pool, waiting for parts of our own to arrive if need be."""
+        """See that there is memory, waiting for parts of our own to arrive if need be."""
         most = self._target.parallel * self._part_size + self._step
         with self._changed:
+            if not self._claim:
+                self._claim_first()
             while True:
                 self._raise_error()
                 after = self._held + size
-                if not self._under_way or after <= self._part_size:
-                    self._pool.take(size, owed=True)
+                more = after - self._claim - self._extra
+                if more <= 0:
                     break
-                if after <= most and self._pool.take(size, owed=False):
+                if after <= most and self._pool.claim_more(more):
+                    self._extra += more
+                    break
+                if not self._under_way:  # this part is larger than those before
+                    self._pool.claim(more)
+                    self._claim += more
                     break
                 self._changed.wait()
             self._held += size
+
+    def _claim_first(self) -> None:
+        size = self._plan.size
+        self._claim = self._part_size if size is None else min(size, self._part_size)
+        self._pool.claim(self._claim)
+
+    def _give(self, size: int) -> None:
+        """Let go of memory. Called with the condition held."""
+        self._held -= size
+        extra = max(self._held - self._claim, 0)
+        self._pool.give(self._extra - extra)
+        self._extra = extra
+        if self._ended and not self._held:
+            self._pool.give(self._claim)
+            self._claim = 0
 
     # -- sending
 
@@ -318,11 +344,6 @@ class PartWriter(Writer):
         _empty(self._buffer)
         with self._changed:
             self._give(self._held - self._flying)
-
-    def _give(self, size: int) -> None:
-        """Return memory to the pool. Called with the condition held."""
-        self._held -= size
-        self._pool.give(size)
 
 
 def _empty(buffer: bytearray) -> None:

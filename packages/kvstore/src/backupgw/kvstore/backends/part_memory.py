@@ -1,0 +1,25 @@
+"""Memory of parts goes back to the system when they have arrived.
+
+glibc raises the size from which it maps an allocation by itself to that of the largest one that was
+freed (mallopt(3), M_MMAP_THRESHOLD): after the first part, buffers lie in the heaps of the threads,
+and what is free between them stays. Eight writers of 64 MiB each took 178 MiB so, 108 without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+_M_MMAP_THRESHOLD = -3
+_APART = 128 << 10
+"""Bytes from which an allocation is mapped by itself, and unmapped when it is freed: what glibc
+begins with."""
+
+
+@functools.cache
+def keep_large_apart() -> bool:
+    """Tell the allocator, once in a process. Returns whether it understood: glibc's does."""
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _APART))
+    except (OSError, AttributeError):
+        return False  # another allocator, which may not need it
