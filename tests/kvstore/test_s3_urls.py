@@ -77,6 +77,7 @@ def test_what_is_no_url(url: str) -> None:
         ({"part_size": "1 MiB"}, "at least 5242880"),
         ({"endpoint": "minio:9000"}, "must be http"),
         ({"retention": "a while"}, "retention"),
+        ({"cacert": "/nowhere/ca.pem"}, "no file that can be read"),
         ({"colour": "blue"}, "unknown option 'colour'"),
     ],
 )

@@ -5,6 +5,7 @@ What is atomic here, and what is not, is in docs/places/s3.md.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -31,6 +32,7 @@ from .errors import (
 from .part_transfers import MEMORY, Attempts, PartPool, SentPart
 from .part_writer import PartWriter
 from .plan import Plan
+from .posixfs_leftovers import STALE_AGE
 from .s3_conditions import Conditions, find_out
 from .s3_folders import Folders
 from .s3_requests import Found, Requests
@@ -38,6 +40,8 @@ from .s3_settings import LEAST_PART, MOST_KEY, MOST_PART, MOST_PARTS, Settings
 from .s3_target import Target
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _PLACE = f"{RESERVED_PREFIX}-place"
 """The empty object by which a place exists that holds nothing else yet."""
@@ -129,7 +133,7 @@ def from_url(
             endpoint=endpoint,
             region=s3_settings.region_of(endpoint, region),
             style=known("style", style, s3_settings.STYLES),
-            cacert=None if cacert is None else options.text("cacert", cacert),
+            cacert=None if cacert is None else s3_settings.readable("cacert", cacert),
             checksums=None
             if checksums is None
             else known("checksums", checksums, s3_settings.CHECKSUMS),
@@ -269,6 +273,14 @@ class S3(Backend):
             memory=self._settings.memory,
             schedule=self._settings.schedule,
         )
+        self._pool.submit(self._reap_stale)
+
+    def _reap_stale(self) -> None:
+        """Clear away what is left of writers that died, beside what the place is opened for."""
+        try:
+            s3_upkeep.reap(self._requests, self._root, self._settings.label, STALE_AGE)
+        except BackendError as error:  # a key that may not, a service that cannot: another time
+            _log.debug("%s: leftovers were not cleared away: %s", self._settings.label, error)
 
     def _must_exist(self) -> None:
         if not self._exists():
@@ -369,11 +381,12 @@ class S3(Backend):
 
     def _entries(self, name: str) -> Iterator[ItemInfo]:
         prefix = self._folders.prefix(name)
+        label = self._settings.label
         after: str | None = None
         empty = bool(name)
         while True:
             page = self._repeat(
-                partial(self._requests.page, prefix, name, folders=True, after=after)
+                partial(self._requests.page, prefix, name or label, folders=True, after=after)
             )
             if empty and not page.found and not page.prefixes:
                 raise ObjectNotFound(name)

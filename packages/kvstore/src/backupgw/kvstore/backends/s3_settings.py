@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -179,3 +180,10 @@ def one_of(option: str, value: object, known: Sequence[T]) -> T:
         if str(value).lower() == str(each).lower():
             return each
     raise OptionInvalid(option, f"{value!r} is none of {', '.join(map(str, known))}")
+
+
+def readable(option: str, path: object) -> str:
+    """Return the path of a file that can be read. Raises OptionInvalid."""
+    if isinstance(path, str) and os.path.isfile(path) and os.access(path, os.R_OK):
+        return path
+    raise OptionInvalid(option, f"{path!r} is no file that can be read")
