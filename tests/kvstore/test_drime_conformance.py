@@ -40,11 +40,9 @@ OTHERWISE = Switches(
 SHORT = (
     "atomicity.",
     "failing.",
-    "keeping.",
     "lifecycle.",
     "listing.list_is_exact",
     "naming.decent",
-    "operations.",
     "ranges.every_small_range",
     "concurrency.threads",
 )

@@ -12,7 +12,7 @@ from tests.servers.drime_entries import Switches
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.conformance.memory import measured
 
-MANY = 2500
+MANY = 1500
 
 WAYS = {
     "as seen": Switches(),
@@ -42,13 +42,14 @@ def filled(drime: DrimeDouble, count: int) -> Backend:
     return made
 
 
-@pytest.mark.parametrize("count", [0, 1, 199, 200, 201, 400, 1000])
+@pytest.mark.parametrize("count", [0, 1, 200, 201, 600])
 def test_every_entry_is_listed_once(drime: DrimeDouble, count: int) -> None:
     with filled(drime, count) as place:
         names = [info.name for info in place.list("all")]
     assert sorted(names) == [f"{number:064}" for number in range(count)]
 
 
+@pytest.mark.parametrize("drime", ["as seen"], indirect=True)
 def test_a_large_folder_needs_little_memory_and_few_requests(drime: DrimeDouble) -> None:
     with filled(drime, MANY) as place:
         [*place.list("all")]
@@ -57,14 +58,14 @@ def test_a_large_folder_needs_little_memory_and_few_requests(drime: DrimeDouble)
             count = sum(1 for _ in place.list("all"))
         assert count == MANY
         pages = MANY / min(drime.switches.most_per_page, 200)
-        assert drime.counts()["list"] <= pages * 1.25 + 4
+        assert drime.counts()["list"] <= pages * 1.06 + 4
         # The answers' text and what the double makes it of are among it.
         assert streamed.peak < 3 << 20
 
 
 def test_nothing_that_stays_is_left_out_while_others_vanish(drime: DrimeDouble) -> None:
     """Each page that is fetched deletes a hundred entries before it, and adds ten."""
-    count = 2000
+    count = 1000
     with filled(drime, count) as place:
         (folder,) = (e for e in drime.account.everything(0) if e.name == "all")
         entries = sorted(drime.account.children(0, [folder.id]), key=lambda entry: entry.name)
