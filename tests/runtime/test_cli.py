@@ -68,7 +68,7 @@ def test_help_lists_the_commands_with_what_they_do_and_imports_none() -> None:
     )
     assert "loaded: [] 0" in done.stdout
     for name, line in {
-        "config": "check, show or begin the settings",
+        "config": "check, show or begin the settings, name backends",
         "doctor": "check settings, places, passwords and certificates",
         "serve": "serve every enabled service until stopped",
     }.items():
