@@ -102,7 +102,7 @@ def from_url(
         part_size: bytes of a part; also the largest value that one request carries.
         parallel: parts of a value that are under way at a time.
         memory: bytes of parts that are held for all writers together.
-        connections: that are kept.
+        connections: that are kept; half as many parts are under way at a time.
         timeout, connect_timeout: seconds without a byte, and until a connection is there.
         attempts, deadline: how often, and for how many seconds, a request is tried.
         atomic_create: whether the service refuses to replace an object when told so; found out
@@ -269,7 +269,7 @@ class S3(Backend):
             raise
         self.capabilities = self._capabilities()
         self._pool = PartPool(
-            threads=self._settings.connections,
+            threads=max(self._settings.connections // 2, 1),
             memory=self._settings.memory,
             schedule=self._settings.schedule,
         )

@@ -91,9 +91,8 @@ class Requests:
 
     def close(self) -> None:
         """Let go of the connections; the next request makes new ones."""
-        made, self._made = self._made, None
-        if made is not None:
-            made.close()
+        if self._made is not None:
+            self._made.close()  # the client stays: it takes megabytes and a while to make
 
     def _do(self, what: str, request: Callable[[S3Client], T]) -> T:
         try:
