@@ -65,6 +65,8 @@ def _uploads(requests: Requests, prefix: str, what: str) -> list[Upload]:
         return requests.uploads(prefix, what)
     except UnsupportedOperation:
         return []  # such a service clears them away itself, or not at all
+    except ObjectNotFound:
+        return []  # rclone's way to say that a bucket has none
 
 
 def reap(requests: Requests, prefix: str, what: str, older_than: float) -> int:
