@@ -19,6 +19,9 @@ from .layers.stack import LayerSpec, stacked
 
 GROUP = "backupgw.backends"
 
+_PARAMETERS = re.compile(r"\A(:?[^,:]*),(?:[^:\"']|\"[^\"]*\"|'[^']*')*:")
+"""Those of an rclone remote, which may be secret."""
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
@@ -79,6 +82,8 @@ def redact_url(url: str) -> str:
     if url.startswith("//", start):
         start += 2
     head, rest = url[:start], url[start:]
+    if match[1].lower() == "rclone":
+        rest = _PARAMETERS.sub(r"\1,***:", rest)
     path, query, tail = _cut_query(rest)
     if head.endswith("//") and path.startswith("/"):
         return head + path + ("?***" if query else "")  # no authority: an @ belongs to the path

@@ -281,16 +281,21 @@ _USERINFO = re.compile(
           | (?<=//) [^\s/?\#"'<>`]{0,1024} @ )""",
     re.VERBOSE,
 )
+_PARAMETERS = re.compile(r"""(\brclone::?[\w.+@-]*),(?:[^:\s"']|"[^"]*"|'[^']*')*:""")
+"""Those of an rclone remote: `rclone::s3,secret_access_key=…:bucket`."""
 _WORD = re.compile(r"""[^\s"'<>`]+""")
 
 
 def redact_url(text: str) -> str:
     """Return `text` with user, password and query string of every URL in it hidden.
 
-    borgstore's `s3:KEY:SECRET@http://…` counts as a URL. Text without one comes back unchanged.
+    borgstore's `s3:KEY:SECRET@http://…` counts as a URL, and so does `rclone::s3,key=…:bucket`, of
+    which the parameters are hidden. Text without one comes back unchanged.
     """
     if ":" not in text:
         return text
+    if "rclone:" in text:
+        text = _PARAMETERS.sub(rf"\1,{HIDDEN}:", text)
     if "@" in text:
         text = _USERINFO.sub(rf"\g<scheme>\g<slashes>{HIDDEN}@", text)
     if "?" in text and "://" in text:

@@ -21,7 +21,7 @@ from http.client import HTTPConnection, HTTPSConnection
 from .errors import BackendConnectionError, BackendError, BackendMustBeOpen
 from .rest_wire import BLOCK as BLOCK
 from .rest_wire import Body as Body
-from .rest_wire import Response, lines_of, send
+from .rest_wire import Response, begin, lines_of, send, send_chunk
 from .tcp import keep_alive
 
 logger = logging.getLogger(__name__)
@@ -125,6 +125,29 @@ class Connections:
             self._reached = True
             return Answer(self, connection, response, repeated=broken)
 
+    def upload(self, target: str, headers: Mapping[str, str], *, timeout: float) -> Upload:
+        """Begin a POST whose body is sent piece by piece, on a connection of its own.
+
+        Raises:
+            BackendConnectionError: nobody answers.
+            BackendMustBeOpen: the pool is closed.
+        """
+        if self._closed.is_set():
+            raise BackendMustBeOpen(self.server)
+        connection = self._dial(timeout)
+        lines = f"Host: {_host(connection)}\r\n{self._lines}{lines_of(headers)}"
+        try:
+            connection.connect()
+            begin(connection.sock, "POST", target, lines)
+        except OSError as error:
+            connection.close()
+            raise self._lost(error, connection) from error
+        return Upload(self, connection)
+
+    def lost(self, error: Exception, connection: HTTPConnection) -> BackendConnectionError:
+        """Return the error that a broken connection is."""
+        return self._lost(error, connection)
+
     def keep(self, connection: HTTPConnection) -> None:
         """Take a connection back whose answer was read to its end."""
         with self._lock:
@@ -166,7 +189,7 @@ class Connections:
             raise BackendError(f"{connection.program}: there is no such command") from error
 
     def _lost(self, error: Exception, connection: HTTPConnection) -> BackendConnectionError:
-        said = connection.said() if isinstance(connection, CommandConnection) else ""
+        said = connection.said() if isinstance(connection, ProgramConnection) else ""
         reason = str(error) or type(error).__name__
         return BackendConnectionError(f"{self.server}: {reason}{f'; it said: {said}' * bool(said)}")
 
@@ -292,6 +315,62 @@ class Answer:
             self._connections.keep(connection)
 
 
+class Upload:
+    """A POST on its way, whose length nobody knows yet. It cannot be repeated."""
+
+    def __init__(self, connections: Connections, connection: HTTPConnection) -> None:
+        self._connections = connections
+        self._connection = connection
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a piece.
+
+        Raises:
+            Refused: the server has answered already.
+            BackendConnectionError: the connection broke.
+        """
+        try:
+            send_chunk(self._connection.sock, data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            with contextlib.suppress(OSError):
+                response = Response(self._connection.sock, "POST")
+                response.will_close = True
+                answer = Answer(self._connections, self._connection, response, repeated=False)
+                raise Refused(answer) from error
+            self.abort()
+            raise self._connections.lost(error, self._connection) from error
+        except OSError as error:
+            self.abort()
+            raise self._connections.lost(error, self._connection) from error
+
+    def finish(self) -> Answer:
+        """End the body and return the answer.
+
+        Raises:
+            BackendConnectionError: the connection broke; it is not known what became of the value.
+        """
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                send_chunk(self._connection.sock, b"")
+            response = Response(self._connection.sock, "POST")
+        except OSError as error:
+            self.abort()
+            raise self._connections.lost(error, self._connection) from error
+        return Answer(self._connections, self._connection, response, repeated=False)
+
+    def abort(self) -> None:
+        """Break off: the server sees a body without an end. Idempotent."""
+        self._connection.close()
+
+
+class Refused(Exception):  # its answer is what the caller raises
+    """The server answered before the body was over."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
 class TcpConnection(HTTPConnection):
     """A connection that notices when its peer is gone."""
 
@@ -308,7 +387,21 @@ class TlsConnection(HTTPSConnection):
         keep_alive(self.sock)
 
 
-class CommandConnection(HTTPConnection):
+class ProgramConnection(HTTPConnection):
+    """A connection to a program of this machine.
+
+    Attributes:
+        program: its name.
+    """
+
+    program: str
+
+    def said(self) -> str:
+        """Return what the program last said, for messages."""
+        return ""
+
+
+class CommandConnection(ProgramConnection):
     """A connection to a server that runs as a command and speaks on its standard streams.
 
     The command gets both ends of its conversation as one socket, and Ctrl-C does not reach it:
@@ -318,14 +411,10 @@ class CommandConnection(HTTPConnection):
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         super().__init__("stdio", timeout=timeout, blocksize=BLOCK)
         self._command = list(command)
+        self.program = self._command[0]
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: collections.deque[str] = collections.deque(maxlen=10)
         self._listener: threading.Thread | None = None
-
-    @property
-    def program(self) -> str:
-        """The command's name."""
-        return self._command[0]
 
     def connect(self) -> None:
         ours, theirs = socket.socketpair()

@@ -54,14 +54,24 @@ def entries(kept: IO[bytes], folder: str) -> Iterator[ItemInfo]:
         BackendError: it is no listing.
     """
     with kept:
-        for entry in _objects(kept, folder):
+        for entry in objects(kept, folder):
             info = _info(entry, folder)
             if info is not None:
                 yield info
 
 
-def _objects(kept: IO[bytes], folder: str) -> Iterator[Any]:
+def objects(kept: IO[bytes], folder: str, before: str = "") -> Iterator[Any]:
+    """Yield the elements of a JSON array, of which a piece at a time is held.
+
+    Args:
+        kept: what `take` returned; the caller closes it.
+        before: letters, beside blanks, that may come before the array's bracket.
+
+    Raises:
+        BackendError: it is none.
+    """
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    skipped = f"[{before}"
     text = ""
     at = 0
     begun = False
@@ -69,7 +79,7 @@ def _objects(kept: IO[bytes], folder: str) -> Iterator[Any]:
         text = text[at:] + decode(piece)
         at = 0
         while True:
-            while at < len(text) and (text[at] in _BETWEEN or (not begun and text[at] == "[")):
+            while at < len(text) and (text[at] in _BETWEEN or (not begun and text[at] in skipped)):
                 begun = begun or text[at] == "["
                 at += 1
             if at == len(text) or text[at] == "]":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Protocol
 
 from .base import Reader, Writer
 from .errors import (
@@ -20,12 +20,22 @@ from .errors import (
     ReadRangeError,
     StorageFull,
 )
-from .rest_connections import Answer
 
 IN_MEMORY = 2 << 20
 """Bytes of a value on its way out that are held in memory."""
 
-Resume = Callable[[int, int], Answer]
+
+class Delivering(Protocol):
+    """What a reader needs of an answer."""
+
+    def read(self, size: int) -> bytes:
+        """Return 1 to `size` bytes, b"" at the end."""
+
+    def release(self) -> None:
+        """Let go of it."""
+
+
+Resume = Callable[[int, int], Delivering]
 """Asks for an item again, from an offset on and for so many bytes."""
 
 
@@ -43,14 +53,14 @@ class RestReader(Reader):
 
     def __init__(
         self,
-        answer: Answer,
+        answer: Delivering,
         first: int,
         remaining: int,
         item_size: int | Callable[[], int],
         resume: Resume,
         tries: int,
     ) -> None:
-        self._answer = answer
+        self._answer: Delivering = answer
         self._at = first
         self.remaining = remaining
         self._size = item_size

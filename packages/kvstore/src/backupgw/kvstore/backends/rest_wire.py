@@ -85,6 +85,22 @@ def send(sock: socket.socket, method: str, target: str, lines: str, body: Body |
             sock.sendall(block)
 
 
+def begin(sock: socket.socket, method: str, target: str, lines: str) -> None:
+    """Send a request's head; its body follows by `send_chunk`. Raises what `send` does."""
+    send(sock, method, target, f"{lines}Transfer-Encoding: chunked\r\n", None)
+
+
+def send_chunk(sock: socket.socket, data: bytes | bytearray | memoryview) -> None:
+    """Send a piece of a body that was begun; an empty one ends it. Raises OSError."""
+    size = memoryview(data).nbytes
+    if size <= _JOINED:
+        sock.sendall(b"%x\r\n%b\r\n" % (size, bytes(data)))
+        return
+    sock.sendall(b"%x\r\n" % size)
+    sock.sendall(data)
+    sock.sendall(b"\r\n")
+
+
 class Response:
     """The answer to a request, of which the head was read.
 
