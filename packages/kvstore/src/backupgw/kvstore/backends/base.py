@@ -346,9 +346,10 @@ class Backend(ABC):
         return None
 
     def surely_missing(self, name: str) -> bool:
-        """Whether the place can tell at once, without waiting, that nothing has this name.
+        """Whether nothing has this name for sure.
 
-        False says nothing: `info` knows. For who looks again at what it has just looked at.
+        False says nothing: `info` knows. For places where this answer is cheaper than `info`, to
+        whoever expects it.
         """
         return False
 

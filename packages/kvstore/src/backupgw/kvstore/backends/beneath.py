@@ -65,7 +65,8 @@ def _how(flags: int, mode: int, resolve: int) -> ctypes._Pointer[_OpenHow]:
     return ctypes.pointer(_OpenHow(flags, mode, resolve))
 
 
-_TO_LOOK = _how(os.O_PATH | os.O_CLOEXEC, 0, _WANT_CACHED)
+_TO_LOOK = _how(os.O_PATH | os.O_CLOEXEC, 0, _CONFINED)
+_TO_LOOK_AT_ONCE = _how(os.O_PATH | os.O_CLOEXEC, 0, _WANT_CACHED)
 
 
 def _openat2(root: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
@@ -145,10 +146,14 @@ class Beneath:
             raise
 
     def surely_missing(self, path: str) -> bool:
-        """Whether the file system's caches tell that there is nothing at `path`."""
+        """Whether there is nothing at `path`; False says nothing. Raises nothing, and so is quicker
+        than `open` where that is the answer."""
         if not self._has_openat2:
             return False
-        fd = _at_once(_SYS_OPENAT2, self.fd, path.encode(), _TO_LOOK, _HOW_SIZE)
+        name = path.encode()
+        fd = _at_once(_SYS_OPENAT2, self.fd, name, _TO_LOOK_AT_ONCE, _HOW_SIZE)
+        if fd < 0 and ctypes.get_errno() == errno.EAGAIN:  # the caches do not know
+            fd = _waiting(_SYS_OPENAT2, self.fd, name, _TO_LOOK, _HOW_SIZE)
         if fd >= 0:
             os.close(fd)
             return False

@@ -177,7 +177,7 @@ class Room:
 
     Args:
         lookup: tells what a name holds now.
-        missing: tells at once that it holds nothing for sure.
+        missing: tells that it holds nothing for sure.
         recover: settles what crashed writers left; asked before a refusal is final.
         parked: seconds that the room of a checkpoint is kept.
         keep: tells where what a name holds is kept when it is replaced; None where it is not.

@@ -146,7 +146,7 @@ class Ledger(Protocol):
         nothing was done then, and the long way knows what to do.
 
         Args:
-            missing: tells, without waiting, that nothing has the name for sure.
+            missing: tells that nothing has the name for sure; asked while the name is held.
         """
 
     def end_new(self, item: NewItem, *, settled: bool) -> None:

@@ -52,7 +52,7 @@ from collections.abc import Callable
 
 from .accounts import Levels
 from .held import HeldBooks
-from .records import Alarm, NewItem
+from .records import NOTHING, Alarm, Change, NewItem
 from .sqlite_session import SQLiteSession
 from .transacted import TransactedLedger
 
@@ -99,3 +99,11 @@ class SQLiteLedger(TransactedLedger[HeldBooks]):
 
     def end_new(self, item: NewItem, *, settled: bool) -> None:
         self._short_way.end_new(item, settled=settled)
+
+    def settle(self, change: Change) -> None:
+        if len(change.effects) == 1:
+            _, _, before, after = change.effects[0]
+            if before == NOTHING and after.objects == 1:
+                self._short_way.settle_new(change.generation)  # or it would keep others from it
+                return
+        super().settle(change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -55,6 +56,8 @@ class SQLiteSession:
         self._numbers = itertools.count(1)
         self._settled: deque[int] = deque()
         self._draining: Step[None] | None = None
+        self._drains = threading.Lock()
+        """Held while there is such a step, so that there is one."""
 
     @property
     def locks(self) -> ByteLocks:
@@ -129,6 +132,7 @@ class SQLiteSession:
         self._alarms.clear()
         self._settled.clear()
         self._draining = None
+        self._drains = threading.Lock()
         self._session = 0
         self._state.leave_to_parent()
         if self._locks is not None:
@@ -225,24 +229,31 @@ class SQLiteSession:
         """As `Ledger.end_new`."""
         number, locks, fd = item
         if settled:
-            self._settled.append(number)
-            if self._draining is None:
-                self._draining = step = Step(self._drain(), keep=True)
-                self._turns.post(step, linger=True)
+            self.settle_new(number)
         locks.let_go(fd)
 
-    def _drain(self) -> Callable[[HeldBooks], None]:
-        """Return a step's work that records what has ended, unless an intent takes it along."""
+    def settle_new(self, number: int) -> None:
+        """Let the intent of a new item end as intended, by the next intent or in a while."""
+        self._settled.append(number)
+        if self._draining is None and self._drains.acquire(blocking=False):
+            self._draining = step = self._drain()
+            self._turns.post(step, linger=True)
+
+    def _drain(self) -> Step[None]:
+        """Return a step that records what has ended, unless an intent takes it along."""
         numbers: list[int] = []  # of this step: it may have to be repeated
 
         def drain(books: HeldBooks) -> None:
-            self._draining = None
+            if self._draining is step:
+                self._draining = None
+                self._drains.release()
             while self._settled:
                 numbers.append(self._settled.popleft())
             for number in numbers:
                 books.end_as_intended(number)
 
-        return drain
+        step = Step(drain, keep=True)
+        return step
 
     def _emit(self) -> None:
         while self._alarms:
