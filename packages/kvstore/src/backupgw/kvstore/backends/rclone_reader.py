@@ -112,35 +112,34 @@ def _reading(calls: Calls, name: str, answer: Answer, span: tuple[int, int, int]
 
 
 class _Begun:
-    """An answer of which the first bytes were read already: a short one is whole, and known to be
-    of one value, before anybody sees any of it.
+    """An answer of which the first bytes were read already: so rclone has the value open, and
+    whether it is the one that it had looked up is known before anybody sees any of it.
 
     Args:
         wanted: its bytes.
-        confirm: raises when they are not all of one value; asked before the last of them go out.
+        confirm: raises when it is another one; asked once the first bytes are there.
     """
 
     def __init__(self, answer: Answer, wanted: int, confirm: Callable[[], None] | None) -> None:
         self._answer = answer
         self._left = wanted
-        self._confirm = confirm
         self._held = b""
         pieces = [self._next(_FIRST)]
         while self._left and sum(map(len, pieces)) < _FIRST:
             pieces.append(self._next(_FIRST))
         self._held = b"".join(pieces)
+        if confirm is not None:
+            try:
+                confirm()
+            except BaseException:
+                answer.release()
+                raise
 
     def _next(self, size: int) -> bytes:
         data = self._answer.read(min(size, self._left))
         if not data and self._left:
             raise BackendConnectionError("the answer ended early")
         self._left -= len(data)
-        if not self._left and self._confirm is not None:
-            try:
-                self._confirm()
-            except BaseException:
-                self._answer.release()
-                raise
         return data
 
     def read(self, size: int) -> bytes:
