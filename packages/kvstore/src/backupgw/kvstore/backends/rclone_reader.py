@@ -20,7 +20,7 @@ from .rest_connections import Answer
 from .rest_transfers import RestReader
 
 _TRIES = 3
-_FIRST_TRIES = 5
+_FIRST_TRIES = 12
 _FIRST = 1 << 20
 """Bytes that are read before anything is handed out."""
 
