@@ -68,7 +68,8 @@ OTHERWISE = {
     "a policy may be made without limits": ["store.CachePolicy"],
 }
 WITH_THEIR_PLACES = {"backends.sftp", "backends.s3", "backends.rclone"}
-"""Modules of places that need a library. Their names are looked at where they are registered."""
+"""Modules of places that need a library. Their classes are made by URLs, not by borgstore's
+arguments: ours take more."""
 
 URLS = [
     "file:///srv/store",
@@ -180,6 +181,16 @@ def test_urls_are_written_as_for_borgstore(url: str) -> None:
     backend = get_backend(url)
     assert isinstance(backend, Backend)
     assert "secret" not in repr(backend)
+
+
+@pytest.mark.parametrize("name", ["sftp", "s3", "rclone"])
+def test_backends_of_places_are_made_by_the_same_functions(name: str) -> None:
+    make = getattr(
+        importlib.import_module(f"backupgw.kvstore.backends.{name}"), f"get_{name}_backend"
+    )
+    for url in URLS:
+        its_own = url.partition(":")[0] in {"s3": ("s3", "b2")}.get(name, (name,))
+        assert isinstance(make(url), Backend) == its_own, url
 
 
 BACKEND = '''

@@ -25,6 +25,10 @@ SECRET = "wJalr/XUtn+FEMI"
             f"s3:AKID:{SECRET}@https://host:9000/bucket/p@th",
             ("s3", None, "AKID", SECRET, "https://host:9000", "bucket", "p@th"),
         ),
+        (
+            "s3:AK%3AID:se%40cret@/bucket/p%20th",
+            ("s3", None, "AK:ID", "se@cret", None, "bucket", "p th"),
+        ),
         ("S3:https://h.example/b-1/p", ("s3", None, None, None, "https://h.example", "b-1", "p")),
         (
             "s3:http://[::1]:9000/bucket/p",

@@ -77,6 +77,11 @@ def from_url(
     )
 
 
+def get_rclone_backend(url: str) -> Backend | None:
+    """Return the backend of a URL as borgstore's function of that name does; None for others."""
+    return from_url(url) if url.startswith("rclone:") else None
+
+
 class Rclone(Backend):
     """A folder of a remote; see `from_url`.
 

@@ -170,6 +170,11 @@ def from_url(
     return S3(settings)
 
 
+def get_s3_backend(url: str) -> Backend | None:
+    """Return the backend of a URL as borgstore's function of that name does; None for others."""
+    return from_url(url) if url.startswith(("s3:", "b2:")) else None
+
+
 class S3(Backend):
     """A bucket, or what lies below a path in it.
 

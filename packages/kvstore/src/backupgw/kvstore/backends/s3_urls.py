@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from ..names import InvalidName, check_folder
 from .errors import BackendURLInvalid
@@ -47,8 +48,7 @@ class Location:
 
 
 def parse(url: str) -> Location:
-    """Return what a URL says. Its parts are taken as they stand: nothing is unquoted, as
-    borgstore has it.
+    """Return what a URL says. Key, secret and path are unquoted, as borgstore has it.
 
     Raises:
         BackendURLInvalid: it is no such URL. The message holds nothing of it that may be secret.
@@ -57,12 +57,13 @@ def parse(url: str) -> Location:
     if match is None:
         raise BackendURLInvalid(f"a place on S3 is written {_FORMS}")
     bucket, path = match["bucket"], (match["path"] or "").rstrip("/")
+    if "?" in path or "#" in path:
+        raise BackendURLInvalid("a URL of a place on S3 takes no options: they go beside it")
+    path = unquote(path)
     if not _BUCKET.match(bucket):
         raise BackendURLInvalid(
             f"{bucket!r} is no name of a bucket: letters, digits, dots and hyphens"
         )
-    if "?" in path or "#" in path:
-        raise BackendURLInvalid("a URL of a place on S3 takes no options: they go beside it")
     try:
         check_folder(path)
     except InvalidName as error:
@@ -70,8 +71,8 @@ def parse(url: str) -> Location:
     return Location(
         match["scheme"].lower(),
         match["profile"],
-        match["key_id"],
-        match["secret"],
+        None if match["key_id"] is None else unquote(match["key_id"]),
+        None if match["secret"] is None else unquote(match["secret"]),
         match["endpoint"],
         bucket,
         path,

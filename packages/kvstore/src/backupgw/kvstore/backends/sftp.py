@@ -127,6 +127,11 @@ def from_url(
     )
 
 
+def get_sftp_backend(url: str) -> Backend | None:
+    """Return the backend of a URL as borgstore's function of that name does; None for others."""
+    return from_url(url) if url.startswith("sftp:") else None
+
+
 class SFTP(Backend):
     """Items as files in a folder on a server; made by `from_url`."""
 
