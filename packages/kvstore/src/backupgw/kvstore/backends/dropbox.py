@@ -57,7 +57,7 @@ SCHEDULE = Schedule(attempts=6, deadline=90.0, first=0.5)
 _PIECES = f"{RESERVED_PREFIX}-pieces"
 _ASIDE = f"{RESERVED_PREFIX}-aside"
 _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
-_PAGE = 500
+_PAGE = 400
 """Entries asked for at a time; the library makes heavy objects of them."""
 _KNOWN_FOLDERS = 10_000
 _TIMES_IN_THE_WAY = 20
