@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,20 +115,21 @@ def test_postgresql_that_crashes_in_between_costs_time_and_nothing_else(
 
 
 def stall(site: Site, gateway: WorkerProcess) -> None:
-    """SIGSTOP, but not in the middle of a write to SQLite: nobody could take its lock away."""
-    path = site.url.removeprefix("sqlite:///")
-    while True:
+    """SIGSTOP, but not in the middle of a write to SQLite: nobody could take its lock away.
+
+    So the lock is ours while it is stopped.
+    """
+    if not site.url.startswith("sqlite"):
         os.kill(gateway.current, signal.SIGSTOP)
-        if not site.url.startswith("sqlite"):
-            return
-        try:
-            with contextlib.closing(sqlite3.connect(path, timeout=1, isolation_level=None)) as file:
-                file.execute("BEGIN IMMEDIATE")
-                file.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            os.kill(gateway.current, signal.SIGCONT)
-        else:
-            return
+        return
+    path = site.url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as file:
+        file.execute("BEGIN IMMEDIATE")
+        os.kill(gateway.current, signal.SIGSTOP)
+        status = Path(f"/proc/{gateway.current}/stat")
+        while status.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)
+        file.execute("ROLLBACK")
 
 
 def test_a_gateway_that_wakes_up_late_has_no_effect_and_turns_no_order(site: Site) -> None:
