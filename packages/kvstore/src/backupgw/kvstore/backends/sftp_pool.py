@@ -237,23 +237,28 @@ class Pool:
 
     def hold(self, call: Callable[[Session], T]) -> tuple[Seat, T]:
         """Return what `call` returns for a session, and the session with it, to be given back; if
-        it breaks, once more with another: it may have been dead for long.
+        it breaks, once more with another, and again while they are sessions that stood before:
+        when a server restarts, all of them are dead and only their use tells.
 
         Raises:
             BackendError: what `call` raised.
         """
-        for last in (False, True):
+        began = time.monotonic()
+        repeated = False
+        while True:
             seat = self.take()
             try:
                 return seat, call(seat.session)
             except BackendConnectionError:
                 self.give(seat)
-                if last or not seat.session.broken or seat.session.stalled:
+                if not seat.session.broken or seat.session.stalled:
                     raise
+                if repeated and seat.session.opened >= began:
+                    raise
+                repeated = True
             except BaseException:
                 self.give(seat)
                 raise
-        raise AssertionError("the last attempt returns or raises")
 
     def run(self, call: Callable[[Session], T]) -> T:
         """The same where the session is not needed any longer."""

@@ -119,6 +119,7 @@ class Session:
     Attributes:
         limits: bytes of the largest read and write.
         extensions: what the server offers, with its data.
+        opened: when it was opened, by the monotonic clock.
         stalled: it broke because the server fell silent, so the connection may be dead as well.
 
     Args:
@@ -143,7 +144,7 @@ class Session:
         self._state = threading.Lock()
         self._waiting: dict[int, Request | None] = {}
         self._broken: BackendConnectionError | None = None
-        self._heard = time.monotonic()
+        self.opened = self._heard = time.monotonic()
         self._buffer = bytearray()
         self.stalled = False
         self._listening = False
