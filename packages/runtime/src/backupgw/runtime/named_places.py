@@ -65,15 +65,20 @@ def drime_place(key: Any, *, path: str, workspace: int, forever: bool) -> Table:
     return table | {"api_key": key} | ({} if forever else {"trash": True})
 
 
+_WRITTEN_BY = "Written by `backupgw config add` and `backupgw config remove`."
+
+
 class NamedPlaces:
-    """The file.
+    """The file; other commands keep files of named sections with it, too.
 
     Args:
         path: as `path_of` returns it.
+        written_by: what the file says of itself, in one line.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, written_by: str = _WRITTEN_BY) -> None:
         self.path = path
+        self._written_by = written_by
 
     def read(self) -> dict[str, Table]:
         """Return the places by name; none where there is no file.
@@ -118,7 +123,7 @@ class NamedPlaces:
             before = repr(places)
             yield places
             if repr(places) != before:
-                self._write(_text(places))
+                self._write(f"# {self._written_by}\n{_text(places)}")
                 os.fsync(folder)
         except OSError as error:
             raise CommandError(
@@ -128,7 +133,7 @@ class NamedPlaces:
             os.close(folder)
 
     def _write(self, text: str) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=f".{NAME}-", dir=self.path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{self.path.name}-", dir=self.path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:  # mkstemp made it for its owner alone
                 file.write(text.encode())
@@ -143,7 +148,7 @@ class NamedPlaces:
 
 def _text(places: Mapping[str, Table]) -> str:
     """Return the file's text: what is kept is text, numbers, switches and one level of tables."""
-    parts = ["# Written by `backupgw config add` and `backupgw config remove`.\n"]
+    parts = []
     for name, table in places.items():
         parts.append(f"\n[{_key(name)}]\n")
         parts += [f"{_key(key)} = {_value(value)}\n" for key, value in table.items()]

@@ -78,6 +78,7 @@ def from_url(
     connect_timeout: object = 10,
     attempts: object = 5,
     deadline: object = "2 min",
+    first_pause: object = "100 ms",
     atomic_create: object = None,
     delete_versions: object = None,
     create_bucket: object = True,
@@ -105,6 +106,7 @@ def from_url(
         connections: that are kept; half as many parts are under way at a time.
         timeout, connect_timeout: seconds without a byte, and until a connection is there.
         attempts, deadline: how often, and for how many seconds, a request is tried.
+        first_pause: seconds that the pause after the first attempt takes at most.
         atomic_create: whether the service refuses to replace an object when told so; found out
             where not given.
         delete_versions: whether deleting removes the object's version from a bucket that keeps
@@ -156,6 +158,8 @@ def from_url(
             schedule=Schedule(
                 attempts=options.count("attempts", attempts, least=1),
                 deadline=options.duration("deadline", deadline),
+                first=(first := options.duration("first_pause", first_pause)),
+                longest=max(first, Schedule().longest),
             ),
             atomic_create=None
             if atomic_create is None
