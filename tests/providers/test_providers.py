@@ -224,7 +224,7 @@ def test_a_secret_is_in_no_message(caplog: pytest.LogCaptureFixture) -> None:
     provider = SFTPProvider({"host": "h", "username": "u", "password": "hunter2hunter2"})
     assert "hunter2" not in repr(provider) + repr(provider.plan())
     with pytest.raises(ConfigInvalid, match="access_key: is missing"):
-        AWSS3Provider({"secret_key": "hunter2hunter2"}).make_place()
+        AWSS3Provider({"secret_key": "hunter2hunter2"})
 
 
 def test_an_unknown_field_is_told_with_the_near_one(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from urllib.parse import quote
 
+from .calls import FREE, CostClasses
 from .fields import GIB, MIB, ConfigInvalid, one_of, path, secret, size, switch, text
-from .place_provider import PlacePlan, PlaceProvider, folder_in, patience
+from .place_provider import PlacePlan, PlaceProvider, folder_in
 
 MOST_HELD = 256 * MIB
 """Bytes of the parts of one file that are under way at a time, unless one part alone is more."""
@@ -20,6 +21,14 @@ class AWSS3Provider(PlaceProvider):
     libraries = ("boto3",)
     extra = "s3"
     credentials = ("access_key", "secret_key")
+    costs = CostClasses(
+        {
+            "PUT, COPY, POST, LIST": ("Put", "Copy", "Create", "Complete", "UploadPart", "List"),
+            FREE: ("Delete", "Abort"),
+        },
+        "GET and others",
+        "https://aws.amazon.com/s3/pricing/",
+    )
     fields = (
         text(
             "container",
@@ -60,6 +69,7 @@ class AWSS3Provider(PlaceProvider):
         return PlacePlan(
             f"s3:{value['endpoint'] or ''}/{quote(folder_in(value['container'], value['folder']))}",
             {
+                **self.repeating(),
                 **given("profile", "session_token", "region", "storage_class", "sse"),
                 **given("sse_kms_key", "retention", "cacert"),
                 **({"access_key_id": value["access_key"]} if value["access_key"] else {}),
@@ -71,11 +81,11 @@ class AWSS3Provider(PlaceProvider):
                 "parallel": parallel,
                 "connections": max(pool, 2),
                 "timeout": self.timeout,
-                "attempts": self.max_retries,
-                "first_pause": self.retry_delay,
-                "deadline": patience(self.max_retries, self.timeout),
+                "on_call": self.calls.count,
             },
             repeats=True,
+            repeats_writes=True,
+            part_size=self.upload_chunk_size,
         )
 
 

@@ -29,6 +29,7 @@ from backupgw.kvstore.registry import open_place
 from backupgw.kvstore.walking import walk
 
 from .base import BaseProvider, ProgressCallback
+from .calls import Calls, CostClasses
 from .fields import ConfigInvalid, unknown_fields
 from .transfers import Transfers, file_error
 
@@ -44,12 +45,17 @@ class PlacePlan:
         url: of the place; holds no secret.
         options: of the backend, secrets among them.
         repeats: whether the backend itself repeats what fails for a moment, and was told how often
-            and how long; otherwise a layer does, and whole uploads are begun anew.
+            and how long; otherwise a layer does.
+        repeats_writes: whether it does so with the parts of an upload; otherwise the upload is
+            begun anew.
+        part_size: bytes up to which a file goes by one request; None where there are no parts.
     """
 
     url: str
     options: Mapping[str, object] = field(default_factory=dict, repr=False)
     repeats: bool = False
+    repeats_writes: bool = False
+    part_size: int | None = None
 
 
 class PlaceProvider(BaseProvider):
@@ -67,6 +73,8 @@ class PlaceProvider(BaseProvider):
     """Programs that must be there, and how to get each."""
     credentials: ClassVar[tuple[str, str]]
     """The fields that a user's name and a password stand for."""
+    costs: ClassVar[CostClasses | None] = None
+    """What requests to the service cost; None where it does not count any."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -79,8 +87,13 @@ class PlaceProvider(BaseProvider):
             )
         self.create_missing: bool = self.values["create_container"]
         """Whether a container that is not there is made; afterwards its absence is an error."""
+        self.calls = Calls()
+        """Requests to the service so far; none are counted where `costs` is None."""
+        self._plan = self.plan()
         self.transfers = Transfers(
-            attempts=1 if self._plan.repeats else self.max_retries, first_pause=self.retry_delay
+            attempts=1 if self._plan.repeats_writes else self.max_retries,
+            first_pause=self.retry_delay,
+            part_size=self._plan.part_size,
         )
         self._lock = threading.Lock()
         self._place: Backend | None = None
@@ -88,13 +101,17 @@ class PlaceProvider(BaseProvider):
 
     # -- the place
 
+    def repeating(self) -> dict[str, object]:
+        """Return the options of a backend that repeats what fails itself."""
+        return {
+            "attempts": self.max_retries,
+            "first_pause": self.retry_delay,
+            "deadline": patience(self.max_retries, self.timeout),
+        }
+
     @abstractmethod
     def plan(self) -> PlacePlan:
         """Map the values of the fields onto a place. Raises ConfigInvalid."""
-
-    @property
-    def _plan(self) -> PlacePlan:
-        return self.plan()
 
     def layers(self) -> list[LayerSpec]:
         """Return the layers that the standard fields ask for, outermost first."""

@@ -24,10 +24,13 @@ from urllib.parse import unquote
 from b2sdk.v3 import B2HttpApiConfig
 from b2sdk.v3.exception import B2Error
 
+from ..layers import options
+from ..layers.options import OptionInvalid
 from ..layers.retry_reader import ReplacedMeanwhile
-from ..layers.retry_schedule import Schedule
+from ..layers.retry_schedule import Schedule, read_schedule
 from ..names import RESERVED_PREFIX, InvalidName, KernelPath, check_folder, check_path, is_reserved
-from .b2_session import Bucket, Version
+from .api_calls import hook
+from .b2_session import TIMEOUT, Bucket, Version
 from .b2_target import MOST_PART, B2Target
 from .base import Backend, Capabilities, ItemInfo, Reader, Writer, require_found
 from .body_reader import BodyReader, NoBytes, open_steadily
@@ -79,6 +82,11 @@ def from_url(
     part_size: int = PART,
     threads: int = THREADS,
     memory: int = MEMORY,
+    timeout: object = TIMEOUT,
+    attempts: object = 5,
+    deadline: object = "2 min",
+    first_pause: object = "100 ms",
+    on_call: object = None,
 ) -> B2:
     """Make the backend of `backblaze:[key_id:key@]bucket/path`.
 
@@ -90,6 +98,10 @@ def from_url(
         part_size: bytes of the parts of large values, 5,000,000 at least.
         threads: parts that are sent at a time.
         memory: bytes of parts that are held; each write may hold one beyond it.
+        timeout: seconds without a byte after which a request failed.
+        attempts, deadline: how often, and for how many seconds, a request is tried.
+        first_pause: seconds that the pause after the first attempt takes at most.
+        on_call: is told of each request (`api_calls`).
 
     Raises:
         BackendURLInvalid: the URL is none, or an option cannot be.
@@ -115,10 +127,18 @@ def from_url(
         raise BackendURLInvalid(f"versions is 'newest' or 'all', not {versions!r}")
     if not PART <= part_size <= MOST_PART:
         raise BackendURLInvalid(f"part_size is from {PART} to {MOST_PART} bytes, not {part_size}")
-    bucket = Bucket(found["bucket"], root, key_id, application_key, realm)
+    try:
+        schedule = read_schedule(attempts, deadline, first_pause)
+        patience = options.duration("timeout", timeout, least=1)
+        told = hook(on_call)
+    except OptionInvalid as error:
+        raise BackendURLInvalid(f"backblaze: {error}") from error
+    bucket = Bucket(
+        found["bucket"], root, key_id, application_key, realm, timeout=patience, on_call=told
+    )
     return B2(
         bucket, hide=delete == "hide", keep_versions=versions == "all",
-        part_size=part_size, threads=threads, memory=memory,
+        part_size=part_size, threads=threads, memory=memory, schedule=schedule,
     )  # fmt: skip
 
 

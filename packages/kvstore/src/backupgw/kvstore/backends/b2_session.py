@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from b2sdk.v3 import B2Http, B2HttpApiConfig, B2Session, InMemoryAccountInfo
+from b2sdk.v3 import B2Http, B2HttpApiConfig, B2Session, HttpCallback, InMemoryAccountInfo
 
+from .api_calls import OnCall
 from .b2_errors import Translator
 from .errors import BackendDoesNotExist, ObjectNotFound, PermissionDenied
 from .rclone_names import decoded, encoded
@@ -25,6 +27,9 @@ logging.getLogger("b2sdk").setLevel(logging.INFO)  # below, it tells tokens
 
 PAGE = 1000
 """Names that one call lists; more would be counted as several."""
+
+TIMEOUT = 128.0
+"""Seconds without a byte, as the SDK has it."""
 
 NEEDED = ("listFiles", "readFiles", "writeFiles")
 """What a key must be allowed; without deleteFiles nothing can be removed."""
@@ -44,6 +49,18 @@ class _Http(B2Http):  # type: ignore[misc]  # the SDK has no types
         post_params: dict[str, Any] | None = None,
     ) -> Any:
         return cls._translate_errors(fcn, post_params)
+
+
+class _Told(HttpCallback):  # type: ignore[misc]
+    """Tells of requests: `/b2api/v4/b2_list_buckets`, `/b2api/v4/b2_upload_file/…`, and files by
+    their names."""
+
+    def __init__(self, on_call: OnCall) -> None:
+        self._on_call = on_call
+
+    def pre_request(self, method: str, url: str, headers: Any) -> None:  # noqa: ARG002 - the SDK's
+        found = re.search(r"/b2api/v\d+/(b2_\w+)", url)
+        self._on_call(found[1] if found else "b2_download_file_by_name")
 
 
 class _Session(B2Session):  # type: ignore[misc]
@@ -74,6 +91,8 @@ class Bucket:
         key_id, key: of an application key.
         realm: "production", or the URL of another service.
         api: the SDK's settings; what tests replace.
+        timeout: seconds without a byte after which a request failed.
+        on_call: is told of each request.
     """
 
     def __init__(
@@ -84,11 +103,19 @@ class Bucket:
         key: str,
         realm: str,
         api: B2HttpApiConfig | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        on_call: OnCall | None = None,
     ) -> None:
         self.name = name
         self.root = f"{root}/" if root else ""
         self.shown = f"backblaze:{name}{'/' * bool(root)}{root}"
         self.session = _Session(InMemoryAccountInfo(), api_config=api or _HTTP)
+        http = getattr(self.session.raw_api, "b2_http", None)  # the SDK's simulator has none
+        if isinstance(http, _Http):
+            http.TIMEOUT = http.TIMEOUT_FOR_UPLOAD = timeout
+            if on_call is not None:
+                http.add_callback(_Told(on_call))
         self.translate = Translator(self.shown, self._restrictions)
         self._login = (realm, key_id, key)
         self._id: str | None = None

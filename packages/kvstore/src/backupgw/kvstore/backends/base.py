@@ -199,6 +199,23 @@ class Writer(ABC):
         """
         raise UnsupportedOperation(f"{type(self).__name__} has no checkpoints")
 
+    def mark(self) -> str:
+        """Return a token as of a checkpoint, with which the write is carried on from what the
+        place has by now should this process die; the writer itself goes on.
+
+        For who has the bytes still: a resumed writer's `offset` tells from where they are wanted.
+        The write that goes on must have ended before another one resumes it.
+
+        Raises:
+            UnsupportedOperation: the place cannot, or a hash is expected of the value.
+        """
+        raise UnsupportedOperation(f"{type(self).__name__} cannot be carried on after a crash")
+
+    def leave(self) -> None:
+        """End as a crash would: what a mark's token stands for stays at the place. Without a mark
+        it is `abort`. Never raises for a place that is gone."""
+        self.abort()
+
     @property
     def offset(self) -> int:
         """Bytes written so far, those before a checkpoint included."""

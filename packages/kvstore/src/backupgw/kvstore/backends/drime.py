@@ -15,9 +15,11 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from ..layers.retry_schedule import Schedule
+from ..layers import options
+from ..layers.retry_schedule import Schedule, read_schedule
 from ..names import KernelPath, check_folder, check_path, is_reserved
 from . import drime_names, drime_urls
+from .api_calls import OnCall, hook
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from .body_reader import open_steadily
 from .drime_calls import Calls
@@ -26,7 +28,7 @@ from .drime_folders import Folders, root_of
 from .drime_items import FRESH, STAGING, Items
 from .drime_listing import all_entries, info_of, listed
 from .drime_reader import Opener
-from .drime_writer import DrimeTarget
+from .drime_writer import PART, DrimeTarget
 from .errors import (
     BackendAlreadyExists,
     BackendError,
@@ -37,7 +39,7 @@ from .errors import (
     ObjectNotFound,
     UnsupportedOperation,
 )
-from .part_transfers import PartPool
+from .part_transfers import MEMORY, THREADS, PartPool
 from .part_writer import PartWriter
 from .plan import Plan
 
@@ -58,6 +60,12 @@ def from_url(
     workspace_id: int | str | None = None,
     trash: bool = False,
     timeout: float = TIMEOUT,
+    part_size: object = PART,
+    threads: object = THREADS,
+    attempts: object = SCHEDULE.attempts,
+    deadline: object = SCHEDULE.deadline,
+    first_pause: object = SCHEDULE.first,
+    on_call: object = None,
 ) -> Drime:
     """Make the backend of `drime:FOLDER/…` or `drime://WORKSPACE/FOLDER/…`.
 
@@ -68,6 +76,11 @@ def from_url(
         trash: what is deleted or replaced goes to Drime's trash, and counts there until that is
             emptied; else it is gone at once.
         timeout: seconds without a byte after which a connection counts as broken.
+        part_size: bytes of a part of a large item, 5 MiB at least.
+        threads: parts that are sent at a time.
+        attempts, deadline: how often, and for how many seconds, a request is tried.
+        first_pause: seconds that the pause after the first attempt takes at most.
+        on_call: is told of each request (`api_calls`).
 
     Raises:
         BackendURLInvalid: the URL or an option is wrong, or there is no key.
@@ -88,6 +101,13 @@ def from_url(
         raise BackendURLInvalid(
             f"drime: the URL says workspace {asked}, the option workspace_id {workspace_id}"
         )
+    try:
+        schedule = read_schedule(attempts, deadline, first_pause, SCHEDULE.longest)
+        part = options.size("part_size", part_size, least=PART)
+        at_once = options.count("threads", threads, least=1)
+        told = hook(on_call)
+    except options.OptionInvalid as error:
+        raise BackendURLInvalid(f"drime: {error}") from error
     return Drime(
         key,
         where.path,
@@ -95,6 +115,10 @@ def from_url(
         api_url=api_url or os.environ.get("DRIME_API_URL") or None,
         trash=_switch(trash),
         timeout=float(timeout),
+        part_size=part,
+        threads=at_once,
+        schedule=schedule,
+        on_call=told,
     )
 
 
@@ -128,6 +152,8 @@ class Drime(Backend):
         trash: deleted items go to Drime's trash.
         timeout: seconds without a byte after which a connection counts as broken.
         schedule: how requests are repeated.
+        part_size, threads: see `from_url`.
+        on_call: is told of each request.
     """
 
     def __init__(
@@ -140,10 +166,15 @@ class Drime(Backend):
         trash: bool = False,
         timeout: float = TIMEOUT,
         schedule: Schedule = SCHEDULE,
+        part_size: int = PART,
+        threads: int = THREADS,
+        on_call: OnCall | None = None,
     ) -> None:
         self._connect = partial(
-            Calls, api_key, api_url, workspace, timeout=timeout, schedule=schedule
+            Calls, api_key, api_url, workspace, timeout=timeout, schedule=schedule, on_call=on_call
         )
+        self._part_size = part_size
+        self._threads = threads
         self._path = path
         self._workspace = workspace
         self._trash = trash
@@ -216,7 +247,11 @@ class Drime(Backend):
         except BaseException:
             calls.close()
             raise
-        self._pool = PartPool(schedule=calls.schedule)
+        self._pool = PartPool(
+            threads=self._threads,
+            memory=max(MEMORY, (self._threads + 1) * self._part_size),
+            schedule=calls.schedule,
+        )
         self._items = Items(calls, Folders(calls, ids), forever=not self._trash)
 
     def close(self) -> None:
@@ -346,7 +381,7 @@ class Drime(Backend):
         items, pool = self._open, self._pool
         assert pool is not None
         plan = Plan(name, size, if_absent, expected_hash)
-        return PartWriter(pool, DrimeTarget(items, plan), plan)
+        return PartWriter(pool, DrimeTarget(items, plan, self._part_size), plan)
 
     def delete(self, name: str) -> None:
         check_path(name)

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -21,6 +22,7 @@ from pydrime.exceptions import DrimeAPIError
 
 from ..layers.retry_schedule import Schedule, Trials
 from . import drime_errors
+from .api_calls import OnCall, route
 from .errors import BackendError, BackendMustBeOpen, PermissionDenied
 
 T = TypeVar("T")
@@ -29,6 +31,10 @@ _CONNECTIONS = 64
 
 # It tells of every request, with the signatures of URLs.
 logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _tell(on_call: OnCall, where: str, request: httpx.Request) -> None:
+    on_call(f"{request.method} {where}" if where else route(request.method, request.url.path))
 
 
 class Requests:
@@ -40,6 +46,7 @@ class Requests:
         workspace: its number, 0 for the personal one.
         timeout: seconds without a byte after which a connection counts as broken.
         schedule: how often and how long `repeated` tries.
+        on_call: is told of each request.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class Requests:
         *,
         timeout: float,
         schedule: Schedule,
+        on_call: OnCall | None = None,
     ) -> None:
         # Refusals are told to us, not waited for inside.
         self._client = DrimeClient(api_key=api_key, api_url=api_url, max_retries=0, timeout=timeout)
@@ -61,6 +69,10 @@ class Requests:
         self._ours = httpx.Client(headers=key, timeout=patience, limits=limits)
         self._strangers = httpx.Client(timeout=patience, limits=limits)
         """For the storage, which must not see the key."""
+        if on_call is not None:
+            for client in (self._client._get_client(), self._ours):
+                client.event_hooks["request"].append(partial(_tell, on_call, ""))
+            self._strangers.event_hooks["request"].append(partial(_tell, on_call, "storage"))
         self._closed = threading.Event()
         self.schedule = dataclasses.replace(schedule, sleep=self._sleep)
         self._lock = threading.Lock()

@@ -40,9 +40,11 @@ class DrimeTarget(PartTarget):
     Args:
         items: of the place.
         plan: what `open_writer` was told.
+        part: bytes of the first part.
     """
 
-    def __init__(self, items: Items, plan: Plan) -> None:
+    def __init__(self, items: Items, plan: Plan, part: int = PART) -> None:
+        self._part = part
         self._items = items
         self._calls: Calls = items.calls
         self._plan = plan
@@ -63,9 +65,9 @@ class DrimeTarget(PartTarget):
 
     def part_size(self, number: int) -> int:
         if self._plan.size is not None:
-            steps = math.ceil(self._plan.size / _MOST_PARTS / PART)
-            return PART * max(1, steps)
-        return PART * (1 + (number - 1) // _GROWS_AFTER)
+            steps = math.ceil(self._plan.size / _MOST_PARTS / self._part)
+            return self._part * max(1, steps)
+        return self._part * (1 + (number - 1) // _GROWS_AFTER)
 
     # -- in one request
 

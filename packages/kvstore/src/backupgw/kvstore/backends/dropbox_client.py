@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from ..layers.options import OptionInvalid
+from ..layers.retry_schedule import read_schedule
+from .api_calls import OnCall, hook
 from .errors import BackendDoesNotExist, BackendURLInvalid
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ class Login:
         connections: kept open at most.
         endpoint: URL of a server that stands for all of Dropbox's hosts.
         cacert: file of the authorities that may sign the servers' certificates.
+        on_call: is told of each request.
     """
 
     app_key: str | None = None
@@ -43,6 +48,7 @@ class Login:
     connections: int = 16
     endpoint: str | None = None
     cacert: str | None = None
+    on_call: OnCall | None = field(default=None, repr=False)
 
     def client(self) -> dropbox.Dropbox:
         """Return a client of the library; it retries nothing by itself."""
@@ -69,7 +75,19 @@ class Login:
             from .redirected import redirect
 
             redirect(session, self.endpoint, self.connections)
+        if self.on_call is not None:
+            session.request = _telling(session.request, self.on_call)  # type: ignore[method-assign]
         return session
+
+
+def _telling(request: Callable[..., Any], on_call: OnCall) -> Callable[..., Any]:
+    """Return `request` with a word on each: `/2/files/upload` is `files/upload`."""
+
+    def told(method: str, url: str, *arguments: Any, **more: Any) -> Any:
+        on_call(urlsplit(url).path.lstrip("/").removeprefix("2/"))
+        return request(method, url, *arguments, **more)
+
+    return told
 
 
 def from_url(
@@ -84,6 +102,10 @@ def from_url(
     connections: int = 16,
     endpoint: str | None = None,
     cacert: str | None = None,
+    attempts: object = 6,
+    deadline: object = 90,
+    first_pause: object = 0.5,
+    on_call: object = None,
 ) -> Dropbox:
     """Make the backend of `dropbox:FOLDER`; `dropbox:` alone is all that the app may see.
 
@@ -95,6 +117,9 @@ def from_url(
         connections: kept open at most.
         endpoint: URL of a server that stands for all of Dropbox's hosts.
         cacert: file of the authorities that may sign the servers' certificates.
+        attempts, deadline: how often, and for how many seconds, a request is tried.
+        first_pause: seconds that the pause after the first attempt takes at most.
+        on_call: is told of each request (`api_calls`).
 
     Raises:
         BackendURLInvalid: the URL or an option is none.
@@ -120,6 +145,11 @@ def from_url(
         raise BackendURLInvalid("dropbox: needs the option app_key beside refresh_token")
     if part_size % _BLOCK or not _BLOCK <= part_size <= _LARGEST_PART:
         raise BackendURLInvalid("dropbox: part_size must be a multiple of 4 MiB up to 148 MiB")
+    try:
+        schedule = read_schedule(attempts, deadline, first_pause)
+        told = hook(on_call)
+    except OptionInvalid as error:
+        raise BackendURLInvalid(f"dropbox: {error}") from error
     login = Login(
         app_key=app_key,
         app_secret=app_secret,
@@ -129,5 +159,6 @@ def from_url(
         connections=connections,
         endpoint=endpoint,
         cacert=cacert,
+        on_call=told,
     )
-    return Dropbox(f"/{folder}" if folder else "", login, part_size=part_size)
+    return Dropbox(f"/{folder}" if folder else "", login, part_size=part_size, schedule=schedule)

@@ -12,6 +12,9 @@ from .plan import Plan
 
 _VERSION = 1
 
+NOTHING_KEPT = ""
+"""Instead of what `ResumableTarget.keep` returns, where there was nothing to keep."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -81,4 +84,5 @@ def abandon(pool: PartPool, target: ResumableTarget, checkpoint: Checkpoint) -> 
     """Give a checkpointed write up, with all that the place has of it; gone is fine."""
     attempts = Attempts(pool.schedule, checkpoint.plan.name)
     attempts.result(lambda: target.abandon(checkpoint.state))
-    attempts.result(lambda: target.drop(checkpoint.kept))
+    if checkpoint.kept != NOTHING_KEPT:
+        attempts.result(lambda: target.drop(checkpoint.kept))

@@ -11,6 +11,7 @@ larger than one, goes out in `commit`, after hash and size were found right.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from ..layers.retry_schedule import Schedule
 from . import resumable_sha256
 from .base import CHUNK, Writer
 from .errors import BackendError, ObjectNotFound, UnsupportedOperation
-from .part_checkpoints import Checkpoint
+from .part_checkpoints import NOTHING_KEPT, Checkpoint
 from .part_transfers import Attempts, Part, PartPool, PartTarget, ResumableTarget, SentPart
 from .plan import Plan
 
@@ -63,6 +64,7 @@ class PartWriter(Writer):
         """Of the part in the buffer."""
         self._part_size = target.part_size(1)
         self._committing = False
+        self._marked = False
         self._ended = False
 
         self._changed = threading.Condition()
@@ -89,14 +91,17 @@ class PartWriter(Writer):
         """
         plan = checkpoint.plan
         writer = cls(pool, target, plan)
+        writer._marked = True
         sent = writer._attempts.result(lambda: target.sent(checkpoint.state))
         there = {part.number: part for part in sent}
         if any(there.get(part.number) != part for part in checkpoint.parts):
             raise ObjectNotFound(f"parts of {plan.name} are gone, so it has to be sent anew")
-        tail = writer._attempts.result(lambda: target.kept(checkpoint.kept))
+        tail = b""
+        if checkpoint.kept != NOTHING_KEPT:
+            tail = writer._attempts.result(lambda: target.kept(checkpoint.kept))
         if checkpoint.digest is not None:
             writer._digest = resumable_sha256.ResumableSha256.from_state(checkpoint.digest)
-        writer._state, writer._kept = checkpoint.state, checkpoint.kept
+        writer._state, writer._kept = checkpoint.state, checkpoint.kept or None
         writer._sent = {part.number: part for part in checkpoint.parts}
         writer._number = len(checkpoint.parts) + 1
         writer._part_size = max(target.part_size(writer._number), len(tail))
@@ -334,6 +339,25 @@ class PartWriter(Writer):
         self._ended = True
         self._let_go()
         return Checkpoint(self._plan, state, parts, kept, digest).token()
+
+    def mark(self) -> str:
+        self._require_open()
+        if not isinstance(self._target, ResumableTarget) or self._digest is not None:
+            return super().mark()
+        state = self._begin()
+        self._marked = True
+        with self._changed:
+            there = itertools.takewhile(self._sent.__contains__, range(1, self._number + 1))
+            parts = [self._sent[number] for number in there]
+        return Checkpoint(self._plan, state, parts, NOTHING_KEPT, None).token()
+
+    def leave(self) -> None:
+        if not self._marked:
+            self.abort()
+        if not self._ended:
+            self._ended = True
+            self._attempts.give_up()
+            self._let_go()
 
     def _require_open(self) -> None:
         if self._ended:

@@ -331,24 +331,47 @@ class PosixWriter(Writer):
             os.close(folder)
             self._close_grown()
 
+    def _name_part(self) -> str:
+        """Give the bytes a name by which they are found again, and return it."""
+        self._make_missing()
+        if self._hidden is None or not self._hidden.startswith(PART):
+            part = PART + secrets.token_hex(16)
+            if self._hidden is None:
+                _link_unnamed(self._fd, self._folder, part)
+            else:
+                os.rename(self._hidden, part, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._hidden = part
+        return self._hidden
+
+    def mark(self) -> str:
+        self._require_open()
+        if self._digest is not None:
+            return super().mark()
+        try:
+            part = self._name_part()
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise translate(error, self._plan.name) from error
+        return write_token(self._plan, part)
+
+    def leave(self) -> None:
+        if self._fd < 0 or self._hidden is None or not self._hidden.startswith(PART):
+            self.abort()
+            return
+        self._hidden = None
+        self._close()
+
     def checkpoint(self) -> str:
         self._require_open()
         try:
-            self._make_missing()
-            if self._hidden is None or not self._hidden.startswith(PART):
-                part = PART + secrets.token_hex(16)
-                if self._hidden is None:
-                    _link_unnamed(self._fd, self._folder, part)
-                else:
-                    os.rename(self._hidden, part, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-                self._hidden = part
+            part = self._name_part()
             if self._sync:
                 os.fsync(self._fd)
             self._sync_folders()
             os.utime(self._fd)
         except OSError as error:
             raise translate(error, self._plan.name) from error
-        token = write_token(self._plan, self._hidden)
+        token = write_token(self._plan, part)
         self._hidden = None
         self._close()
         return token

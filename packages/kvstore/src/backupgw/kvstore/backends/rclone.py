@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from ..layers.options import OptionInvalid
+from ..layers.retry_schedule import Schedule, read_schedule
 from ..names import RESERVED_PREFIX, InvalidName, KernelPath, check_folder, check_path, is_reserved
 from . import rclone_process, rclone_remote
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer, require_found
@@ -52,6 +54,9 @@ def from_url(
     binary: str | None = None,
     config: str | None = None,
     spool: object = SPOOL,
+    attempts: object = 5,
+    deadline: object = "2 min",
+    first_pause: object = "100 ms",
     **parameters: object,
 ) -> Rclone:
     """Make the backend of `rclone:remote:path`.
@@ -60,6 +65,8 @@ def from_url(
         binary: the program, default $RCLONE_BINARY or `rclone` in PATH.
         config: rclone's settings file, default rclone's own.
         spool: bytes up to which a value is kept in a file of this machine until it is committed.
+        attempts, deadline: how often, and for how many seconds, a kept value is handed over.
+        first_pause: seconds that the pause after the first attempt takes at most.
         parameters: of the remote, as rclone's settings have them; passwords obscured, as there.
 
     Raises:
@@ -69,11 +76,16 @@ def from_url(
         raise BackendURLInvalid("spool is a number of bytes, 0 or more")
     if config is not None and not os.path.isabs(config):
         raise BackendURLInvalid(f"config {config!r}: name the file with its absolute path")
+    try:
+        schedule = read_schedule(attempts, deadline, first_pause)
+    except OptionInvalid as error:
+        raise BackendURLInvalid(f"rclone: {error}") from error
     return Rclone(
         rclone_remote.parse(url, parameters),
         binary=binary or os.environ.get("RCLONE_BINARY") or "rclone",
         config=config,
         spool=spool,
+        schedule=schedule,
     )
 
 
@@ -90,11 +102,19 @@ class Rclone(Backend):
         binary: the program, a path or a name in PATH.
         config: rclone's settings file.
         spool: bytes.
+        schedule: how often and how long a value is handed over.
     """
 
     def __init__(
-        self, remote: Remote, *, binary: str, config: str | None = None, spool: int = SPOOL
+        self,
+        remote: Remote,
+        *,
+        binary: str,
+        config: str | None = None,
+        spool: int = SPOOL,
+        schedule: Schedule | None = None,
     ) -> None:
+        self._schedule = schedule
         self._remote = remote
         self._binary = binary
         self._config = config
@@ -275,6 +295,7 @@ class Rclone(Backend):
             None if direct else partial(self._rename, target, name),
             partial(self._clear, name),
             spool=self._spool,
+            schedule=self._schedule,
         )
 
     def _clear(self, name: str) -> None:

@@ -48,6 +48,7 @@ class RcloneWriter(Writer):
         place: makes the target the item; called when the target is complete.
         clear: raises what stands against the item; called before it becomes visible.
         spool: bytes up to which a value is kept here.
+        schedule: how often and how long it is handed over.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class RcloneWriter(Writer):
         clear: Callable[[], None],
         *,
         spool: int,
+        schedule: Schedule | None = None,
     ) -> None:
         self._calls = calls
         self._plan = plan
@@ -67,7 +69,7 @@ class RcloneWriter(Writer):
         self._place = place
         self._clear = clear
         self._spool = spool
-        self._attempts = Attempts(Schedule(), plan.name)
+        self._attempts = Attempts(schedule or Schedule(), plan.name)
         self._digest = hashlib.sha256() if plan.expected_hash is not None else None
         self._count = 0
         self._kept: IO[bytes] | None = None

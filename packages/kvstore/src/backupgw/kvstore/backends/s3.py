@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from ..layers import options
 from ..layers.options import OptionInvalid
-from ..layers.retry_schedule import Schedule
+from ..layers.retry_schedule import read_schedule
 from ..names import RESERVED_PREFIX, KernelPath, check_folder, check_path, is_reserved
 from . import part_checkpoints, s3_settings, s3_upkeep, s3_urls
+from .api_calls import hook
 from .base import Backend, Capabilities, ItemInfo, Reader, Writer
 from .body_reader import NoBytes, open_steadily
 from .errors import (
@@ -82,6 +83,7 @@ def from_url(
     atomic_create: object = None,
     delete_versions: object = None,
     create_bucket: object = True,
+    on_call: object = None,
 ) -> S3:
     """Make the backend of a URL (`s3_urls`).
 
@@ -112,6 +114,7 @@ def from_url(
         delete_versions: whether deleting removes the object's version from a bucket that keeps
             versions; by default at Backblaze only.
         create_bucket: whether `create` makes a bucket that is not there.
+        on_call: is told of each request (`api_calls`).
 
     Raises:
         BackendURLInvalid: the URL or an option cannot be.
@@ -155,12 +158,7 @@ def from_url(
             connections=options.count("connections", connections, least=1),
             timeout=options.duration("timeout", timeout, least=1),
             connect_timeout=options.duration("connect_timeout", connect_timeout, least=0.1),
-            schedule=Schedule(
-                attempts=options.count("attempts", attempts, least=1),
-                deadline=options.duration("deadline", deadline),
-                first=(first := options.duration("first_pause", first_pause)),
-                longest=max(first, Schedule().longest),
-            ),
+            schedule=read_schedule(attempts, deadline, first_pause),
             atomic_create=None
             if atomic_create is None
             else options.flag("atomic_create", atomic_create),
@@ -168,6 +166,7 @@ def from_url(
             if delete_versions is None
             else options.flag("delete_versions", delete_versions),
             create_bucket=options.flag("create_bucket", create_bucket),
+            on_call=hook(on_call),
         )
     except OptionInvalid as error:
         raise BackendURLInvalid(f"{location.scheme}: {error}") from error

@@ -74,6 +74,11 @@ def connect(settings: Settings) -> S3Client:
     # Services that are older than CRC checksums want this one for batches.
     client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
     client.meta.events.register("before-parse.s3", _without_control_characters)
+    if (on_call := settings.on_call) is not None:
+        # "before-send.s3.PutObject"
+        client.meta.events.register(
+            "before-send.s3", lambda event_name, **_: on_call(event_name.rpartition(".")[2])
+        )
     return client
 
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar, get_args
 
 from ..layers.options import OptionInvalid
 from ..layers.retry_schedule import Schedule
+from .api_calls import OnCall
 from .s3_urls import Location
 
 LEAST_PART = 5 << 20
@@ -75,6 +76,7 @@ class Settings:
     """None: find out."""
     delete_versions: bool
     create_bucket: bool
+    on_call: OnCall | None = field(default=None, repr=False)
     copied_at_once: int = MOST_PART
 
     @property

@@ -10,6 +10,7 @@ import hashlib
 import secrets
 import time
 from collections import deque
+from contextlib import suppress
 
 from . import sftp_naming as naming
 from . import sftp_wire as wire
@@ -239,6 +240,37 @@ class SftpWriter(Writer):
             self.session.forget(wire.CLOSE, wire.text(self._folder_handle))
             request = self._place.tree.open_folder(self.session, parent)
             self._folder_handle = handle_of(self.session, request)
+
+    def mark(self) -> str:
+        """As `Writer.mark`. The server has what it was sent in that order: what it works on for one
+        file it does as if it had come one by one (draft-ietf-secsh-filexfer-02, 6.1)."""
+        self._require_whole()
+        if self._digest is not None:
+            return super().mark()
+        if self._hidden.startswith(PART):
+            return write_token(self._plan, self._hidden)
+        name = self._plan.name
+        try:
+            self._make_missing()
+            parent, part = name.rpartition("/")[0], PART + secrets.token_hex(16)
+            path = self._place.tree.path(parent).rstrip(b"/") + b"/" + part.encode()
+            self.session.done(
+                self.session.send(wire.RENAME, wire.text(self._hidden_path), wire.text(path))
+            )
+        except Refused as error:
+            raise translate(error, name) from error
+        self._folder, self._hidden = parent, part
+        return write_token(self._plan, part)
+
+    def leave(self) -> None:
+        if self._seat is None or not self._hidden.startswith(PART):
+            self.abort()
+            return
+        with suppress(BackendError):
+            self._flush()
+            if self._handle is not None:
+                self.session.forget(wire.CLOSE, self._handle)
+        self._end()
 
     def checkpoint(self) -> str:
         name = self._plan.name

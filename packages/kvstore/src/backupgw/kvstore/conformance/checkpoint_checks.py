@@ -6,8 +6,14 @@ import hashlib
 import itertools
 from typing import Any
 
-from ..backends.base import Backend
-from ..backends.errors import BackendError, ContentMismatch, ObjectExists, ObjectNotFound
+from ..backends.base import Backend, Writer
+from ..backends.errors import (
+    BackendError,
+    ContentMismatch,
+    ObjectExists,
+    ObjectNotFound,
+    UnsupportedOperation,
+)
 from . import values
 from .processes import Meet, run_jobs
 from .subject import Ground
@@ -129,3 +135,38 @@ def _checkpoint(at: Ground, name: str, value: bytes, **options: Any) -> str:
     writer = at.backend.open_writer(at.name(name), **options)
     writer.write(value)
     return writer.checkpoint()
+
+
+@check("resumable_write")
+def marked_writes_go_on(at: Ground) -> str:
+    """A marked write goes on; left, its token carries it on from what the place has."""
+    try:
+        _marked(at, "whole").commit()
+    except UnsupportedOperation:
+        return "no marks: only checkpoints carry a write on"
+    require(at.get("whole") == _VALUE, "the value that was marked on its way is wrong")
+    writer = at.backend.open_writer(at.name("left"), size=len(_VALUE))
+    writer.write(_VALUE[: _CUTS[2]])
+    token = writer.mark()
+    writer.leave()
+    items = [each for each, value in at.tree().items() if value is not None]
+    require(items == ["whole"], f"after a write was left, listed: {items}")
+    writer = at.backend.resume_writer(token)
+    there = writer.offset
+    require(0 <= there <= _CUTS[2], f"resumed at {there} of {_CUTS[2]}")
+    writer.write(_VALUE[there:])
+    writer.commit()
+    require(at.get("left") == _VALUE, f"the value carried on from {there} is wrong")
+    return f"carried on from {there} of {_CUTS[2]}"
+
+
+def _marked(at: Ground, name: str) -> Writer:
+    writer = at.backend.open_writer(at.name(name), size=len(_VALUE))
+    try:
+        for start, end in itertools.pairwise(_CUTS):
+            writer.write(_VALUE[start:end])
+            writer.mark()
+    except BaseException:
+        writer.abort()
+        raise
+    return writer

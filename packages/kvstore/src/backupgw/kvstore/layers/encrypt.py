@@ -23,6 +23,7 @@ from enum import StrEnum
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Reader, Writer
 from ..backends.errors import BackendError, ObjectExists, ObjectNotFound
+from ..backends.plan import Plan
 from ..names import RESERVED_PREFIX, KernelPath, check_folder, check_path
 from . import options
 from .base import Layer
@@ -36,6 +37,7 @@ from .encrypt_age import (
     plain_size,
     seal_under_passphrase,
 )
+from .encrypt_checkpoints import Stopped
 from .encrypt_keys import make_key, read_key
 from .encrypt_names import KeyedNames, Names, ReadableNames
 from .encrypt_streams import EncryptWriter, open_item
@@ -126,6 +128,7 @@ class EncryptLayer(Layer):
         return dataclasses.replace(
             super().capabilities,
             copy=inner.copy,
+            resumable_write=inner.resumable_write,
             case_sensitive=inner.case_sensitive or keyed,  # sealed names are lower case
         )
 
@@ -262,7 +265,20 @@ class EncryptLayer(Layer):
         sealed, key = self._item(name), self._opened_key()
         bytes_due = None if size is None else file_size(size)
         writer = self.inner.open_writer(sealed, size=bytes_due, if_absent=if_absent)
-        return EncryptWriter(writer, key, self._names, name, size=size, expected_hash=expected_hash)
+        plan = Plan(name, size, if_absent, expected_hash)
+        return EncryptWriter(writer, key, self._names, plan)
+
+    def resume_writer(self, token: str) -> Writer:
+        stopped = Stopped.of_token(token)
+        key = self._opened_key()
+        content = key.read(stopped.start)  # before the inner checkpoint is spent
+        pending = stopped.opened(key)
+        writer = self.inner.resume_writer(stopped.inner)
+        return EncryptWriter.resume(writer, key, self._names, stopped, content, pending)
+
+    def abort_writer(self, token: str) -> None:
+        self._opened_key()
+        self.inner.abort_writer(Stopped.of_token(token).inner)
 
     def delete(self, name: str) -> None:
         self.inner.delete(self._item(name))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
+from ..backends import resumable_sha256
 from ..backends.base import Backend, Reader, Writer
-from ..backends.errors import BackendError, ContentMismatch
+from ..backends.errors import BackendError, ContentMismatch, ObjectNotFound
+from ..backends.plan import Plan
 from ..names import check_path
 from .encrypt_age import (
     CHUNK,
@@ -17,6 +17,7 @@ from .encrypt_age import (
     chunks_of,
     plain_size,
 )
+from .encrypt_checkpoints import Stopped, sealed_pending
 from .encrypt_names import Names
 
 AT_ONCE = 16
@@ -28,7 +29,7 @@ class EncryptWriter(Writer):
 
     Args:
         writer: takes the file.
-        name: for messages.
+        plan: what `open_writer` was told, in plain.
     """
 
     def __init__(
@@ -36,23 +37,65 @@ class EncryptWriter(Writer):
         writer: Writer,
         key: Key,
         names: Names,
-        name: str,
-        *,
-        size: int | None,
-        expected_hash: str | None,
+        plan: Plan,
+        begun: tuple[bytes, Content] | None = None,
     ) -> None:
         self._writer = writer
+        self._key = key
         self._names = names
-        self._name = name
-        self._size = size
-        self._expected_hash = expected_hash
-        self._digest = hashlib.sha256() if expected_hash is not None else None
-        self._start, self._content = key.begin()
+        self._plan = plan
+        self._name = plan.name
+        self._size = plan.size
+        self._expected_hash = plan.expected_hash
+        self._digest = resumable_sha256.new() if plan.expected_hash is not None else None
+        self._begun, self._content = begun or key.begin()
+        self._start = self._begun
+        """What the file begins with, until it was passed on."""
         self._pending = bytearray()
         self._number = 0
         self._written = 0
         self._ended = False
         self._complete = False
+
+    @classmethod
+    def resume(
+        cls,
+        writer: Writer,
+        key: Key,
+        names: Names,
+        stopped: Stopped,
+        content: Content,
+        pending: bytes,
+    ) -> EncryptWriter:
+        """Carry a write on; `pending` are the plain bytes of the chunk that is not full yet."""
+        resumed = cls(writer, key, names, stopped.plan, (stopped.start, content))
+        if stopped.digest is not None:
+            resumed._digest = resumable_sha256.ResumableSha256.from_state(stopped.digest)
+        passed_on = START + stopped.number * SEALED if stopped.number else 0
+        if writer.offset != passed_on:
+            # Somebody carried it on and died; what they sealed is not sealed again.
+            writer.abort()
+            raise ObjectNotFound(f"the checkpoint of {stopped.plan.name} was carried on already")
+        if stopped.number:
+            resumed._start = b""
+        resumed._number = stopped.number
+        resumed._pending += pending
+        resumed._written = stopped.number * CHUNK + len(pending)
+        return resumed
+
+    def checkpoint(self) -> str:
+        self._require_open()
+        if self._complete:
+            raise BackendError(f"{self._name}: commit was called")
+        digest = None if self._digest is None else self._digest.state()
+        # All but the last chunk, of which a byte at least is left where there was one.
+        if self._pending:
+            self._seal((len(self._pending) - 1) // CHUNK)
+        pending = sealed_pending(self._key, self._begun, bytes(self._pending))
+        inner = self._writer.checkpoint()
+        self._ended = True
+        self._pending.clear()
+        return Stopped(inner, self._plan, self._begun, self._number, pending, digest).token()
 
     @property
     def offset(self) -> int:
@@ -69,12 +112,13 @@ class EncryptWriter(Writer):
         view = memoryview(data).cast("B")
         if self._size is not None and self._written + len(view) > self._size:
             raise ContentMismatch(f"{self._name}: more than the {self._size} bytes due")
-        if self._digest is not None:
-            self._digest.update(view)
         self._written += len(view)
         while view:
-            taken = view[: (AT_ONCE + 1) * CHUNK - len(self._pending)]
+            start = len(self._pending)
+            taken = view[: (AT_ONCE + 1) * CHUNK - start]
             self._pending += taken
+            if self._digest is not None:
+                self._digest.update(self._pending, start, len(self._pending))
             view = view[len(taken) :]
             # One byte more than a chunk shows that the chunk is not the last.
             if len(self._pending) > AT_ONCE * CHUNK:

@@ -40,10 +40,9 @@ from typing import TypeVar
 from ..backends.base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from ..backends.errors import BackendError, ObjectExists, ObjectNotFound
 from .base import Layer
-from .options import OptionInvalid, count, duration
 from .retry_listing import go_on_listing
 from .retry_reader import ReplacedMeanwhile, RetryingReader
-from .retry_schedule import Schedule, Trials
+from .retry_schedule import Schedule, Trials, read_schedule
 
 T = TypeVar("T")
 
@@ -60,19 +59,7 @@ def from_options(
     longest_pause: object = "10 s",
 ) -> RetryLayer:
     """`attempts`: how often at most, the first included; the others are times (`Schedule`)."""
-    first = duration("first_pause", first_pause)
-    longest = duration("longest_pause", longest_pause)
-    if longest < first:
-        raise OptionInvalid("longest_pause", f"must be at least first_pause, {first:g} s")
-    return RetryLayer(
-        inner,
-        Schedule(
-            attempts=count("attempts", attempts, least=1),
-            deadline=duration("deadline", deadline),
-            first=first,
-            longest=longest,
-        ),
-    )
+    return RetryLayer(inner, read_schedule(attempts, deadline, first_pause, longest_pause))
 
 
 class RetryLayer(Layer):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..backends.errors import BackendError
+from . import options
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,32 @@ class Schedule:
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
     uniform: Callable[[float, float], float] = field(default=random.uniform, repr=False)
+
+
+def read_schedule(
+    attempts: object, deadline: object, first_pause: object, longest_pause: object = None
+) -> Schedule:
+    """Return what options say: how often at most, the first included; the others are times.
+
+    Args:
+        longest_pause: None for the usual one, or `first_pause` where that is longer.
+
+    Raises:
+        OptionInvalid: one of them has no possible value.
+    """
+    first = options.duration("first_pause", first_pause)
+    if longest_pause is None:
+        longest = max(first, Schedule().longest)
+    else:
+        longest = options.duration("longest_pause", longest_pause)
+    if longest < first:
+        raise options.OptionInvalid("longest_pause", f"must be at least first_pause, {first:g} s")
+    return Schedule(
+        attempts=options.count("attempts", attempts, least=1),
+        deadline=options.duration("deadline", deadline),
+        first=first,
+        longest=longest,
+    )
 
 
 class Trials:

@@ -249,3 +249,9 @@ class ThrottledWriter(WrappedWriter):
     def checkpoint(self) -> str:
         with self._operation():
             return self._writer.checkpoint()
+
+    def mark(self) -> str:
+        return self._writer.mark()
+
+    def leave(self) -> None:
+        self._writer.leave()
