@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..command import Command
@@ -31,7 +31,7 @@ def run(arguments: Namespace) -> int:
 def serve(
     arguments: Namespace,
     overrides: Mapping[str, Any] | None = None,
-    only: str | None = None,
+    only: str | Sequence[str] | None = None,
     *,
     connection: socket.socket | None = None,
 ) -> int:
@@ -40,7 +40,7 @@ def serve(
     Args:
         arguments: with `config` and `debug`, as every command has them.
         overrides: what the command's own flags say (`settings.load`).
-        only: the one service to serve, whether it is enabled or not; default all enabled ones.
+        only: the service or services to serve, enabled or not; default all enabled ones.
         connection: talk to the client at its other end instead of listening, until it hangs up.
 
     Raises:
@@ -58,12 +58,13 @@ def serve(
     if arguments.debug:
         overrides["log.level"] = "debug"
     services = installed_services()
-    settings = load(arguments.config, overrides, serving=None if only is None else {only})
+    named = None if only is None else [only] if isinstance(only, str) else list(only)
+    settings = load(arguments.config, overrides, serving=named)
     log.configure(settings.log.level, settings.log.format)
     logger = log.get_logger(__name__)
     for warning in settings.warnings:
         logger.warning(warning)
-    wanted = [only] if only is not None else sorted(settings.enabled)
+    wanted = named if named is not None else sorted(settings.enabled)
     if not wanted:
         raise CommandError(
             "no service is enabled; set enabled = true in a service's section, or install one"

@@ -4,3 +4,4 @@ from . import jobs as jobs
 from . import ledger as ledger
 from . import metadata as metadata
 from . import tokens as tokens
+from . import vfs as vfs

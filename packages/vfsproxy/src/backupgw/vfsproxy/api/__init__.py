@@ -1,0 +1,1 @@
+"""The HTTP edge: operations, their routes and OpenAPI document, requests and answers."""

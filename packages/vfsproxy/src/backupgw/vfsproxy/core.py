@@ -1,0 +1,103 @@
+"""What everything here stands on: the database, the accounts, the volumes, the rules.
+
+A worker of either API opens one, and so does a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from backupgw.kvstore.ledger import Alarm
+from backupgw.runtime import authorisation, state_folder
+from backupgw.runtime.database import Database
+from backupgw.runtime.database.state import open_state
+from backupgw.runtime.events import Event, QuotaCleared, QuotaReached
+from backupgw.runtime.settings import Settings
+
+from .accounts import Accounts, make_ledger
+from .folders.access import Folders
+from .folders.fences import Fences, fences_of
+from .folders.opened import Volumes
+from .settings import VfsSettings
+from .volumes.registry import volumes_of
+
+Publish = Callable[[Event], object]
+
+
+class Core:
+    """Open from `open` to `close`.
+
+    Attributes:
+        settings, vfs: what was configured.
+        publish: tells of an event; never waits.
+    """
+
+    database: Database
+    accounts: Accounts
+    volumes: Volumes
+    fences: Fences
+    folders: Folders
+
+    def __init__(
+        self, settings: Settings, publish: Publish, *, application: str = "backupgw vfs"
+    ) -> None:
+        self.settings = settings
+        self.vfs = settings.section("vfs", VfsSettings)
+        self.publish = publish
+        self.rules = authorisation.from_settings(settings)
+        self._application = application
+        self._stack = ExitStack()
+
+    def open(self) -> None:
+        """Open everything.
+
+        Raises:
+            SettingsError, CommandError: the database or the settings of a volume cannot be used.
+            BackendError: a volume or the ledger cannot be used.
+        """
+        with ExitStack() as stack:
+            self.database = open_state(self.settings, application=self._application)
+            stack.callback(self.database.close)
+            ledger = make_ledger(self.settings, self.database, self._alarm)
+            ledger.open()
+            stack.callback(ledger.close)
+            self.accounts = Accounts(ledger, self.vfs)
+            self.volumes = Volumes(volumes_of(self.settings), ledger, self.database)
+            self.volumes.open()
+            stack.callback(self.volumes.close)
+            folder = state_folder.find(self.settings) / "vfs" / "fences"
+            self.fences = fences_of(self.database, folder)
+            self.folders = Folders(self.database, self.volumes, self.fences, self.rules)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Close everything, in the other order."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _alarm(self, alarm: Alarm) -> None:
+        """An account has reached a level, or is below it again; by whatever thread."""
+        event = QuotaCleared if alarm.cleared else QuotaReached
+        self.publish(
+            event(
+                scope=alarm.scope,
+                measure=alarm.measure.value,
+                level=alarm.level,
+                limit=alarm.value,
+                used=alarm.used,
+            )
+        )

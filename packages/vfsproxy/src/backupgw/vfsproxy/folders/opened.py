@@ -1,0 +1,170 @@
+"""Volumes that are open in this process, with the quota layer around each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+
+from backupgw.kvstore.backends.errors import BackendDoesNotExist
+from backupgw.kvstore.layers.quota import QuotaLayer
+from backupgw.kvstore.ledger import Ledger
+from backupgw.runtime.database import Database
+
+from ..accounts import place_of
+from ..problems import Problem
+from ..volumes import Volume
+from . import catalogue
+from .records import Folder
+
+log = logging.getLogger(__name__)
+
+Scopes = tuple[str, ...]
+
+
+class OpenVolume:
+    """A volume whose place is open.
+
+    Attributes:
+        volume: what it is.
+        counted: its place with all accounts in front of it; open as long as this is.
+    """
+
+    def __init__(self, volume: Volume, ledger: Ledger, database: Database) -> None:
+        self.volume = volume
+        self._ledger = ledger
+        self._belonging = Belonging(database, volume.name)
+        self.counted = QuotaLayer(
+            volume.backend,
+            ledger,
+            self._belonging.scopes_of,
+            place=place_of(volume.name),
+            parked=14 * 86_400.0,
+        )
+
+    def open(self) -> None:
+        """Open the place; what died there is settled, and what nobody has counted is counted.
+
+        Raises:
+            BackendError: the place cannot be used.
+        """
+        try:
+            self.counted.open()
+        except BackendDoesNotExist:
+            self.volume.backend.create()
+            self.counted.open()
+
+    def close(self) -> None:
+        """Let go of the place."""
+        self.counted.close()
+
+    def for_folders(self, folders: Iterable[Folder]) -> QuotaLayer:
+        """Return the place as seen by whoever works on these folders, and on no others.
+
+        Never opened or closed: it stands on a place that is open.
+        """
+        accounts = {
+            path: folder.scopes
+            for folder in folders
+            for path in (folder.path, folder.staging, folder.snapshots)
+        }
+
+        def scopes_of(name: str) -> Scopes:
+            return next(
+                (
+                    scopes
+                    for path, scopes in accounts.items()
+                    if name.startswith(path) and name[len(path) : len(path) + 1] == "/"
+                ),
+                (),
+            )
+
+        return QuotaLayer(
+            self.volume.backend,
+            self._ledger,
+            scopes_of,
+            place=place_of(self.volume.name),
+            parked=14 * 86_400.0,
+        )
+
+    def belonging(self) -> Belonging:
+        """Return what tells at this moment whose each name is; for counting."""
+        belonging = Belonging(self._belonging.database, self.volume.name)
+        belonging.learn()
+        return belonging
+
+
+class Belonging:
+    """Tells to which accounts the names of a volume count; what belongs to no folder, to none."""
+
+    def __init__(self, database: Database, volume: str) -> None:
+        self.database = database
+        self._volume = volume
+        self._known: dict[str, Scopes] = {}
+
+    def learn(self) -> None:
+        """Look all folders up at once."""
+        with self.database.read() as connection:
+            for folder in catalogue.of_volume(connection, self._volume):
+                self._known[folder.path] = folder.scopes
+                self._known[folder.id] = folder.scopes
+
+    def scopes_of(self, name: str) -> Scopes:
+        """Return the accounts of a name."""
+        segments = name.split("/")
+        if segments[0] in ("staging", "snapshots"):
+            key = segments[1] if len(segments) > 2 else ""
+        else:
+            key = "/".join(segments[:4]) if len(segments) > 4 else ""
+        if not key:
+            return ()
+        found = self._known.get(key)
+        if found is None:
+            with self.database.read() as connection:
+                folder = (
+                    catalogue.find_at(connection, self._volume, key)
+                    if "/" in key
+                    else catalogue.find(connection, key)
+                )
+            found = () if folder is None else folder.scopes
+            self._known[key] = found
+        return found
+
+
+class Volumes(Mapping[str, OpenVolume]):
+    """All volumes of the settings, opened together."""
+
+    def __init__(self, volumes: Mapping[str, Volume], ledger: Ledger, database: Database) -> None:
+        self._volumes = {
+            name: OpenVolume(volume, ledger, database) for name, volume in volumes.items()
+        }
+        self._stack = ExitStack()
+
+    def open(self) -> None:
+        """Open each. Raises BackendError: one cannot be used, and none is left open."""
+        with ExitStack() as stack:
+            for volume in self._volumes.values():
+                volume.open()
+                stack.callback(volume.close)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Close them."""
+        self._stack.close()
+
+    def __getitem__(self, name: str) -> OpenVolume:
+        return self._volumes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._volumes)
+
+    def __len__(self) -> int:
+        return len(self._volumes)
+
+    def of(self, folder: Folder) -> OpenVolume:
+        """Return a folder's volume. Raises Problem 503: the settings have it no more."""
+        found = self._volumes.get(folder.volume)
+        if found is None:
+            log.error("folder %s is on volume %s, which is not there", folder.id, folder.volume)
+            raise Problem(503, "no-volume", "the folder's volume is not served by this gateway")
+        return found
