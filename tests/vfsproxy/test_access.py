@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,13 +54,14 @@ def test_a_share_allows_what_it_says_and_no_more(inside: Inside, permission: Per
     assert files.load("there") == b"1"
     writes = permission.includes(Permission.READ_WRITE)
     deletes = permission.includes(Permission.READ_WRITE_DELETE)
-    for allowed, change in (
+    changes: list[tuple[bool, Callable[[], object]]] = [
         (writes, lambda: files.store("new", b"2")),
         (writes, lambda: files.store("there", b"3")),
         (writes, lambda: files.mkdir("folder")),
         (deletes, lambda: files.move("there", "elsewhere")),
         (deletes, lambda: files.delete("elsewhere")),
-    ):
+    ]
+    for allowed, change in changes:
         if allowed:
             change()
         else:
