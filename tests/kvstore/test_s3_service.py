@@ -6,9 +6,6 @@ import dataclasses
 import hashlib
 import logging
 import random
-import subprocess
-import sys
-import textwrap
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.kvstore import many_large_writes
 from tests.servers import peers
 from tests.servers.ceph import PROGRAMS, Ceph
 from tests.servers.double import Double, Fault, Faults
@@ -231,39 +229,8 @@ def test_a_copy_in_parts(ceph: Ceph) -> None:
 def test_memory_of_many_large_writes(ceph: Ceph, tmp_path: Path) -> None:
     with made(ceph.url("memory/place")):
         pass
-    program = """
-        import sys, threading
-        from backupgw.kvstore import open_place
-        from backupgw.kvstore.conformance import values
-        size = 64 << 20
-        def work(place, number):
-            name = f"item{number}"
-            digest = values.stream_hash(size)
-            with place.open_writer(name, size=size, expected_hash=digest) as writer:
-                for piece in values.stream(size):
-                    writer.write(piece)
-            with place.open_reader(name) as reader:
-                while reader.read(1 << 16):
-                    pass
-            assert reader.remaining == 0
-        with open_place(sys.argv[1]) as place:
-            threads = [threading.Thread(target=work, args=(place, n)) for n in range(8)]
-            for thread in threads: thread.start()
-            for thread in threads: thread.join()
-            assert all(place.info(f"item{n}").size == size for n in range(8))
-        with open("/proc/self/status") as status:
-            print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), ceph.url("memory/place")],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    peak = int(done.stdout) >> 10
-    print(f"8 values of 64 MiB: peak {peak} MiB")
-    assert peak < 120
+    peak = many_large_writes.peak(ceph.url("memory/place"), {}, tmp_path)
+    assert peak < many_large_writes.CEILING
 
 
 # -- what goes wrong

@@ -69,10 +69,16 @@ class Keys(ABC):
 
 
 class MarkedFolders(Folders):
-    """Those of a place that has items alone."""
+    """Those of a place that has items alone.
 
-    def __init__(self, keys: Keys) -> None:
+    Args:
+        keys: what they stand on.
+        asks: whether each write asks if its name is a folder's; else only what is known counts.
+    """
+
+    def __init__(self, keys: Keys, *, asks: bool = True) -> None:
         self._keys = keys
+        self._asks = asks
         self._known: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -102,8 +108,8 @@ class MarkedFolders(Folders):
         items = {joined(parent, each) for each, folder in self._keys.below(parent) if not folder}
         if clash := items.intersection(names):
             raise BackendError(f"{min(clash)}: is an item, not a folder")
-        missing = [name for name in names if not self._knows(name)]
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="rclone-mkdir") as workers:
+        missing = [name for name in names if not self.knows(name)]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="backupgw-mkdir") as workers:
             for done in [workers.submit(self._keys.put, _mark(name)) for name in missing]:
                 done.result()
         for name in missing:
@@ -119,7 +125,7 @@ class MarkedFolders(Folders):
         self._keys.put(MARK)
 
     def _make(self, name: str) -> None:
-        if not name or self._knows(name):
+        if not name or self.knows(name):
             return
         if not self._keys.has(_mark(name)):
             self._make(name.rpartition("/")[0])
@@ -135,13 +141,14 @@ class MarkedFolders(Folders):
             if len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
 
-    def _knows(self, name: str) -> bool:
+    def knows(self, name: str) -> bool:
+        """Whether it is known to be a folder with a mark."""
         with self._lock:
             return name in self._known
 
     def before_writing(self, name: str) -> None:
         self._make(name.rpartition("/")[0])
-        if self._keys.has(_mark(name)):
+        if self._keys.has(_mark(name)) if self._asks else self.knows(name):
             raise BackendError(f"{name}: is a folder")
 
     def before_removing(self, name: str) -> None:

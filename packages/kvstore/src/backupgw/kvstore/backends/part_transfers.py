@@ -253,7 +253,7 @@ class Attempts:
             try:
                 return work()
             except BackendError as error:
-                if not error.retryable and trials.failed and _surely(landed):
+                if not error.retryable and trials.failed and self._surely(landed):
                     return None
                 trials.pause(error)
 
@@ -266,9 +266,8 @@ class Attempts:
             except BackendError as error:
                 trials.pause(error)
 
-
-def _surely(landed: Callable[[], bool]) -> bool:
-    try:
-        return landed()
-    except BackendError:
-        return False  # what is known is the refusal
+    def _surely(self, landed: Callable[[], bool]) -> bool:
+        try:
+            return self.result(landed)
+        except BackendError:
+            return False  # what is known is the refusal

@@ -1,0 +1,232 @@
+"""One value on its way into a bucket of Google's: one request, or an upload in order.
+
+An upload whose item is to be new is begun under that condition, and ends under it: so it never
+replaces anything. Where there is an item already when it begins, its bytes go into an object out of
+sight, and are copied by the service should the item be gone at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+
+from ..names import RESERVED_PREFIX
+from .errors import BackendError, ObjectExists, ObjectNotFound
+from .gcs_requests import Requests, encoded_crc, extended
+from .google_uploads import UploadSession
+from .part_checkpoints import Checkpoint
+from .part_transfers import Part, ResumableTarget, SentPart
+from .plan import Plan
+
+PIECES = f"{RESERVED_PREFIX}-pieces"
+STAGING = f"{RESERVED_PREFIX}-staging"
+"""Folders of the place: what checkpoints need, and values that have no name yet."""
+
+
+class GcsTarget(ResumableTarget):
+    """See `ResumableTarget`.
+
+    A session's address is a secret, so it is kept in the place, beside a checkpoint's bytes.
+
+    Args:
+        requests: of the bucket.
+        root: what every key begins with.
+        key: the item's.
+        plan: what `open_writer` was told.
+        part_size: in bytes, a multiple of 256 KiB.
+        ready: raises what stands against the item; called before it becomes visible.
+        checkpoint: that is carried on.
+    """
+
+    parallel = 1  # a session takes bytes in order
+
+    def __init__(
+        self,
+        requests: Requests,
+        root: str,
+        key: str,
+        plan: Plan,
+        part_size: int,
+        ready: Callable[[], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self._requests = requests
+        self._root = root
+        self._key = key
+        self._plan = plan
+        self._part_size = part_size
+        """The same for those who carry on, whatever they were told: parts are multiples."""
+        self._ready = ready
+        self._checkpoint = checkpoint
+        self._mark = secrets.token_hex(16)
+        self._session: UploadSession | None = None
+        self._crc = 0
+        """Of what was sent."""
+        self._summed = 0
+        """Bytes that it covers."""
+        self._staged: str | None = None
+        self._ended = False
+        if checkpoint is not None:
+            self._mark, aside, self._part_size = _read(checkpoint.state)
+            self._staged = self._aside if aside else None
+
+    @property
+    def _aside(self) -> str:
+        return f"{self._root}{STAGING}/{self._mark}"
+
+    def part_size(self, number: int) -> int:  # noqa: ARG002 - all are alike
+        return self._part_size
+
+    def put_whole(self, data: bytes | bytearray) -> None:
+        self._ready()
+        mark = self._mark if self._plan.if_absent else None
+        self._requests.put(
+            self._key, data, self._plan.name, if_absent=self._plan.if_absent, mark=mark
+        )
+
+    def begin(self) -> str:
+        name, size = self._plan.name, self._plan.size
+        if self._plan.if_absent and self._staged is None:
+            try:
+                self._session = self._requests.begin(
+                    self._key, name, size, if_absent=True, mark=self._mark
+                )
+            except ObjectExists:
+                self._staged = self._aside
+        if self._session is None:
+            key = self._staged or self._key
+            self._session = self._requests.begin(key, name, size, if_absent=False, mark=self._mark)
+        return json.dumps([self._mark, self._staged is not None, self._part_size])
+
+    def put_part(self, state: str, part: Part, data: bytes | bytearray) -> str:  # noqa: ARG002
+        session = self._require_session()
+        end = part.offset + part.size
+        if self._summed < end:
+            self._crc, self._summed = extended(self._crc, data), end
+        if not part.last:
+            session.put(data, part.offset, last=False)
+            return str(self._crc)
+        if self._ended:
+            raise BackendError(
+                f"{self._plan.name}: the upload ended when another item was found; it has to be "
+                "sent anew",
+                retryable=True,
+            )
+        if self._staged is None:
+            self._ready()
+        crc = encoded_crc(self._crc)
+        try:
+            told = session.put(
+                data, part.offset, last=True, headers={"X-Goog-Hash": f"crc32c={crc}"}
+            )
+        except ObjectExists:
+            self._ended = True
+            raise
+        if told.get("crc32c", crc) != crc or int(told.get("size", end)) != end:
+            self._remove(self._staged or self._key, int(told.get("generation", 0)))
+            raise BackendError(f"{self._plan.name}: it was damaged on the way")
+        return str(self._crc)
+
+    def _remove(self, key: str, generation: int) -> None:
+        try:
+            self._requests.delete(key, self._plan.name, generation=generation or None)
+        except (ObjectNotFound, ObjectExists):
+            return
+
+    def complete(self, state: str, parts: Sequence[SentPart]) -> None:  # noqa: ARG002
+        """Copy what waits out of sight; what does not has been visible since its last byte came."""
+        if self._staged is None:
+            return
+        self._ready()
+        name = self._plan.name
+        waiting = self._requests.head(self._staged, name)
+        if waiting is None:
+            raise ObjectNotFound(name)
+        try:
+            self._requests.copy(waiting, self._key, name, if_absent=self._plan.if_absent)
+        except ObjectExists:
+            if not self.landed(state, waiting.size):
+                raise
+        self._remove(self._staged, waiting.generation)
+
+    def abandon(self, state: str) -> None:  # noqa: ARG002 - all is known
+        try:
+            session = self._require_session()
+        except ObjectNotFound:
+            session = None
+        if session is not None:
+            session.cancel()
+        if self._staged is not None:
+            self._remove(self._staged, 0)
+
+    def landed(self, state: str | None, size: int) -> bool:
+        # Without if_absent a repetition replaces what it finds.
+        if state is None and not self._plan.if_absent:
+            return False
+        found = self._requests.head(self._key, self._plan.name)
+        return found is not None and found.mark == self._mark and found.size == size
+
+    # -- checkpoints
+
+    def keep(self, data: bytes | bytearray) -> str:
+        reference = secrets.token_hex(16)
+        head = json.dumps([self._require_session().url, self._crc, self._summed]).encode()
+        self._requests.put(self._piece(reference), head + b"\n" + data, self._plan.name)
+        return reference
+
+    def kept(self, reference: str) -> bytes:
+        return self._load(reference).partition(b"\n")[2]
+
+    def drop(self, reference: str) -> None:
+        try:
+            self._requests.delete(self._piece(reference), self._plan.name)
+        except ObjectNotFound:
+            return
+
+    def sent(self, state: str) -> Sequence[SentPart]:  # noqa: ARG002 - the checkpoint has it
+        session, name = self._require_session(), self._plan.name
+        assert self._checkpoint is not None
+        done, received = session.ask()
+        if done is not None:
+            raise ObjectNotFound(f"{name}: the upload has ended")
+        parts, end = [], 0
+        for part in self._checkpoint.parts:
+            end += part.size
+            if end <= received:
+                parts.append(part)
+        if received > end:
+            raise ObjectNotFound(f"{name}: others have carried the upload on")
+        return parts
+
+    def _require_session(self) -> UploadSession:
+        """Return the session; that of a checkpoint is looked up. Raises ObjectNotFound."""
+        if self._session is None:
+            if self._checkpoint is None:
+                raise ObjectNotFound(self._plan.name)
+            head = json.loads(self._load(self._checkpoint.kept).partition(b"\n")[0])
+            url, self._crc, self._summed = str(head[0]), int(head[1]), int(head[2])
+            self._session = self._requests.session(url, self._plan.name)
+        return self._session
+
+    def _load(self, reference: str) -> bytes:
+        with self._requests.translator.translated(self._plan.name):
+            download = self._requests.get(
+                self._piece(reference), self._plan.name, wanted=None, generation=None
+            )
+            with download.response as response:
+                content: bytes = response.content
+        return content
+
+    def _piece(self, reference: str) -> str:
+        bytes.fromhex(reference)  # a ValueError for what `keep` never returned
+        return f"{self._root}{PIECES}/{reference}"
+
+
+def _read(state: str) -> tuple[str, bool, int]:
+    """Return an upload's mark, whether it goes out of sight, and the size of its parts."""
+    match json.loads(state):
+        case [str(mark), bool(aside), int(part_size)] if part_size > 0:
+            bytes.fromhex(mark)
+            return mark, aside, part_size
+    raise ValueError("not the state of an upload")

@@ -1,0 +1,147 @@
+"""URLs and options of places in Google Cloud Storage.
+
+gs://bucket/path        Google's way; gcs: is the same
+gs:bucket/path
+gs:bucket:/path         restic's
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from ..layers import options
+from ..layers.options import OptionInvalid
+from ..names import InvalidName, check_folder
+from .errors import BackendDoesNotExist, BackendURLInvalid
+
+if TYPE_CHECKING:
+    from .gcs import Gcs
+
+MIB = 1 << 20
+_UNIT = 256 << 10
+
+_URL = re.compile(
+    r"(?:gcs|gs):(?://)?(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9])"
+    r"(?::?/(?P<path>.*))?\Z",
+    re.DOTALL | re.IGNORECASE,
+)
+"""Buckets' names: https://cloud.google.com/storage/docs/buckets#naming"""
+
+
+def from_url(
+    url: str,
+    *,
+    service_account: str | None = None,
+    anonymous: object = None,
+    endpoint: str | None = None,
+    project: str | None = None,
+    location: str | None = None,
+    storage_class: str | None = None,
+    create_bucket: object = True,
+    part_size: object = 4 * MIB,
+    memory: object = None,
+    connections: object = 32,
+    timeout: object = 60,
+    attempts: object = 6,
+    deadline: object = "2 min",
+    cacert: str | None = None,
+) -> Gcs:
+    """Make the backend of a URL.
+
+    Args:
+        service_account: a service account's key, as JSON or the path of its file; without one,
+            what Google's library finds: GOOGLE_APPLICATION_CREDENTIALS, gcloud's sign-in, the
+            machine's own service account.
+        anonymous: do not sign in; by default only at STORAGE_EMULATOR_HOST.
+        endpoint: URL of the API; else the variable STORAGE_EMULATOR_HOST, else Google's.
+        project: that a new bucket belongs to; else the service account's.
+        location: where a new bucket lies; else Google's default.
+        storage_class: of what is written; else the bucket's.
+        create_bucket: whether `create` makes a bucket that is not there.
+        part_size: bytes of one request of an upload: a multiple of 256 KiB.
+        memory: bytes of parts that are held for all writers together.
+        connections: that are kept.
+        timeout: seconds without a byte after which a request failed.
+        attempts, deadline: how often, and for how many seconds, a request is tried.
+        cacert: file of the authorities that may sign the service's certificate.
+
+    Raises:
+        BackendURLInvalid: the URL or an option cannot be.
+        BackendDoesNotExist: the library is not installed.
+    """
+    try:
+        from .gcs import Gcs, Settings
+        from .gcs_requests import SCOPE
+        from .google_session import Login
+    except ModuleNotFoundError as error:
+        raise BackendDoesNotExist(
+            "gcs: needs the library google-cloud-storage; pip install 'backupgw-kvstore[gcs]'"
+        ) from error
+    from ..layers.retry_schedule import Schedule
+    from .part_transfers import MEMORY
+
+    bucket, path = _location(url)
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST") if endpoint is None else None
+    if emulator and "://" not in emulator:
+        emulator = f"http://{emulator}"
+    endpoint = (endpoint or emulator or "").rstrip("/") or None
+    try:
+        if endpoint is not None and not re.match(r"https?://[^@?#]+\Z", endpoint, re.IGNORECASE):
+            raise OptionInvalid("endpoint", "must be http(s)://HOST[:PORT]")
+        if cacert is not None and not os.access(cacert, os.R_OK):
+            raise OptionInvalid("cacert", f"{cacert!r} is no file that can be read")
+        part = options.size("part_size", part_size, least=_UNIT)
+        if part % _UNIT:
+            raise OptionInvalid("part_size", "must be a multiple of 256 KiB")
+        nobody = service_account is None and emulator is not None
+        login = Login(
+            scopes=(SCOPE,),
+            service_account=service_account,
+            anonymous=nobody if anonymous is None else options.flag("anonymous", anonymous),
+            timeout=options.duration("timeout", timeout, least=1),
+            connections=options.count("connections", connections, least=1),
+            cacert=cacert,
+        )
+        if login.anonymous and service_account is not None:
+            raise OptionInvalid("anonymous", "and service_account exclude each other")
+        settings = Settings(
+            bucket=bucket,
+            path=path,
+            login=login,
+            endpoint=endpoint,
+            project=project,
+            location=location,
+            storage_class=storage_class,
+            create_bucket=options.flag("create_bucket", create_bucket),
+            part_size=part,
+            memory=max(MEMORY, 2 * part)
+            if memory is None
+            else options.size("memory", memory, least=part),
+            schedule=Schedule(
+                attempts=options.count("attempts", attempts, least=1),
+                deadline=options.duration("deadline", deadline),
+                first=0.5,
+            ),
+        )
+    except OptionInvalid as error:
+        raise BackendURLInvalid(f"gcs: {error}") from error
+    return Gcs(settings)
+
+
+def _location(url: str) -> tuple[str, str]:
+    """Return bucket and path."""
+    match = _URL.match(url)
+    if match is None or "?" in url or "#" in url:
+        raise BackendURLInvalid(
+            "a place in Google Cloud Storage is written gs://BUCKET/PATH or gs:BUCKET:/PATH; "
+            "options go beside it"
+        )
+    path = "/".join(part for part in unquote(match["path"] or "").split("/") if part)
+    try:
+        check_folder(path)
+    except InvalidName as error:
+        raise BackendURLInvalid(f"the path in the bucket: {error}") from error
+    return match["bucket"], path

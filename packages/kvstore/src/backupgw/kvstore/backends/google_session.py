@@ -1,0 +1,160 @@
+"""Signing in to Google, and the HTTP session that all requests of a place go through.
+
+Google's libraries are given this session (`requests` with Google's sign-in on top), so that times,
+connections and authorities are set in one place, and nothing is tried again behind our back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from google.auth import exceptions as auth_errors
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession, Request
+from requests import Response, Session
+from requests.adapters import HTTPAdapter
+
+from .errors import BackendURLInvalid, PermissionDenied
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+# Below, it tells the addresses of uploads, and who has one needs no key.
+
+TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
+CONNECT_TIMEOUT = 10.0
+_UNAUTHORIZED = 401
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a place signs in. What is secret is never shown.
+
+    Attributes:
+        scopes: what it is to be allowed.
+        service_account: the key of a service account: JSON, or the path of its file.
+        subject: whom the service account acts for, in a domain that lets it.
+        refresh_token, client_id, client_secret: a person's grant, and the app that has it.
+        token_uri: where access tokens are had for a grant.
+        anonymous: no sign-in at all.
+        timeout: seconds without a byte after which a request failed.
+        connections: kept open at most.
+        cacert: file of the authorities that may sign the servers' certificates.
+    """
+
+    scopes: Sequence[str]
+    service_account: str | None = field(default=None, repr=False)
+    subject: str | None = None
+    refresh_token: str | None = field(default=None, repr=False)
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    token_uri: str = TOKEN_URI
+    anonymous: bool = False
+    timeout: float = 60.0
+    connections: int = 32
+    cacert: str | None = None
+
+    def credentials(self) -> Credentials:
+        """Return what Google's libraries sign in with.
+
+        Raises:
+            BackendURLInvalid: the key of the service account cannot be read or used.
+            PermissionDenied: nothing to sign in with was found on this machine.
+        """
+        if self.anonymous:
+            return AnonymousCredentials()  # type: ignore[no-untyped-call]
+        if self.refresh_token is not None:
+            from google.oauth2.credentials import Credentials as Grant
+
+            return Grant(  # type: ignore[no-untyped-call]
+                None,
+                refresh_token=self.refresh_token,
+                token_uri=self.token_uri,
+                client_id=self.client_id,
+                client_secret=self.client_secret,
+                scopes=[*self.scopes],
+            )
+        if self.service_account is not None:
+            return self._service_account(self.service_account)
+        import google.auth
+
+        try:
+            found, _ = google.auth.default(scopes=[*self.scopes])
+        except auth_errors.GoogleAuthError as error:
+            raise PermissionDenied(
+                "no credentials for Google: set service_account, run `gcloud auth "
+                "application-default login`, or give this machine a service account"
+            ) from error
+        return found
+
+    def _service_account(self, key: str) -> Credentials:
+        from google.oauth2 import service_account
+
+        try:
+            if not key.lstrip().startswith("{"):
+                with open(key, encoding="utf-8") as file:
+                    key = file.read()
+            found: Any = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
+                json.loads(key), scopes=[*self.scopes], subject=self.subject
+            )
+        except OSError as error:
+            raise BackendURLInvalid(
+                f"service_account: {error.filename}: {error.strerror}"
+            ) from error
+        except (ValueError, TypeError, auth_errors.GoogleAuthError):
+            # Not chained: the message may hold a part of the key.
+            raise BackendURLInvalid(
+                "service_account: is not the JSON key of a service account"
+            ) from None
+        return found  # type: ignore[no-any-return]
+
+    def session(self) -> SignedSession:
+        """Return a session that signs its requests, and renews what it signs them with."""
+        session = SignedSession(self.credentials(), self._plain(Session()), self.timeout)
+        self._plain(session)
+        return session
+
+    def _plain(self, session: Session) -> Session:
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=self.connections)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        if self.cacert is not None:
+            session.verify = self.cacert
+            session.trust_env = False  # or REQUESTS_CA_BUNDLE would come before it
+        return session
+
+    @property
+    def patience(self) -> tuple[float, float]:
+        """Seconds until a connection is there, and without a byte."""
+        return (min(CONNECT_TIMEOUT, self.timeout), self.timeout)
+
+
+class SignedSession(AuthorizedSession):
+    """Signs its requests.
+
+    Args:
+        credentials: what to sign with.
+        sign_in: the session by which that is had and renewed; closed with this one.
+        timeout: seconds that this may take.
+    """
+
+    def __init__(self, credentials: Credentials, sign_in: Session, timeout: float) -> None:
+        super().__init__(credentials, refresh_timeout=timeout, auth_request=Request(sign_in))  # type: ignore[no-untyped-call]
+        self._sign_in = sign_in
+        self.hooks["response"].append(_read_refusal)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        super().close()  # type: ignore[no-untyped-call]
+        self._sign_in.close()
+
+
+def _read_refusal(response: Response, *_: object, **__: object) -> None:
+    """Read an answer that makes the library sign in anew: it forgets those that are streamed."""
+    if response.status_code == _UNAUTHORIZED:
+        response.content  # noqa: B018 - it is kept with the answer
