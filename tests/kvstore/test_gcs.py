@@ -125,6 +125,14 @@ class TestRequests:
         place.delete("data/00/second")
         assert double.tell(requests) == ["DELETE storage"]
 
+    def test_each_is_told_by_its_name(self, place: Backend, options: dict[str, Any]) -> None:
+        told: list[str] = []
+        with open_place(repr(place).split("'")[1], on_call=told.append, **options) as counted:
+            counted.store("item", b"value")
+            counted.load("item")
+            counted.delete("item")
+        assert told == ["objects.list", "objects.insert", "objects.get", "objects.delete"]
+
 
 class TestFaults:
     def test_a_fifth_of_the_requests_fails(

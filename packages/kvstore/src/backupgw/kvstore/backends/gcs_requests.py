@@ -118,6 +118,8 @@ class Requests:
                 _http=http,
                 client_options={"api_endpoint": self._endpoint},
             )
+            # Where OpenTelemetry is installed, it asks for the bucket's location, for traces.
+            self._client._bucket_metadata_cache = None
             self._http = http
         return self._client, self._http
 
@@ -264,12 +266,12 @@ class Requests:
         answer = self._upload(
             {"uploadType": "resumable"}, body, what, if_absent, "application/json", **more
         )
-        return self.session(answer.headers["location"], what)
+        return self.session(answer.headers["location"], what, new=True)
 
-    def session(self, url: str, what: str) -> UploadSession:
+    def session(self, url: str, what: str, *, new: bool = False) -> UploadSession:
         """Return an upload that was begun."""
         _, http = self._get_ready()
-        return UploadSession(http, url, self.translator, what, self._login.patience)
+        return UploadSession(http, url, self.translator, what, self._login.patience, new=new)
 
     def _resource(self, key: str, mark: str | None) -> dict[str, object]:
         resource: dict[str, object] = {"name": key}
@@ -394,6 +396,18 @@ class Body:
     def close(self) -> None:
         """Let go of the connection."""
         self._response.close()
+
+
+def call_name(method: str, path: str) -> str:
+    """Return what Google calls a request, as its price list has it: `objects.insert`."""
+    if path.startswith("/upload/"):
+        return "objects.insert"
+    if "/o/" in path:
+        names = {"GET": "get", "DELETE": "delete", "POST": "rewrite"}
+        return f"objects.{names.get(method, method)}"
+    if path.endswith("/o"):
+        return "objects.list"
+    return "batch" if path.startswith("/batch") else f"buckets.{method.lower()}"
 
 
 def crc32c(data: bytes | bytearray) -> str:

@@ -27,7 +27,7 @@ STAGING = f"{RESERVED_PREFIX}-staging"
 class GcsTarget(ResumableTarget):
     """See `ResumableTarget`.
 
-    A session's address is a secret, so it is kept in the place, beside a checkpoint's bytes.
+    A session's address is a secret, so it is not in checkpoints: it is kept in the place.
 
     Args:
         requests: of the bucket.
@@ -67,8 +67,13 @@ class GcsTarget(ResumableTarget):
         """Bytes that it covers."""
         self._staged: str | None = None
         self._ended = False
+        self._lasts = False
+        """Whether others can find the upload."""
         if checkpoint is not None:
+            self._lasts = True
             self._mark, aside, self._part_size = _read(checkpoint.state)
+            for part in checkpoint.parts:
+                self._crc, self._summed = int(part.tag), self._summed + part.size
             self._staged = self._aside if aside else None
 
     @property
@@ -136,19 +141,15 @@ class GcsTarget(ResumableTarget):
 
     def complete(self, state: str, parts: Sequence[SentPart]) -> None:  # noqa: ARG002
         """Copy what waits out of sight; what does not has been visible since its last byte came."""
-        if self._staged is None:
-            return
-        self._ready()
-        name = self._plan.name
-        waiting = self._requests.head(self._staged, name)
-        if waiting is None:
-            raise ObjectNotFound(name)
-        try:
+        if self._staged is not None:
+            self._ready()
+            name = self._plan.name
+            waiting = self._requests.head(self._staged, name)
+            if waiting is None:
+                raise ObjectNotFound(name)
             self._requests.copy(waiting, self._key, name, if_absent=self._plan.if_absent)
-        except ObjectExists:
-            if not self.landed(state, waiting.size):
-                raise
-        self._remove(self._staged, waiting.generation)
+            self._remove(self._staged, waiting.generation)
+        self._forget()
 
     def abandon(self, state: str) -> None:  # noqa: ARG002 - all is known
         try:
@@ -159,6 +160,7 @@ class GcsTarget(ResumableTarget):
             session.cancel()
         if self._staged is not None:
             self._remove(self._staged, 0)
+        self._forget()
 
     def landed(self, state: str | None, size: int) -> bool:
         # Without if_absent a repetition replaces what it finds.
@@ -169,14 +171,28 @@ class GcsTarget(ResumableTarget):
 
     # -- checkpoints
 
+    def make_findable(self, state: str) -> None:  # noqa: ARG002 - all is known
+        if not self._lasts:
+            url = self._require_session().url.encode()
+            self._requests.put(self._address, url, self._plan.name)
+            self._lasts = True
+
+    @property
+    def _address(self) -> str:
+        """The key of what others find the upload by."""
+        return f"{self._root}{PIECES}/{self._mark}-upload"
+
+    def _forget(self) -> None:
+        if self._lasts:
+            self._remove(self._address, 0)
+
     def keep(self, data: bytes | bytearray) -> str:
         reference = secrets.token_hex(16)
-        head = json.dumps([self._require_session().url, self._crc, self._summed]).encode()
-        self._requests.put(self._piece(reference), head + b"\n" + data, self._plan.name)
+        self._requests.put(self._piece(reference), data, self._plan.name)
         return reference
 
     def kept(self, reference: str) -> bytes:
-        return self._load(reference).partition(b"\n")[2]
+        return self._load(self._piece(reference))
 
     def drop(self, reference: str) -> None:
         try:
@@ -185,18 +201,15 @@ class GcsTarget(ResumableTarget):
             return
 
     def sent(self, state: str) -> Sequence[SentPart]:  # noqa: ARG002 - the checkpoint has it
-        session, name = self._require_session(), self._plan.name
         assert self._checkpoint is not None
-        done, received = session.ask()
+        done, received = self._require_session().ask()
         if done is not None:
-            raise ObjectNotFound(f"{name}: the upload has ended")
+            raise ObjectNotFound(f"{self._plan.name}: the upload has ended")
         parts, end = [], 0
         for part in self._checkpoint.parts:
             end += part.size
             if end <= received:
                 parts.append(part)
-        if received > end:
-            raise ObjectNotFound(f"{name}: others have carried the upload on")
         return parts
 
     def _require_session(self) -> UploadSession:
@@ -204,16 +217,14 @@ class GcsTarget(ResumableTarget):
         if self._session is None:
             if self._checkpoint is None:
                 raise ObjectNotFound(self._plan.name)
-            head = json.loads(self._load(self._checkpoint.kept).partition(b"\n")[0])
-            url, self._crc, self._summed = str(head[0]), int(head[1]), int(head[2])
+            url = self._load(self._address).decode()
             self._session = self._requests.session(url, self._plan.name)
         return self._session
 
-    def _load(self, reference: str) -> bytes:
-        with self._requests.translator.translated(self._plan.name):
-            download = self._requests.get(
-                self._piece(reference), self._plan.name, wanted=None, generation=None
-            )
+    def _load(self, key: str) -> bytes:
+        name = self._plan.name
+        with self._requests.translator.translated(name):
+            download = self._requests.get(key, name, wanted=None, generation=None)
             with download.response as response:
                 content: bytes = response.content
         return content

@@ -14,8 +14,11 @@ from urllib.parse import unquote
 
 from ..layers import options
 from ..layers.options import OptionInvalid
+from ..layers.retry_schedule import read_schedule
 from ..names import InvalidName, check_folder
+from .api_calls import hook
 from .errors import BackendDoesNotExist, BackendURLInvalid
+from .part_transfers import MEMORY
 
 if TYPE_CHECKING:
     from .gcs import Gcs
@@ -47,6 +50,8 @@ def from_url(
     timeout: object = 60,
     attempts: object = 6,
     deadline: object = "2 min",
+    first_pause: object = "500 ms",
+    on_call: object = None,
     cacert: str | None = None,
 ) -> Gcs:
     """Make the backend of a URL.
@@ -66,6 +71,8 @@ def from_url(
         connections: that are kept.
         timeout: seconds without a byte after which a request failed.
         attempts, deadline: how often, and for how many seconds, a request is tried.
+        first_pause: seconds that the pause after the first attempt takes at most.
+        on_call: is told of each request (`api_calls`).
         cacert: file of the authorities that may sign the service's certificate.
 
     Raises:
@@ -74,14 +81,12 @@ def from_url(
     """
     try:
         from .gcs import Gcs, Settings
-        from .gcs_requests import SCOPE
+        from .gcs_requests import SCOPE, call_name
         from .google_session import Login
     except ModuleNotFoundError as error:
         raise BackendDoesNotExist(
             "gcs: needs the library google-cloud-storage; pip install 'backupgw-kvstore[gcs]'"
         ) from error
-    from ..layers.retry_schedule import Schedule
-    from .part_transfers import MEMORY
 
     bucket, path = _location(url)
     emulator = os.environ.get("STORAGE_EMULATOR_HOST") if endpoint is None else None
@@ -104,6 +109,8 @@ def from_url(
             timeout=options.duration("timeout", timeout, least=1),
             connections=options.count("connections", connections, least=1),
             cacert=cacert,
+            on_call=hook(on_call),
+            call_name=call_name,
         )
         if login.anonymous and service_account is not None:
             raise OptionInvalid("anonymous", "and service_account exclude each other")
@@ -120,11 +127,7 @@ def from_url(
             memory=max(MEMORY, 2 * part)
             if memory is None
             else options.size("memory", memory, least=part),
-            schedule=Schedule(
-                attempts=options.count("attempts", attempts, least=1),
-                deadline=options.duration("deadline", deadline),
-                first=0.5,
-            ),
+            schedule=read_schedule(attempts, deadline, first_pause),
         )
     except OptionInvalid as error:
         raise BackendURLInvalid(f"gcs: {error}") from error

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from google.auth import exceptions as auth_errors
 from google.auth.credentials import AnonymousCredentials
@@ -18,6 +19,7 @@ from google.auth.transport.requests import AuthorizedSession, Request
 from requests import Response, Session
 from requests.adapters import HTTPAdapter
 
+from .api_calls import OnCall, route
 from .errors import BackendURLInvalid, PermissionDenied
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Login:
         timeout: seconds without a byte after which a request failed.
         connections: kept open at most.
         cacert: file of the authorities that may sign the servers' certificates.
+        on_call: is told of each request.
+        call_name: returns what a request is called, given its method and path.
     """
 
     scopes: Sequence[str]
@@ -58,6 +62,8 @@ class Login:
     timeout: float = 60.0
     connections: int = 32
     cacert: str | None = None
+    on_call: OnCall | None = field(default=None, repr=False)
+    call_name: Callable[[str, str], str] = field(default=route, repr=False)
 
     def credentials(self) -> Credentials:
         """Return what Google's libraries sign in with.
@@ -117,7 +123,16 @@ class Login:
         """Return a session that signs its requests, and renews what it signs them with."""
         session = SignedSession(self.credentials(), self._plain(Session()), self.timeout)
         self._plain(session)
+        if self.on_call is not None:
+            session.request = self._telling(session.request, self.on_call)  # type: ignore[method-assign]
         return session
+
+    def _telling(self, request: Callable[..., Any], on_call: OnCall) -> Callable[..., Any]:
+        def told(method: str, url: str, *arguments: Any, **more: Any) -> Any:
+            on_call(self.call_name(method, urlsplit(url).path))
+            return request(method, url, *arguments, **more)
+
+        return told
 
     def _plain(self, session: Session) -> Session:
         adapter = HTTPAdapter(pool_connections=4, pool_maxsize=self.connections)

@@ -17,13 +17,14 @@ from typing import Any
 import requests
 
 from .errors import BackendError, ObjectNotFound
-from .google_errors import Translator
+from .google_errors import Refused, Translator
 
 UNIT = 256 << 10
 """Bytes of which every piece but the last has a multiple."""
 
 _PIECE = 1 << 20
 _INCOMPLETE = 308
+_BAD_REQUEST = 400
 _DONE = (200, 201)
 _CANCELLED = 499  # Google's own: the client closed the request
 _FORGOTTEN = (404, 410)
@@ -59,6 +60,7 @@ class UploadSession:
         translator: of the service.
         what: the item, for messages.
         timeout: seconds, as requests has them.
+        new: it was begun just now; else it is asked how far it is.
     """
 
     def __init__(
@@ -68,14 +70,16 @@ class UploadSession:
         translator: Translator,
         what: str,
         timeout: tuple[float, float],
+        *,
+        new: bool,
     ) -> None:
         self.url = url
         self._http = http
         self._translator = translator
         self._what = what
         self._timeout = timeout
-        self._doubt = False
-        """Whether an answer was lost, so that it is not known how far the session is."""
+        self._stands: int | None = 0 if new else None
+        """Bytes that it has; None where that has to be asked."""
 
     def put(
         self,
@@ -99,38 +103,35 @@ class UploadSession:
             ObjectNotFound: the service knows of no such session.
         """
         end = offset + len(data)
-        at = offset
-        if self._doubt:
-            done, received = self.ask()
+        stands, self._stands = self._stands, None
+        if stands is None:
+            done, stands = self.ask()
             if done is not None:
                 return done
-            at = self._within(received, offset, end)
-        self._doubt = True
-        while at < end or last:
-            done, received = self._send(data, offset, at, end if last else None, headers)
-            if done is not None:
-                self._doubt = False
-                return done
-            if last and received == end:
+        while last or stands < end:
+            if stands < offset or (last and stands > end):
                 raise BackendError(
-                    f"{self._what}: {self._translator.service} has all and does not say so",
+                    f"{self._what}: the upload stands at {stands} bytes, not between {offset} and "
+                    f"{end}; it has to be sent anew"
+                )
+            try:
+                done, now = self._send(data, offset, stands, end if last else None, headers)
+            except Refused as error:
+                if error.answer.status != _BAD_REQUEST:
+                    raise
+                done, now = self.ask()  # an attempt before this one may still have been under way
+                if now == stands:
+                    raise
+            if done is not None:
+                return done
+            if now == stands:
+                raise BackendError(
+                    f"{self._what}: {self._translator.service} takes no more of the upload",
                     retryable=True,
                 )
-            if self._within(received, offset, end) == at:
-                raise BackendError(
-                    f"{self._what}: {self._translator.service} takes nothing", retryable=True
-                )
-            at = received
-        self._doubt = False
+            stands = now
+        self._stands = stands
         return None
-
-    def _within(self, received: int, offset: int, end: int) -> int:
-        if not offset <= received <= end:
-            raise BackendError(
-                f"{self._what}: the upload stands at {received} bytes, not between {offset} and "
-                f"{end}; it has to be sent anew"
-            )
-        return received
 
     def _send(
         self,

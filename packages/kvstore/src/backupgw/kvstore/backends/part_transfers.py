@@ -127,6 +127,13 @@ class PartTarget(ABC):
 class ResumableTarget(PartTarget):
     """A target whose uploads another process can carry on."""
 
+    def make_findable(self, state: str) -> None:  # noqa: ARG002 - of those whose state is not enough
+        """See that others find the upload by `state`; called before it leaves the process.
+
+        For places whose uploads are known by a secret, which must not be in the state.
+        """
+        return
+
     @abstractmethod
     def keep(self, data: bytes | bytearray) -> str:
         """Store what is no whole part yet, for a checkpoint; return what `kept` finds it by."""

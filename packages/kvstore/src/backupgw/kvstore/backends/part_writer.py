@@ -333,6 +333,7 @@ class PartWriter(Writer):
         state = self._begin()
         self._arrived()
         del self._buffer[self._filled :]
+        self._attempts.result(lambda: target.make_findable(state))
         kept = self._attempts.result(lambda: target.keep(self._buffer))
         self._clear(self._drop_kept)
         parts = [self._sent[number] for number in range(1, self._number)]
@@ -342,9 +343,11 @@ class PartWriter(Writer):
 
     def mark(self) -> str:
         self._require_open()
-        if not isinstance(self._target, ResumableTarget) or self._digest is not None:
+        target = self._target
+        if not isinstance(target, ResumableTarget) or self._digest is not None:
             return super().mark()
         state = self._begin()
+        self._attempts.result(lambda: target.make_findable(state))
         self._marked = True
         with self._changed:
             there = itertools.takewhile(self._sent.__contains__, range(1, self._number + 1))
