@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import multiprocessing
 import signal
@@ -194,6 +195,10 @@ class HostServer(uvicorn.Server):
             await loop.connect_accepted_socket(protocol, self.connection)
         if self.line is not None:
             self._take_from(self.line, protocol)
+        # What stands now stays: the collector need not walk over it with every young generation
+        # that fills up.
+        gc.collect()
+        gc.freeze()
         self.started = True
         if self.on_ready is not None:
             self.on_ready()
