@@ -50,6 +50,8 @@ class BaseProvider(ABC):
         ConfigInvalid: a field has no possible value, or is missing.
     """
 
+    concurrent: ClassVar[bool] = False
+    """Whether several threads may use one object at a time."""
     fields: ClassVar[tuple[Field, ...]] = ()
     """Fields beside those of STANDARD; one of the same name replaces it."""
 

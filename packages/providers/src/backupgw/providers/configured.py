@@ -199,6 +199,30 @@ class ConfiguredProviders:
                 else:
                     table[key] = value
 
+    def check(self, name: str, key: str, value: object) -> None:
+        """See that a field may have a value. Raises UsageError."""
+        configured = self.get(name)
+        field = _field(configured, self.fields_of(configured), key)
+        try:
+            field.read(field.name, value)
+        except OptionInvalid as error:
+            raise UsageError(f"{field.name}: {error.message}") from None
+
+    def is_secret(self, name: str, key: str) -> bool:
+        """Whether a field holds a secret. Raises UsageError where there is no such field."""
+        configured = self.get(name)
+        return _field(configured, self.fields_of(configured), key).secret
+
+    def field_name(self, name: str, key: str) -> str:
+        """Return what a field is called here. Raises UsageError where there is none."""
+        configured = self.get(name)
+        return _field(configured, self.fields_of(configured), key).name
+
+    def credential_fields(self, name: str) -> tuple[str, str]:
+        """Return the fields that a user's name and a password stand for."""
+        kind = PROVIDERS[self.get(name).kind]
+        return getattr(kind, "credentials", ("username", "password"))
+
     def set_credentials(self, name: str, username: str, password: object) -> list[str]:
         """Keep a user's name and password as the fields that the provider has for them.
 
@@ -209,8 +233,7 @@ class ConfiguredProviders:
             The names of the fields.
         """
         configured = self.get(name)
-        kind = PROVIDERS[configured.kind]
-        mapping = getattr(kind, "credentials", ("username", "password"))
+        mapping = self.credential_fields(name)
         fields = self.fields_of(configured)
         values: dict[str, object] = {}
         for field, value in zip(mapping, (username, password), strict=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from .calls import CostClasses
-from .fields import MIB, ConfigInvalid, path, secret, size, text
+from .fields import MIB, ConfigInvalid, checked, path, secret, size, text
 from .place_provider import PlacePlan, PlaceProvider, folder_in
 
 BLOCK = 4 * MIB
@@ -40,6 +42,12 @@ class DropboxProvider(PlaceProvider):
         path("cacert", "file of the authorities that may sign the servers' certificates"),
         size("upload_chunk_size", "bytes of one request of an upload", 100 * MIB, BLOCK, MOST_PART),
     )
+
+    @classmethod
+    def grant(cls, config: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
+        values = checked(cls.all_fields(), config)
+        names = ("app_key", "app_secret", "endpoint", "cacert")
+        return "dropbox:", {name: values[name] for name in names if values[name] is not None}
 
     def plan(self) -> PlacePlan:
         value = self.values

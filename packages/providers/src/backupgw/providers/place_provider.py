@@ -21,7 +21,12 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from backupgw.kvstore.backends.base import Backend, ItemInfo
-from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, ObjectNotFound
+from backupgw.kvstore.backends.errors import (
+    BackendDoesNotExist,
+    BackendError,
+    ObjectNotFound,
+    UnsupportedOperation,
+)
 from backupgw.kvstore.layers.options import OptionInvalid
 from backupgw.kvstore.layers.stack import LayerSpec
 from backupgw.kvstore.names import InvalidName, check_path
@@ -61,6 +66,7 @@ class PlacePlan:
 class PlaceProvider(BaseProvider):
     """A provider on a place; what is left to each is `fields` and `plan`."""
 
+    concurrent = True
     title: ClassVar[str]
     """What people call it."""
     scheme: ClassVar[str]
@@ -77,6 +83,7 @@ class PlaceProvider(BaseProvider):
     """What requests to the service cost; None where it does not count any."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        self._errors = threading.local()
         super().__init__(config)
         for key, message in unknown_fields(self.all_fields(), self.config).items():
             self.logger.warning("%s: %s", key, message)
@@ -99,7 +106,29 @@ class PlaceProvider(BaseProvider):
         self._place: Backend | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
 
+    @property
+    def last_error(self) -> BaseException | None:
+        """Why the last call of this thread answered False."""
+        return getattr(self._errors, "last", None)
+
+    @last_error.setter
+    def last_error(self, error: BaseException | None) -> None:
+        self._errors.last = error
+
     # -- the place
+
+    @classmethod
+    def grant(
+        cls,
+        config: Mapping[str, Any],  # noqa: ARG003 - for those that need one
+    ) -> tuple[str, dict[str, object]]:
+        """Return the URL and the options by which `backends.grants` asks for a grant.
+
+        Raises:
+            UnsupportedOperation: providers of this kind need none.
+            ConfigInvalid: a field that is needed for it is missing.
+        """
+        raise UnsupportedOperation(f"{cls.title} needs no grant by a web page")
 
     def repeating(self) -> dict[str, object]:
         """Return the options of a backend that repeats what fails itself."""
@@ -172,6 +201,11 @@ class PlaceProvider(BaseProvider):
                 self._place = place
                 self._finalizer = weakref.finalize(self, place.close)
             return self._place
+
+    @property
+    def opened(self) -> bool:
+        """Whether the place was reached, and has the container."""
+        return self._place is not None
 
     @property
     def where(self) -> str:

@@ -89,8 +89,8 @@ class EncryptWriter(Writer):
             raise BackendError(f"{self._name}: commit was called")
         digest = None if self._digest is None else self._digest.state()
         # All but the last chunk, of which a byte at least is left where there was one.
-        if self._pending:
-            self._seal((len(self._pending) - 1) // CHUNK)
+        if full := max(0, len(self._pending) - 1) // CHUNK:
+            self._seal(full)
         pending = sealed_pending(self._key, self._begun, bytes(self._pending))
         inner = self._writer.checkpoint()
         self._ended = True

@@ -1,0 +1,197 @@
+"""Several files at a time to or from a provider; one that fails does not stop the others.
+
+What would make all the others fail, too, ends the batch: no room at the place, credentials that are
+not accepted, and ten files in a row that failed.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backupgw.kvstore.backends.errors import BackendError, PermissionDenied, QuotaExceeded
+
+from .base import BaseProvider, ProgressCallback
+from .place_provider import PlaceProvider
+
+HOPELESS = 10
+"""Files in a row that failed, after which the rest is not tried."""
+
+
+class ProviderFailed(BackendError):
+    """A provider said that something failed, and not why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file to be moved. `size` in bytes, 0 where it is not known."""
+
+    name: str
+    path: Path
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a job."""
+
+    job: Job
+    size: int
+    error: BaseException | None = None
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Totals:
+    """Files and bytes. `gave_up`: why the rest was not tried."""
+
+    done: int = 0
+    bytes: int = 0
+    failed: int = 0
+    gave_up: str = ""
+
+
+Move = Callable[[BaseProvider, Job, ProgressCallback], bool]
+
+
+def upload(provider: BaseProvider, job: Job, tell: ProgressCallback) -> bool:
+    """Store a job's file."""
+    return provider.upload(job.path, job.name, tell)
+
+
+def download(provider: BaseProvider, job: Job, tell: ProgressCallback) -> bool:
+    """Fetch a job's file."""
+    return provider.download(job.name, job.path, tell)
+
+
+def failure_of(provider: BaseProvider, what: str) -> BaseException:
+    """Return why a call of a provider answered False."""
+    if provider.last_error is not None:
+        return provider.last_error
+    return ProviderFailed(f"{what} failed; the provider says no more, its log may")
+
+
+@dataclass
+class Batch:
+    """One batch.
+
+    Attributes:
+        workers: files at a time; one for providers that may not be used by several threads.
+        on_result: called with each result, by several threads but never at once.
+    """
+
+    provider: BaseProvider
+    move: Move
+    workers: int
+    on_result: Callable[[Result], None]
+    totals: Totals = field(default_factory=Totals)
+    _under_way: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _telling: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _in_a_row: int = 0
+    _defect: BaseException | None = None
+
+    @property
+    def moved(self) -> int:
+        """Bytes done so far, those of files under way included."""
+        with self._lock:
+            return self.totals.bytes + sum(self._under_way.values())
+
+    def run(self, jobs: Iterable[Job]) -> Totals:
+        """Do all of it. On Ctrl-C what is under way is ended, so that it can be carried on."""
+        tasks = queue.Queue[Job | None](maxsize=2 * self.workers)
+        crew = [
+            threading.Thread(target=self._work, args=(tasks,), name=f"provider-{n}", daemon=True)
+            for n in range(self.workers)
+        ]
+        for thread in crew:
+            thread.start()
+        try:
+            for job in jobs:
+                tasks.put(job)
+                if self._stopped.is_set():
+                    break
+            for _ in crew:
+                tasks.put(None)
+            for thread in crew:
+                thread.join()
+        except BaseException:
+            self.stop()
+            self._drain(tasks, len(crew))
+            for thread in crew:
+                thread.join()
+            raise
+        if self._defect is not None:
+            raise self._defect
+        return self.totals
+
+    def stop(self) -> None:
+        """End it soon."""
+        self._stopped.set()
+        if isinstance(self.provider, PlaceProvider):
+            self.provider.transfers.stopping.set()
+
+    def _drain(self, tasks: queue.Queue[Job | None], crew: int) -> None:
+        while True:
+            try:
+                tasks.get_nowait()
+            except queue.Empty:
+                break
+        for _ in range(crew):
+            tasks.put(None)
+
+    def _work(self, tasks: queue.Queue[Job | None]) -> None:
+        while (job := tasks.get()) is not None:
+            if self._stopped.is_set():
+                continue  # whoever fills the queue must not wait for ever
+            try:
+                self._do(job)
+            except BaseException as error:  # noqa: BLE001 - raised again by run
+                self._defect = error
+                self._stopped.set()
+
+    def _do(self, job: Job) -> None:
+        begun = time.monotonic()
+        last = [0, 0]
+
+        def tell(done: int, total: int) -> None:
+            last[:] = done, total
+            with self._lock:
+                self._under_way[job.name] = done
+
+        try:
+            done = self.move(self.provider, job, tell)
+            error = None if done else failure_of(self.provider, job.name)
+        except Exception as raised:  # noqa: BLE001 - a provider of somebody else's
+            error = raised
+        seconds = time.monotonic() - begun
+        size = last[1] or job.size
+        with self._lock:
+            self._under_way.pop(job.name, None)
+            if error is None:
+                self.totals.done += 1
+                self.totals.bytes += size
+                self._in_a_row = 0
+            elif not self._stopped.is_set():
+                self.totals.failed += 1
+                self._in_a_row += 1
+                self._judge(error)
+        with self._telling:
+            self.on_result(Result(job, size, error, seconds))
+
+    def _judge(self, error: BaseException) -> None:
+        """Give up where the rest would fail likewise. Called with the lock held."""
+        why = str(error) or type(error).__name__
+        if isinstance(error, QuotaExceeded):
+            self.totals.gave_up = f"there is no room: {why}"
+        elif isinstance(error, PermissionDenied):
+            self.totals.gave_up = f"it is not allowed: {why}"
+        elif self._in_a_row >= HOPELESS:
+            self.totals.gave_up = f"{self._in_a_row} files in a row failed, the last: {why}"
+        if self.totals.gave_up:
+            self._stopped.set()
