@@ -103,7 +103,7 @@ def _cycle(session: Session, name: str, files: list[Path]) -> str:
 
 
 def _one_cycle(provider: BaseProvider, path: Path, back: Path) -> None:
-    name = f"backupgw-test-cycle-{secrets.token_hex(6)}/{path.name}"
+    name = f"backupgw-test-cycle-{secrets.token_hex(6)}-{path.name[-100:]}"
     digest = _digest(path)
     if not provider.upload(path, name):
         raise Failed(f"storing {path.name} failed: {failure_of(provider, 'upload')}")
