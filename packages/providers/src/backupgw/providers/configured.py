@@ -37,6 +37,7 @@ from backupgw.runtime.secrets import Secret, names_secret
 
 from .base import BaseProvider
 from .fields import Field
+from .own_providers import FOLDER, load_folder
 from .place_provider import PlaceProvider
 from .registry import PROVIDERS, create
 
@@ -83,13 +84,15 @@ class ConfiguredProviders:
     def beside(
         cls, config: Path | None, environ: Mapping[str, str] | None = None
     ) -> ConfiguredProviders:
-        """Return those beside the settings file.
+        """Return those beside the settings file, those that somebody wrote for it among them.
 
         Args:
             config: the settings file that was named, None where it is searched.
             environ: default `os.environ`.
         """
-        return cls(path_of(config, os.environ if environ is None else environ).parent)
+        folder = path_of(config, os.environ if environ is None else environ).parent
+        load_folder(folder / FOLDER)
+        return cls(folder)
 
     @property
     def path(self) -> Path:

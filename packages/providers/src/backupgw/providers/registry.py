@@ -55,11 +55,14 @@ class Registry(MutableMapping[str, type[BaseProvider]]):
 
     def __init__(self) -> None:
         self._added: dict[str, type[BaseProvider]] = {}
+        self._broken: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> type[BaseProvider]:
         if name in self._added:
             return self._added[name]
         registered = entry_points.registered(GROUP, "provider")
+        if name in self._broken:
+            raise BackendDoesNotExist(f"{name}: {self._broken[name]}")
         if name not in registered:
             raise UnknownProvider(entry_points.unknown("provider", name, self))
         kind = entry_points.load(registered[name])
@@ -75,19 +78,34 @@ class Registry(MutableMapping[str, type[BaseProvider]]):
             raise TypeError(f"{name}: {kind!r} is no subclass of BaseProvider")
         self._added[name] = kind
 
+    def add_broken(self, name: str, why: str) -> None:
+        """List a provider that cannot be had."""
+        if name not in self:
+            self._broken[name] = why
+
+    def forget_broken(self) -> None:
+        """List no provider any more that cannot be had."""
+        self._broken.clear()
+
     def __delitem__(self, name: str) -> None:
         if name not in self._added:
             raise UnknownProvider(f"no provider {name!r} was added")
         del self._added[name]
 
     def __iter__(self) -> Iterator[str]:
-        yield from sorted({*entry_points.registered(GROUP, "provider"), *self._added})
+        yield from sorted(
+            {*entry_points.registered(GROUP, "provider"), *self._added, *self._broken}
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._added or name in entry_points.registered(GROUP, "provider")
+        return (
+            name in self._added
+            or name in self._broken
+            or name in entry_points.registered(GROUP, "provider")
+        )
 
     def listed(self) -> Iterator[Listed]:
         """Yield every provider, those that cannot be used too."""
@@ -103,8 +121,13 @@ class Registry(MutableMapping[str, type[BaseProvider]]):
 PROVIDERS = Registry()
 
 
-def problem_of(kind: type[BaseProvider]) -> str:
-    """Return why a provider cannot be used on this machine; "" where it can. Imports nothing."""
+def problem_of(kind: type[BaseProvider], config: Mapping[str, Any] | None = None) -> str:
+    """Return why a provider cannot be used on this machine; "" where it can. Imports nothing.
+
+    Args:
+        config: may say where its program is, in a field of that name.
+    """
+    given = (config or {}).get("program")
     if not issubclass(kind, PlaceProvider):
         return ""
     for library in kind.libraries:
@@ -114,7 +137,7 @@ def problem_of(kind: type[BaseProvider]) -> str:
                 f"pip install 'backupgw-kvstore[{kind.extra}]'"
             )
     for program, how in kind.programs.items():
-        if shutil.which(program) is None:
+        if shutil.which(str(given or program)) is None:
             return f"needs the program {program}, which is not installed: {how}"
     return ""
 
@@ -138,6 +161,6 @@ def create(name: str, config: Mapping[str, Any]) -> BaseProvider:
         ConfigInvalid: a field has no possible value, or is missing.
     """
     kind = PROVIDERS[name]
-    if problem := problem_of(kind):
+    if problem := problem_of(kind, config):
         raise BackendDoesNotExist(f"{name}: {problem}")
     return kind(dict(config))

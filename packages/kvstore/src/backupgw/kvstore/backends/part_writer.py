@@ -96,16 +96,22 @@ class PartWriter(Writer):
         there = {part.number: part for part in sent}
         if any(there.get(part.number) != part for part in checkpoint.parts):
             raise ObjectNotFound(f"parts of {plan.name} are gone, so it has to be sent anew")
-        tail = b""
-        if checkpoint.kept != NOTHING_KEPT:
+        tail, parts = b"", [*checkpoint.parts]
+        if checkpoint.kept == NOTHING_KEPT:
+            # After a mark more may have arrived than it knows of.
+            while (more := there.get(len(parts) + 1)) is not None:
+                if more.size != target.part_size(more.number):
+                    break
+                parts.append(more)
+        else:
             tail = writer._attempts.result(lambda: target.kept(checkpoint.kept))
         if checkpoint.digest is not None:
             writer._digest = resumable_sha256.ResumableSha256.from_state(checkpoint.digest)
         writer._state, writer._kept = checkpoint.state, checkpoint.kept or None
-        writer._sent = {part.number: part for part in checkpoint.parts}
-        writer._number = len(checkpoint.parts) + 1
+        writer._sent = {part.number: part for part in parts}
+        writer._number = len(parts) + 1
         writer._part_size = max(target.part_size(writer._number), len(tail))
-        writer._offset = sum(part.size for part in checkpoint.parts)
+        writer._offset = sum(part.size for part in parts)
         writer._take(len(tail))
         writer._buffer, writer._filled = bytearray(tail), len(tail)
         return writer

@@ -54,9 +54,6 @@ def _enable(session: Session) -> int:
     if arguments.type is not None:
         providers.add(name, arguments.type)
     configured = providers.get(name)
-    kind = PROVIDERS[configured.kind]
-    if problem := problem_of(kind):
-        raise CommandError(f"{name}: {problem}")
     values: dict[str, object] = {}
     for word in arguments.fields:
         field, equals, value = word.partition("=")
@@ -64,6 +61,8 @@ def _enable(session: Session) -> int:
             raise UsageError(f"{word!r}: write FIELD=VALUE")
         _warn_of_secret(session, name, field)
         values[field] = _value(value)
+    if problem := problem_of(PROVIDERS[configured.kind], {**configured.config, **values}):
+        raise CommandError(f"{name}: {problem}")
     providers.set(name, values | {"enabled": True})
     problem = _unready(session, name)
     if problem:
