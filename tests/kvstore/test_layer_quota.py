@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -297,10 +298,67 @@ class TestCheckpoints:
         place.store("alice/main/b", b"2" * 401)
         check()
 
+    def test_what_came_after_a_checkpoint_counts_when_its_writer_died(
+        self, place: QuotaLayer, ledger: SQLiteLedger, check: Callable[[], None]
+    ) -> None:
+        writer = place.open_writer("alice/main/a", size=3 * UNRESERVED)
+        writer.write(b"1" * UNRESERVED)
+        token = writer.checkpoint()
+        # Another process carries on, and dies without a word: its bytes stay, its token does not.
+        dying = place.inner.resume_writer(json.loads(token)["token"])
+        dying.write(b"2" * UNRESERVED)
+        dying.checkpoint()
+        writer = place.resume_writer(token)
+        assert writer.offset == 2 * UNRESERVED
+        writer.write(b"3" * UNRESERVED)
+        writer.commit()
+        check()
+        assert ledger.usage("server").used == Amount(3 * UNRESERVED, 1)
+
     def test_a_token_that_nobody_made_is_refused(self, place: QuotaLayer) -> None:
         for token in ("", "{}", "[]", '{"token": "x"}'):
             with pytest.raises(ValueError, match="not a token"):
                 place.resume_writer(token)
+
+
+class TestWholeBodies:
+    @pytest.fixture
+    def place(self, tmp_path: Path, ledger: SQLiteLedger) -> Iterator[QuotaLayer]:
+        quota_place.make(tmp_path)
+        inner = quota_place.layer_of(tmp_path, ledger).inner
+        with QuotaLayer(inner, ledger, quota_place.scopes, whole=True) as place:
+            yield place
+
+    def test_what_was_announced_is_nobody_elses_before_it_came(
+        self, place: QuotaLayer, ledger: SQLiteLedger, check: Callable[[], None]
+    ) -> None:
+        ledger.set_limit("server", Limit(hard_bytes=1000))
+        first = place.open_writer("alice/main/a", size=600)
+        with pytest.raises(LimitExceeded):
+            place.open_writer("alice/main/b", size=401)
+        token = first.checkpoint()
+        assert ledger.usage("server").reserved == Amount(600, 1)
+        with pytest.raises(LimitExceeded):
+            place.open_writer("alice/main/b", size=401)
+        writer = place.resume_writer(token)
+        writer.write(b"1" * 250)
+        assert ledger.usage("server").reserved == Amount(600, 1)
+        token = writer.checkpoint()
+        assert ledger.usage("server").reserved == Amount(600, 1)
+        writer = place.resume_writer(token)
+        writer.write(b"1" * 350)
+        writer.commit()
+        check()
+        assert ledger.usage("server").used == Amount(600, 1)
+
+    def test_what_is_given_up_makes_room(
+        self, place: QuotaLayer, ledger: SQLiteLedger, check: Callable[[], None]
+    ) -> None:
+        ledger.set_limit("server", Limit(hard_bytes=1000))
+        token = place.open_writer("alice/main/a", size=900).checkpoint()
+        place.abort_writer(token)
+        place.store("alice/main/b", b"2" * 1000)
+        check()
 
 
 class _Flaky(Layer):

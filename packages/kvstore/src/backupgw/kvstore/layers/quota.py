@@ -74,6 +74,9 @@ class QuotaLayer(Layer, Keeper):
         total: the scope that `quota` reports.
         parked: seconds that the room of a checkpointed write is kept; no shorter than the place
             keeps the checkpoint.
+        whole: a body whose size is announced has all its room from the beginning, instead of in
+            steps: of many at a time, exactly those get through that have room. For services whose
+            clients cannot lie for long, since what they announced is given back when they are late.
     """
 
     def __init__(
@@ -86,11 +89,13 @@ class QuotaLayer(Layer, Keeper):
         exempt: Callable[[str], bool] = lambda _name: False,
         total: str | None = None,
         parked: float = 14 * 24 * 3600.0,
+        whole: bool = False,
     ) -> None:
         super().__init__(inner)
         self.ledger = ledger
         self.place = place
         self.parked = parked
+        self.whole = whole
         self._scopes = scopes
         self._exempt = exempt
         self._total = total
@@ -221,7 +226,7 @@ class QuotaLayer(Layer, Keeper):
         except BaseException:
             room.park(parked.offset)
             raise
-        return QuotaWriter(writer, room, offset=parked.offset)
+        return QuotaWriter(writer, room, offset=_offset_of(writer, parked))
 
     def abort_writer(self, token: str) -> None:
         parked = Parked.from_token(token)
@@ -244,6 +249,7 @@ class QuotaLayer(Layer, Keeper):
             missing=self.inner.surely_missing,
             recover=self.recover,
             parked=self.parked,
+            whole=self.whole,
             keep=None if if_absent else lambda name: self.keep_at(name, replaced=True),
         )
 
@@ -433,6 +439,15 @@ class QuotaLayer(Layer, Keeper):
 
     def _carry_out(self, change: Change, work: Callable[[], T]) -> T:
         return carry_out(self.ledger, change, work, self.held_by)
+
+
+def _offset_of(writer: Writer, parked: Parked) -> int:
+    """Return how much of a body the place has: more than at its checkpoint, where a process died
+    after it on a place that keeps what has come."""
+    try:
+        return writer.offset
+    except UnsupportedOperation:
+        return parked.offset
 
 
 def _counted(effects: Iterable[Effect]) -> list[Effect]:

@@ -180,6 +180,7 @@ class Room:
         missing: tells that it holds nothing for sure.
         recover: settles what crashed writers left; asked before a refusal is final.
         parked: seconds that the room of a checkpoint is kept.
+        whole: hold all that the body is announced to have from the beginning.
         keep: tells where what a name holds is kept when it is replaced; None where it is not.
     """
 
@@ -196,6 +197,7 @@ class Room:
         missing: Callable[[str], bool],
         recover: Callable[[], Report],
         parked: float,
+        whole: bool = False,
         keep: Callable[[str], KernelPath | None] | None = None,
     ) -> None:
         self.name = name
@@ -209,6 +211,7 @@ class Room:
         self._missing = missing
         self._recover = recover
         self._parked = parked
+        self._least = size or 0 if whole else 0
         self._reservation: Reservation | None = None
         self._replaced = NOTHING
         self._renew_at = 0.0
@@ -218,7 +221,9 @@ class Room:
         return UNRESERVED if self._reservation is None else 0
 
     def announce(self, size: int) -> None:
-        if size > UNRESERVED:
+        if self._least:
+            self._reserve(0)
+        elif size > UNRESERVED:
             self._reserve(0, fitting=size)
 
     def cover(self, received: int) -> None:
@@ -261,7 +266,7 @@ class Room:
         self._renew_at = time.monotonic() + self._ledger.lease / 3
 
     def _due(self, received: int) -> Amount:
-        return (Amount(received, 1) - self._replaced).at_least_nothing()
+        return (Amount(max(received, self._least), 1) - self._replaced).at_least_nothing()
 
     def take_over(self, parked: Parked) -> None:
         """Carry on with the room of a checkpoint."""
@@ -269,7 +274,7 @@ class Room:
             self.cover(parked.offset)
             return
         self._reservation = self._ledger.adopt(
-            parked.number, self._place, self._scopes, Amount(parked.offset, 1)
+            parked.number, self._place, self._scopes, self._due(parked.offset)
         )
 
     def park(self, received: int) -> int | None:

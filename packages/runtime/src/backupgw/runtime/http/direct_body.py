@@ -46,7 +46,8 @@ class BodyLost(Exception):
 def receive_span(sock: int, left: int, before: Sequence[bytes], consume: Consume) -> int:
     """Hand over `before` and then what comes, `left` bytes in all at most; return how many.
 
-    Returns early when nothing comes for a moment, and after a turn.
+    Returns early when nothing comes for a moment, and after a turn. What came before a client left
+    is handed over all the same: a broken upload may be carried on later.
 
     Args:
         sock: a socket that does not block.
@@ -70,8 +71,10 @@ def receive_span(sock: int, left: int, before: Sequence[bytes], consume: Consume
                 continue
             break
         except OSError as error:
+            consume(buffer[:held])
             raise BodyLost(str(error), reset=True) from error
         if not came:
+            consume(buffer[:held])
             raise BodyLost("the body of the request ended early", reset=False)
         held += came
         if came == free:
