@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.servers.postgres import postgres, postgres_url
+from tests.servers.postgres import postgres, postgres_programs, postgres_url
 from tests.servers.vfs_gateway import VfsGateway
 
 from backupgw.runtime.authorisation import Principal
@@ -16,7 +16,7 @@ from backupgw.vfsproxy.core import Core
 from backupgw.vfsproxy.folders.lifecycle import Lifecycle
 from backupgw.vfsproxy.identity import Identity
 
-__all__ = ["postgres", "postgres_url"]
+__all__ = ["postgres", "postgres_programs", "postgres_url"]
 
 
 class Inside:

@@ -14,7 +14,7 @@ from backupgw.kvstore.ledger import Alarm
 from backupgw.runtime import authorisation, state_folder
 from backupgw.runtime.database import Database
 from backupgw.runtime.database.state import open_state
-from backupgw.runtime.events import Event, QuotaCleared, QuotaReached
+from backupgw.runtime.events import Event, Events, QuotaCleared, QuotaReached
 from backupgw.runtime.settings import Settings
 
 from .accounts import Accounts, make_ledger
@@ -22,6 +22,8 @@ from .folders.access import Folders
 from .folders.fences import Fences, fences_of
 from .folders.opened import Volumes
 from .settings import VfsSettings
+from .tasks.board import Tasks
+from .tasks.handlers import handlers_of
 from .volumes.registry import volumes_of
 
 Publish = Callable[[Event], object]
@@ -40,11 +42,24 @@ class Core:
     volumes: Volumes
     fences: Fences
     folders: Folders
+    tasks: Tasks
 
     def __init__(
-        self, settings: Settings, publish: Publish, *, application: str = "backupgw vfs"
+        self,
+        settings: Settings,
+        publish: Publish,
+        *,
+        application: str = "backupgw vfs",
+        events: Events | None = None,
     ) -> None:
+        """Describe it.
+
+        Args:
+            application: what PostgreSQL's pg_stat_activity shows.
+            events: told of tasks that end here.
+        """
         self.settings = settings
+        self._events = events
         self.vfs = settings.section("vfs", VfsSettings)
         self.publish = publish
         self.rules = authorisation.from_settings(settings)
@@ -71,6 +86,8 @@ class Core:
             folder = state_folder.find(self.settings) / "vfs" / "fences"
             self.fences = fences_of(self.database, folder)
             self.folders = Folders(self.database, self.volumes, self.fences, self.rules)
+            self.tasks = Tasks(self, handlers_of(self), self._events)
+            stack.callback(self.tasks.close)
             self._stack = stack.pop_all()
 
     def close(self) -> None:

@@ -11,9 +11,14 @@ from typing import Any
 from backupgw.runtime.threads import Threads
 
 from .api.about import about
+from .api.admin_routes import admin_operations
 from .api.folder_routes import folder_operations
+from .api.mount_routes import mount_operations
 from .api.operation import Operation
+from .api.share_routes import share_operations
+from .api.task_routes import task_operations
 from .core import Core
+from .manager.folders import manager_folder_operations
 
 Security = Mapping[str, dict[str, Any]]
 
@@ -26,10 +31,16 @@ def client_operations(core: Core, threads: Threads, security: Security) -> Seque
 
 def manager_operations(core: Core, threads: Threads, security: Security) -> Sequence[Operation]:
     """Return what the API for managers consists of, its own document included."""
-    operations = _shared(core, threads)
+    operations = [*_shared(core, threads), *manager_folder_operations(core)]
     title = "backupgw: virtual folders, for managers"
     return [*operations, *about(operations, title, "manager-facing", security)]
 
 
-def _shared(core: Core, _threads: Threads) -> list[Operation]:
-    return [*folder_operations(core)]
+def _shared(core: Core, threads: Threads) -> list[Operation]:
+    return [
+        *folder_operations(core),
+        *share_operations(core),
+        *admin_operations(core),
+        *task_operations(core, threads),
+        *mount_operations(core),
+    ]

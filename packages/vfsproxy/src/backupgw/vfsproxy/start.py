@@ -120,9 +120,12 @@ class Running:
         vfs = settings.section("vfs", VfsSettings)
         self._events: Events = start_gateway(settings)
         self._authenticate = authenticate
-        self._core = Core(settings, self._events.publish, application=f"backupgw {name}")
+        self._core = Core(
+            settings, self._events.publish, application=f"backupgw {name}", events=self._events
+        )
         try:
             self._core.open()
+            self._core.tasks.start()
         except BaseException:
             self._events.close()
             raise

@@ -10,13 +10,13 @@ import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime.authorisation import Action
 from backupgw.runtime.database import Connection, DatabaseConflict
 
 from .. import audit
-from ..core import Core
 from ..event_records import FolderCreated, FolderDeleted
 from ..identity import Identity
 from ..names import folder_name
@@ -24,6 +24,9 @@ from ..problems import Problem, not_found
 from . import catalogue, people
 from .access import permission_of, require
 from .records import Folder, Holder, Kind, Limits, Permission, Status, path_of
+
+if TYPE_CHECKING:
+    from ..core import Core
 
 log = logging.getLogger(__name__)
 

@@ -85,6 +85,8 @@ class OpenVolume:
             scopes_of,
             place=place_of(self.volume.name),
             parked=14 * 86_400.0,
+            # Of many uploads that begin together, as many succeed as fit.
+            whole=True,
         )
 
     def belonging(self) -> Belonging:

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from backupgw.runtime.database import Connection, clock, insert_new
-from backupgw.runtime.database.tables.vfs import vfs_folders, vfs_groups, vfs_members, vfs_users
+from backupgw.runtime.database.tables.vfs import (
+    vfs_folders,
+    vfs_groups,
+    vfs_members,
+    vfs_shares,
+    vfs_users,
+)
 
 from .records import Holder, Kind, Limits
 
@@ -171,6 +177,8 @@ def remove(connection: Connection, holder: Holder) -> bool:
     table = vfs_users if holder.kind is Kind.USER else vfs_groups
     if holder.kind is Kind.USER:
         connection.execute(vfs_members.delete().where(vfs_members.c.user_name == holder.name))
+    shared = sa.and_(vfs_shares.c.kind == holder.kind.value, vfs_shares.c.subject == holder.name)
+    connection.execute(vfs_shares.delete().where(shared))
     return connection.execute(table.delete().where(table.c.name == holder.name)).rowcount > 0
 
 

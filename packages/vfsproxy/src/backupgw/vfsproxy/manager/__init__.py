@@ -1,0 +1,1 @@
+"""The wire that managers of Backend.AI speak: its storage proxy's manager-facing API."""
