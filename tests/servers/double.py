@@ -131,7 +131,7 @@ class Double:
     """Serves an ASGI application from a thread of this process. A context manager.
 
     Args:
-        application: an ASGI application (HTTP only; its lifespan is not run).
+        application: an ASGI application (its lifespan is not run).
         certificate: speak TLS.
 
     Attributes:
@@ -170,6 +170,7 @@ class Double:
             self._serve,
             interface="asgi3",
             http=_Protocol,
+            ws="websockets-sansio",
             proxy_headers=False,
             date_header=False,
             server_header=False,
@@ -236,6 +237,9 @@ class Double:
             task.cancel()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # a websocket: neither counted nor broken
+            await self._application(scope, receive, send)
+            return
         fault = self.faults.draw(scope)
         answered = False
 

@@ -94,6 +94,8 @@ SYSTEM = {
     "ceph-mon": "ceph-mon",
     "ceph-osd": "ceph-osd",
     "radosgw": "radosgw",
+    "nginx": "nginx-light",
+    "systemd-analyze": "systemd",
 }
 """Programs that tests marked `root` need, and their Debian packages."""
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .ignore import IgnoreRules, Rule
+from .server_tree import listing, open_folder
 
 MAX_PATHS = 20_000
 """Paths written at most: restic compares every file with each of them."""
@@ -98,34 +99,16 @@ class _Walk:
                     yield [_literal(name) for name in names]
 
     def _entries(self, root: int, folder: list[bytes]) -> list[tuple[bytes, bool]]:
-        descriptor = -1
         try:
-            descriptor = _descend(root, folder)
-            with os.scandir(descriptor) as found:
-                return [
-                    (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
-                    for entry in found
-                ]
+            descriptor = open_folder(root, folder)
+            try:
+                return listing(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError:
             if not folder:
                 raise
             return []
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-
-
-def _descend(root: int, folder: list[bytes]) -> int:
-    """Open a folder below `root`, following no link."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(b".", flags, dir_fd=root)
-    for name in folder:
-        above = descriptor
-        try:
-            descriptor = os.open(name, flags, dir_fd=above)
-        finally:
-            os.close(above)
-    return descriptor
 
 
 def _pattern(rule: Rule) -> bytes:

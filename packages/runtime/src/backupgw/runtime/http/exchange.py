@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from math import inf
@@ -23,6 +24,7 @@ from backupgw.runtime.threads import Threads
 
 if TYPE_CHECKING:
     from backupgw.runtime.http.protocol import GatewayProtocol
+    from backupgw.runtime.http.upgrade import Tunnel
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Exchange:
         "body_left", "buffered", "chunked", "content_length", "continue_wanted", "direct_body",
         "disconnected", "end_delivered", "event", "file_body", "head", "headers", "keep_alive",
         "method", "more_body", "parts", "protocol", "received", "reported", "response_complete",
-        "response_started", "scope", "sent", "started", "status", "target",
+        "response_started", "scope", "sent", "started", "status", "target", "tunnel",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +110,7 @@ class Exchange:
         self.file_body: FileBody | None = None  # while one is being sent
         self.response_started = False
         self.response_complete = False
+        self.tunnel: Tunnel | None = None
         self.reported = False
 
     # What the access log asks for
@@ -156,6 +159,9 @@ class Exchange:
         """Let the application answer; whatever it does, the connection ends in a known state."""
         try:
             await app(self.scope, self.receive, self.send)
+            if self.tunnel is not None:
+                self.tunnel.close()
+                self.response_complete = True
         except ClientGone:
             logger.debug("%s %s: the client left", self.method, self.scope["path"])
         except asyncio.CancelledError:
@@ -260,6 +266,24 @@ class Exchange:
             self.direct_body = None
             os.close(sock)
         protocol.body_ended(self)
+
+    async def upgrade(self, headers: Sequence[tuple[bytes, bytes]]) -> Tunnel:
+        """Answer 101 and let the application have the connection: see `upgrade`."""
+        if self.disconnected:
+            raise ClientGone("the client has closed the connection")
+        if self.response_started:
+            raise RuntimeError("the application answers twice")
+        content = [STATUS_LINES[101]]
+        for given, value in headers:
+            if BAD_VALUE.search(value):
+                raise RuntimeError(f"the application sent a malformed header {given!r}")
+            content += (header_name(given), b": ", value, b"\r\n")
+        content.append(self.protocol.host.end_of_head)
+        self.response_started = True
+        self.status = 101
+        self.protocol.transport.write(b"".join(content))
+        self.tunnel = self.protocol.upgraded()
+        return self.tunnel
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send the head or a piece of the body of the answer."""

@@ -48,6 +48,7 @@ from backupgw.runtime.http.request_head import (
     split_target,
 )
 from backupgw.runtime.http.state import HostState
+from backupgw.runtime.http.upgrade import UPGRADE, WINDOW, Tunnel
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.address: str | None = None
         self.write_mark = (0.0, 0)
         self.framing: list[tuple[bytes, bytes]] = []
+        self.early: bytearray | None = None  # what follows a request to upgrade, until its answer
+        self.tunnel: Tunnel | None = None
 
     # The connection
 
@@ -157,11 +160,15 @@ class GatewayProtocol(HttpToolsProtocol):
             if exchange is not None and not exchange.response_complete:
                 exchange.disconnect()
         self.waiting.clear()
+        if self.tunnel is not None:
+            self.tunnel.end()
         self.flow.resume_writing()
         self.parser = None  # type: ignore[assignment]  # it refers to us
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that sent its requests and shut its side still gets the answers."""
+        if self.tunnel is not None:
+            return None
         running = self.running
         whole = self.reading_head and not self.head_begun
         if running is not None and running is self.cycle and not self.reading_head:
@@ -177,7 +184,9 @@ class GatewayProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server stops: an idle connection ends now, a busy one after its answers."""
         running = self.running
-        if running is None or running.response_complete or running.disconnected:
+        if self.tunnel is not None:
+            self.tunnel.end()  # it may last for days
+        elif running is None or running.response_complete or running.disconnected:
             self.transport.close()
         else:
             self._newest().keep_alive = False
@@ -200,6 +209,12 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._keep(task)
 
     def _receive(self, data: bytes) -> None:
+        if self.tunnel is not None:
+            self.tunnel.feed(data)
+            return
+        if self.early is not None:
+            self._keep_early(data)
+            return
         if self.deaf:
             self._drain(len(data))
             return
@@ -208,9 +223,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self.idle_bytes += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Answered without the upgrade (RFC 9110, 7.8); llhttp has lost what follows.
+        except httptools.HttpParserUpgrade as upgrade:
+            # Whether answered with the upgrade or without (RFC 9110, 7.8), it is the last request.
+            newest = self._newest()
             self._finish_after_newest()
+            if not newest.response_complete:
+                self.early = bytearray()
+                self._keep_early(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
             cause = error.__context__
@@ -229,6 +248,21 @@ class GatewayProtocol(HttpToolsProtocol):
                     self.refuse(431, f"The headers are larger than {self.head_limit} bytes.")
         elif self.idle_bytes > self.head_limit + READ_SIZE:
             self.refuse(400, "Too many bytes around the body.")
+
+    def _keep_early(self, data: bytes) -> None:
+        assert self.early is not None
+        self.early += data
+        if len(self.early) > WINDOW:
+            self.flow.pause_reading()
+
+    def upgraded(self) -> Tunnel:
+        """The 101 is written: what comes from here on is the tunnel's."""
+        early, self.early = bytes(self.early or b""), None
+        self.tunnel = Tunnel(_Link(self), early)
+        self.flow.resume_reading()
+        if self.host.stopping:
+            self.tunnel.end()
+        return self.tunnel
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -291,6 +325,8 @@ class GatewayProtocol(HttpToolsProtocol):
             continue_wanted=continue_wanted,
         )
         scope[ANSWER_AT_ONCE] = exchange.answer_at_once
+        if parser.should_upgrade():
+            scope["extensions"] = {**self.extensions, UPGRADE: exchange.upgrade}
         if content_length is not None and content_length >= LEAST and self.scheme == "http":
             scope["extensions"] = {**self.extensions, DIRECT_BODY: exchange.take_body}
         self.reading_head = False
@@ -372,6 +408,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def response_complete(self, exchange: Exchange) -> None:
         """The answer is written: go on with the connection, or end it."""
         self.server_state.total_requests += 1
+        if not self.waiting:
+            self.early = None  # what came behind a request to upgrade that was answered otherwise
         if self.transport.is_closing():
             return
         if not exchange.keep_alive:
@@ -522,3 +560,26 @@ class GatewayProtocol(HttpToolsProtocol):
                 )
             size += int.from_bytes(held, sys.byteorder)
         return size
+
+
+class _Link:
+    """A connection as its tunnel sees it."""
+
+    def __init__(self, protocol: GatewayProtocol) -> None:
+        self._protocol = protocol
+
+    def pause_reading(self) -> None:
+        self._protocol.flow.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._protocol.flow.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        self._protocol.transport.write(data)
+
+    async def drain(self) -> None:
+        if self._protocol.flow.write_paused:
+            await self._protocol.flow.drain()
+
+    def close(self) -> None:
+        self._protocol.transport.close()

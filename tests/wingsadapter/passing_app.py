@@ -1,0 +1,52 @@
+"""The application that passes everything on, in the host: `python -m` with Wings' address."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from backupgw.runtime.http.host import Hosted, run
+from backupgw.runtime.http.options import HttpOptions
+from backupgw.wingsadapter.upstream import Upstream
+
+
+class App:
+    def __init__(self, url: str) -> None:
+        self._upstream = Upstream(url)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                message = await receive()
+                await send({"type": f"{message['type']}.complete"})
+                if message["type"] == "lifespan.shutdown":
+                    await self._upstream.aclose()
+                    return
+        await self._upstream(scope, receive, send)
+
+    async def ready(self) -> bool:
+        return True
+
+    async def metrics_allowed(self, scope: Scope) -> int:
+        return 401
+
+
+def make(argument: dict[str, Any]) -> App:
+    return App(argument["url"])
+
+
+if __name__ == "__main__":
+    sys.exit(
+        run(
+            [
+                Hosted(
+                    name="passing",
+                    app="tests.wingsadapter.passing_app:make",
+                    argument={"url": sys.argv[1]},
+                    options=HttpOptions(listen=["127.0.0.1:0"], graceful_timeout=5),
+                )
+            ]
+        )
+    )
