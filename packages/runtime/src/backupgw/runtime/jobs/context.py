@@ -62,6 +62,7 @@ class JobContext:
         self._progress: Progress | None = None
         self._on_progress = on_progress
         self.unwritten = False
+        self._told: list[Callable[[], None]] = []
 
     def progress(
         self, done: float, total: float | None = None, *, unit: str = "", message: str = ""
@@ -167,7 +168,23 @@ class JobContext:
         with self._lock:
             if self._stop in (None, Stop.HANDED_OVER) or reason is Stop.LOST:
                 self._stop = reason
+            told, self._told = self._told, []
         self._asked.set()
+        for call in told:
+            call()
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """Call `call` once when the handler is asked to stop, from another thread; at once where it
+        was asked already. A program that the handler waits for is ended this way.
+
+        A lease that runs out without a word is found by `stop` alone.
+        """
+        with self._lock:
+            asked = self._stop is not None
+            if not asked:
+                self._told.append(call)
+        if asked:
+            call()
 
     def unwritten_progress(self) -> Progress | None:
         """Return the progress that was not written down yet, once."""

@@ -18,7 +18,6 @@ from pydantic import BaseModel
 
 from ..database import Database
 from ..database.tables.jobs import jobs as table
-from ..events.dispatcher import Events
 from ..events.records import this_gateway
 from ..settings_jobs import JobsSettings
 from . import rows, schedules
@@ -27,7 +26,7 @@ from .clock import now
 from .errors import UnknownJob
 from .following import Follower, Followers
 from .handlers import Handlers, JobHandler
-from .notices import notice
+from .notices import Publisher, notice
 from .records import Job, State
 from .retention import BATCH, remove_old
 from .runner import Limits, Runner
@@ -56,7 +55,7 @@ class Jobs:
         handlers: Iterable[JobHandler] = (),
         *,
         settings: JobsSettings | None = None,
-        events: Events | None = None,
+        events: Publisher | None = None,
         gateway: str = "",
     ) -> None:
         """Describe the jobs of a database.

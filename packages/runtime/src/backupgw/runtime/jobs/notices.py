@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from ..events.records import Event, JobFinished, JobGivenUp
 from .records import Job, State
+
+
+class Publisher(Protocol):
+    """Whom jobs tell of their ends: a gateway's `Events`, or what a service puts before them."""
+
+    def publish(self, event: Event) -> bool:
+        """Take an event; never waits."""
 
 
 def notice(job: Job) -> Event:

@@ -11,8 +11,8 @@ from .jobs import Jobs
 
 if TYPE_CHECKING:
     from ..database import Database
-    from ..events.dispatcher import Events
     from ..settings import Settings
+    from .notices import Publisher
 
 
 def start(
@@ -20,7 +20,7 @@ def start(
     database: Database,
     handlers: Iterable[JobHandler],
     *,
-    events: Events | None = None,
+    events: Publisher | None = None,
 ) -> Jobs:
     """Run the jobs of a database in this process, as the section `[jobs]` says.
 

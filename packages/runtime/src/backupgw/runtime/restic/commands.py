@@ -139,18 +139,24 @@ class Restic:
         return [each for each in found if set(tags) <= set(each.tags)]
 
     def stats(
-        self, snapshot: str, *, mode: str = "restore-size", stop: StopSignal | None = None
+        self,
+        snapshot: str,
+        *,
+        mode: str = "restore-size",
+        locking: bool = True,
+        stop: StopSignal | None = None,
     ) -> Stats:
         """Return size and number of files of a snapshot.
 
         Args:
             mode: "restore-size", "files-by-contents" or "raw-data" (what it takes in the
                 repository, and would take if there were no others).
+            locking: as with `snapshots`.
         """
-        ran = self.run(
-            "stats", [("--mode", mode)], [snapshot_id(snapshot)], keep=True, stop=stop,
-            time_limit=None,
-        )  # fmt: skip
+        flags: list[Option] = [("--mode", mode)]
+        if not locking:
+            flags.append("--no-lock")
+        ran = self.run("stats", flags, [snapshot_id(snapshot)], keep=True, stop=stop)
         return messages.stats(ran.output)
 
     def list_nodes(

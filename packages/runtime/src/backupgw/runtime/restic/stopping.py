@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +18,7 @@ class StopSignal:
         self._lock = threading.RLock()
         self._set = False
         self._closed = False
+        self._heard: list[threading.Condition] = []
 
     def fileno(self) -> int:
         """A descriptor that is readable once it is set."""
@@ -32,6 +35,21 @@ class StopSignal:
             if not self._set and not self._closed:
                 self._set = True
                 os.eventfd_write(self._descriptor, 1)
+            heard = list(self._heard)
+        for change in heard:
+            with change:
+                change.notify_all()
+
+    @contextlib.contextmanager
+    def heard_by(self, change: threading.Condition) -> Iterator[None]:
+        """Wake who waits for a condition, too, while the block lasts."""
+        with self._lock:
+            self._heard.append(change)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._heard.remove(change)
 
     def close(self) -> None:
         """Give the descriptor back. Idempotent."""

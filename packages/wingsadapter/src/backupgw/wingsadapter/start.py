@@ -1,0 +1,216 @@
+"""From settings to a running node: what is checked once, and what the worker builds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable
+
+from starlette.types import Receive, Scope, Send
+
+from backupgw.runtime import state_folder
+from backupgw.runtime.command import CommandError
+from backupgw.runtime.database.state import open_state, require_state
+from backupgw.runtime.events import start_gateway
+from backupgw.runtime.jobs import Jobs
+from backupgw.runtime.settings import Settings
+from backupgw.runtime.settings_jobs import JobsSettings
+from backupgw.runtime.threads import Threads
+
+from .adapter import Adapter
+from .answering import VERSION, Manner
+from .app import WingsApp
+from .event_hub import EventHub
+from .hooks import Hooks
+from .node import Node, node_of, restic_plan
+from .operations import NodeOperations
+from .panel import Panel
+from .records import Records
+from .reports import Reporter
+from .repositories import Repositories
+from .restic_adapter import ResticAdapter
+from .running_server import AskedWings, WorkingProcesses
+from .servers import Servers
+from .settings import WingsSettings
+from .snapshots import SnapshotIndex
+from .upkeep import Upkeep
+from .work import Orphans, Worker
+
+log = logging.getLogger(__name__)
+
+RECORDS = "wings.sqlite3"
+THREADS = 32
+SPARE_JOBS = 4
+"""Places among running jobs for deletes and upkeep, beside backups and restores."""
+
+
+def prepare(settings: Settings) -> str:
+    """Check what can only be checked here, and say what the node is.
+
+    Raises:
+        SettingsError: something is missing, or contradicts itself.
+        CommandError: the state folder or its database cannot be used.
+    """
+    node = node_of(settings)
+    state = state_folder.prepare(state_folder.find(settings))
+    plan = restic_plan(settings, node, state)
+    require_state(settings)
+    told = f"telling {node.panel}" if node.panel else "with no Panel to be told"
+    lines = [f"Backups of the servers in {node.data}, {told}."]
+    if plan is not None:
+        where = f"the place {plan.place}" if plan.place else "a repository of its own address"
+        lines.append(f"Snapshots by {plan.program.shown} in {where}.")
+    return "\n".join(lines)
+
+
+def build(settings: Settings) -> Running:
+    """Return the application with all that runs behind it.
+
+    Raises:
+        CommandError, SettingsError: it cannot be.
+    """
+    with contextlib.ExitStack() as stack:
+        running = _build(settings, stack)
+        running.held = stack.pop_all()
+        return running
+
+
+def _build(settings: Settings, stack: contextlib.ExitStack) -> Running:
+    section = settings.section("wings", WingsSettings)
+    # Each request to the Panel would be a line.
+    logging.getLogger("httpx").setLevel(max(logging.getLogger().level, logging.WARNING))
+    node = node_of(settings)
+    state = state_folder.prepare(state_folder.find(settings))
+    plan = restic_plan(settings, node, state)
+    events = start_gateway(settings)
+    stack.callback(events.close)
+    records = Records(state / RECORDS)
+    stack.callback(records.close)
+    panel = _panel(node)
+    if panel is not None:
+        stack.callback(panel.close)
+    deny = section.unknown_servers != "allow"
+    servers = Servers(node, records, panel, deny=deny)
+    reporter = Reporter(records, panel if section.notify else None)
+    stack.callback(reporter.close)
+    hub = EventHub()
+    adapters: dict[str, Adapter] = {}
+    repositories: Repositories | None = None
+    index: SnapshotIndex | None = None
+    if plan is not None:
+        repositories = Repositories(settings, plan, state)
+        stack.callback(repositories.close)
+        repositories.start()
+        index = SnapshotIndex(repositories, records, section.restic.refresh)
+        stack.callback(index.close)
+        adapters["restic"] = ResticAdapter(repositories, index)
+    for adapter in adapters.values():
+        stack.callback(adapter.close)
+    upstream = section.upstream
+    worker = Worker(
+        section,
+        node,
+        adapters,
+        records,
+        reporter,
+        hub,
+        Hooks(section.hook, os.environ),
+        servers,
+        WorkingProcesses() if upstream is None else AskedWings(upstream.rstrip("/"), node.token),
+        events,
+    )
+    handlers = worker.handlers()
+    upkeep = None
+    if repositories is not None and index is not None:
+        upkeep = Upkeep(section, node, repositories, index, records, panel, events)
+        handlers += upkeep.handlers()
+    database = open_state(settings, application="backupgw wings")
+    stack.callback(database.close)
+    orphans = Orphans(worker, events)
+    stack.callback(orphans.close)
+    jobs = Jobs(database, handlers, settings=_jobs(settings, section), events=orphans)
+    stack.callback(jobs.close)
+    worker.put_in_order()
+    servers.read()
+    if index is not None:
+        index.start()
+    jobs.start()
+    if upkeep is not None:
+        jobs.set_schedules(f"wings {node.uuid}", upkeep.schedules())
+        for name in sorted(set(records.to_remove().values())):
+            jobs.submit(upkeep.kind("forget"), {"repository": name}, key=f"wings forget {name}")
+    orphans.start(jobs)
+    reporter.start()
+    threads = Threads(THREADS, "wings")
+    stack.callback(threads.close)
+    stack.callback(hub.close)
+    operations = NodeOperations(
+        section, node, adapters, records, servers, jobs, repositories, index
+    )
+    app = WingsApp(
+        operations,
+        node.token,
+        Manner(node.token_id, node.panel, node.wings.allowed_origins if node.wings else ()),
+        hub,
+        threads,
+        keep_alive=section.keep_alive,
+    )
+    return Running(app, node.token, hub)
+
+
+def _panel(node: Node) -> Panel | None:
+    if node.panel is None:
+        return None
+    return Panel(
+        node.panel,
+        node.token_id,
+        node.token,
+        headers=node.wings.remote_query.custom_headers if node.wings else None,
+        agent=f"Pelican Wings/v{VERSION} (id:{node.token_id})",
+    )
+
+
+def _jobs(settings: Settings, section: WingsSettings) -> JobsSettings:
+    """Return the settings of jobs, with room for what this section allows at a time."""
+    given = settings.section("jobs", JobsSettings)
+    wanted = section.running + section.restores + SPARE_JOBS
+    return given.model_copy(
+        update={"here": max(given.here, wanted), "running": max(given.running, wanted)}
+    )
+
+
+class Running:
+    """The application with what it holds while it runs: the ASGI callable of the worker."""
+
+    def __init__(self, app: WingsApp, token: str, hub: EventHub) -> None:
+        self._app = app
+        self._token = f"Bearer {token}".encode()
+        self._hub = hub
+        self.held = contextlib.ExitStack()
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer a request, or follow the life of the worker."""
+        if scope["type"] == "lifespan":
+            return self._live(receive, send)
+        return self._app(scope, receive, send)
+
+    async def metrics_allowed(self, scope: Scope) -> int:
+        """Return 200 for who shows the node's token."""
+        import hmac
+
+        shown = dict(scope["headers"]).get(b"authorization", b"")
+        return 200 if hmac.compare_digest(shown, self._token) else 401
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._hub.close()
+        try:
+            # On a thread: running backups are stopped first, and that takes a while.
+            await asyncio.to_thread(self.held.close)
+        except CommandError as error:
+            log.warning("%s", error)
+        await send({"type": "lifespan.shutdown.complete"})
