@@ -71,10 +71,10 @@ def receive_span(sock: int, left: int, before: Sequence[bytes], consume: Consume
                 continue
             break
         except OSError as error:
-            consume(buffer[:held])
+            _hand_over(consume, buffer[:held])
             raise BodyLost(str(error), reset=True) from error
         if not came:
-            consume(buffer[:held])
+            _hand_over(consume, buffer[:held])
             raise BodyLost("the body of the request ended early", reset=False)
         held += came
         if came == free:
@@ -84,6 +84,11 @@ def receive_span(sock: int, left: int, before: Sequence[bytes], consume: Consume
     if held:
         consume(buffer[:held])
     return taken + held
+
+
+def _hand_over(consume: Consume, rest: memoryview) -> None:
+    if rest:
+        consume(rest)
 
 
 def _more_comes(sock: int) -> bool:
