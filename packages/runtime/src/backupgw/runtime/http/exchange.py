@@ -146,9 +146,11 @@ class Exchange:
             self.event.set()
 
     def disconnect(self) -> None:
-        """The client is gone, or what it sends can no longer be trusted."""
+        """The client is gone, or what it sends can no longer be trusted.
+
+        What came before is still handed over: a broken upload may be carried on later.
+        """
         self.disconnected = True
-        self.parts.clear()
         self.wake()
         if self.file_body is not None:
             self.file_body.wake()
@@ -220,14 +222,15 @@ class Exchange:
                 self.event = asyncio.Event()
             self.event.clear()
             await self.event.wait()
-        if self.disconnected or self.response_complete:
+        if self.response_complete or (self.disconnected and not self.parts):
             return DISCONNECT
         parts = self.parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         self.parts = []
         self.buffered = 0
         self.end_delivered = not self.more_body
-        protocol.body_taken(self)
+        if not self.disconnected:
+            protocol.body_taken(self)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def take_body(self, consume: Consume, threads: Threads) -> None:
@@ -238,6 +241,8 @@ class Exchange:
             protocol.write_continue()
         before, self.parts, self.buffered = self.parts, [], 0
         if self.disconnected or self.content_length is None:
+            for part in before:
+                await threads.run(consume, part)
             raise ClientGone("the client has closed the connection")
         protocol.flow.pause_reading()
         counted = self.received - sum(map(len, before))

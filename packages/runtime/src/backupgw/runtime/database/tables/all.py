@@ -5,3 +5,4 @@ from . import ledger as ledger
 from . import metadata as metadata
 from . import tokens as tokens
 from . import vfs as vfs
+from . import vfs_uploads as vfs_uploads
