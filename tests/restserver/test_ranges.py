@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backupgw.restserver.ranges import ByteRange, InvalidRange, parse
+from backupgw.runtime.http.ranges import ByteRange, InvalidRange, parse
 
 
 @pytest.mark.parametrize(

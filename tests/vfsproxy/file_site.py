@@ -29,11 +29,12 @@ from backupgw.runtime.database import open_database, sqlite_url
 from backupgw.runtime.http.host import Hosted, run
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.threads import Threads
+from backupgw.vfsproxy.files.incoming import ClientLeft
 from backupgw.vfsproxy.files.refusals import FileRefusal
 from backupgw.vfsproxy.files.reply import Reply
 from backupgw.vfsproxy.tus.bodies import Space
 from backupgw.vfsproxy.tus.database import DatabaseUploads
-from backupgw.vfsproxy.tus.receiving import ClientLeft, Terms
+from backupgw.vfsproxy.tus.receiving import Terms
 from backupgw.vfsproxy.tus.uploads import TusUploads, method_of
 
 FOLDER = "f1"

@@ -17,9 +17,10 @@ from backupgw.kvstore.backends.base import Backend, Reader
 from backupgw.kvstore.backends.errors import BackendConnectionError, BackendError, ObjectNotFound
 from backupgw.kvstore.ledger import LimitExceeded
 from backupgw.kvstore.names import InvalidName
+from backupgw.runtime.http import ranges
 from backupgw.runtime.threads import Threads
 
-from . import paths, ranges
+from . import paths
 from .access import Access
 from .announcements import Announcer
 from .counters import BlobCounters

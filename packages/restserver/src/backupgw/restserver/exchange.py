@@ -8,10 +8,10 @@ from typing import ClassVar, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from backupgw.kvstore.backends.base import Backend, FileSpan, Reader
+from backupgw.kvstore.backends.base import Backend, Reader
 from backupgw.runtime.http.direct_body import DIRECT_BODY, Take
 from backupgw.runtime.http.exchange import ANSWER_AT_ONCE
-from backupgw.runtime.http.file_body import FILE_BODY
+from backupgw.runtime.http.item_body import CHUNK, send_long, send_rest
 from backupgw.runtime.threads import Threads
 
 from .rates import Pace
@@ -25,10 +25,6 @@ Pieces = Sequence[bytes | memoryview]
 UPLOAD_BATCH = 1 << 20
 """Bytes gathered from the socket before a thread hashes and writes them: a thread hop costs about
 as much as hashing 100 KB."""
-
-DOWNLOAD_CHUNK = 512 << 10
-"""Bytes read and handed to the socket at a time; larger bodies are left to threads of the host
-where they lie in a file."""
 
 PACED_CHUNK = 64 << 10
 """Bytes sent at a time where a rate paces them."""
@@ -160,7 +156,7 @@ class Exchange:
         if self.download_pace is not None:
             await self.start(status, headers)
             await self._send_paced(reader, self.download_pace, threads)
-        elif size <= DOWNLOAD_CHUNK:
+        elif size <= CHUNK:
             body = reader.read_nowait(size) if size else b""
             if body is not None and len(body) == size:
                 await self.send_whole(status, headers, body)
@@ -168,21 +164,10 @@ class Exchange:
             await self.start(status, headers)
             if body:
                 await self.send_body(body, more=True)
-            await self._send_rest(reader, threads)
+            await send_rest(self._send, reader, threads)
         else:
             await self.start(status, headers)
-            span = reader.file_span() if self._takes_files else None
-            if span is not None:
-                await self._send_file(span)
-            else:
-                await self._send_rest(reader, threads)
-
-    async def _send_rest(self, reader: Reader, threads: Threads) -> None:
-        while reader.remaining:
-            piece = reader.read_nowait(DOWNLOAD_CHUNK)
-            if piece is None:
-                piece = await threads.run(reader.read, DOWNLOAD_CHUNK)
-            await self.send_body(piece, more=reader.remaining > 0)
+            await send_long(self.scope, self._send, reader, threads)
 
     async def _send_paced(self, reader: Reader, pace: Pace, threads: Threads) -> None:
         if not reader.remaining:
@@ -191,16 +176,6 @@ class Exchange:
             piece = await threads.run(reader.read, PACED_CHUNK)
             await self.send_body(piece, more=reader.remaining > 0)
             await pace(len(piece))
-
-    @property
-    def _takes_files(self) -> bool:
-        """Whether the host sends files by itself (it does not on TLS)."""
-        return FILE_BODY in self.scope.get("extensions", ())
-
-    async def _send_file(self, span: FileSpan) -> None:
-        await self._send(
-            {"type": FILE_BODY, "fd": span.fd, "offset": span.offset, "size": span.size}
-        )
 
     async def answer(self, status: int, text: str = "", headers: Headers | None = None) -> None:
         """Answer with one line, or nothing."""

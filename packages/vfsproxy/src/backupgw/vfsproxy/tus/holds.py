@@ -70,7 +70,12 @@ class Hold:
             call()
 
     def interrupt(self) -> None:
-        """Ask to keep what there is and let go."""
+        """Ask to keep what there is and let go; said once, however many wait.
+
+        A second cancellation would not wait for the thread that is writing.
+        """
+        if self._interrupted:
+            return
         self._interrupted = True
         if self._interrupt is not None:
             self._interrupt()

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import logging
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope
 
 from backupgw.kvstore.backends.base import CHUNK
 from backupgw.kvstore.backends.errors import BackendError, ObjectExists
-from backupgw.runtime.http.direct_body import DIRECT_BODY, Take
 from backupgw.runtime.threads import Threads
 
+from ..files.incoming import batched, take_body
 from ..files.refusals import FileRefusal
 from .bodies import Body, Space, open_body
 from .headers import Checksum
@@ -24,17 +24,11 @@ from .records import Upload, UploadLost, UploadStore
 
 logger = logging.getLogger(__name__)
 
-BATCH = 1 << 20
-"""Bytes gathered before a thread writes them: a hop to one costs as much as writing 100 KB."""
 KEEP_EVERY = 256 << 20
 """Bytes after which what has come is made durable: what a crash of the gateway costs, at most, on
 volumes that forget what came after a checkpoint."""
 SPOOLED = 8 << 20
 """Bytes of a body with a checksum that are held in memory; the rest goes to a temporary file."""
-
-
-class ClientLeft(Exception):
-    """The body ended early: the client is gone, and there is nobody to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +99,7 @@ class Receiver:
         if checksum is not None:
             work = self._receive_checked(receive, threads, checksum)
         else:
-            work = self._receive(scope, receive, threads)
+            work = take_body(scope, receive, threads, self._write)
         if self._hold is None:
             await work
             return
@@ -119,16 +113,6 @@ class Receiver:
             raise locked("another request has taken this upload over") from None
         finally:
             self._hold.on_interrupt(None)
-
-    async def _receive(self, scope: Scope, receive: Receive, threads: Threads) -> None:
-        take: Take | None = scope.get("extensions", {}).get(DIRECT_BODY)
-        if take is None:
-            await _batched(receive, lambda pieces: threads.run(self._write_all, pieces))
-            return
-        try:
-            await take(self._write, threads)
-        except OSError as error:  # the host's word for a client that left
-            raise ClientLeft from error
 
     async def _receive_checked(
         self, receive: Receive, threads: Threads, checksum: Checksum
@@ -152,7 +136,7 @@ class Receiver:
                     checksum.update(piece)
                     held.write(piece)
 
-            await _batched(receive, lambda pieces: threads.run(hold, pieces))
+            await batched(receive, lambda pieces: threads.run(hold, pieces))
             checksum.check()
 
             def hand_over() -> None:
@@ -163,10 +147,6 @@ class Receiver:
             await threads.run(hand_over)
 
     # -- writing it
-
-    def _write_all(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            self._write(piece)
 
     def _write(self, piece: bytes | memoryview) -> None:
         body = self._open_body()
@@ -268,35 +248,3 @@ class Receiver:
         body, self._body = self._body, None
         if body is not None:
             body.abort()
-
-
-async def _batched(receive: Receive, write: Callable[[Sequence[bytes]], Awaitable[object]]) -> None:
-    """Take a body from ASGI, and hand it on in batches.
-
-    Raises:
-        ClientLeft: it ended early. What came before was handed on.
-    """
-    pieces: list[bytes] = []
-    held = 0
-    more = True
-    left = False
-    while more and not left:
-        try:
-            message = await receive()
-        except asyncio.CancelledError:
-            if pieces:
-                await write(pieces)
-            raise
-        left = message["type"] == "http.disconnect"
-        piece = message.get("body", b"")
-        more = message.get("more_body", False)
-        if piece:
-            pieces.append(piece)
-            held += len(piece)
-        if held >= BATCH:
-            batch, pieces, held = pieces, [], 0
-            await write(batch)
-    if pieces:
-        await write(pieces)
-    if left:
-        raise ClientLeft

@@ -25,10 +25,11 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from backupgw.kvstore.backends.errors import BackendError, ObjectNotFound
-from backupgw.kvstore.names import InvalidName
 from backupgw.runtime.threads import Threads
 
 from ..files import names
+from ..files.calling import on_thread
+from ..files.incoming import ClientLeft
 from ..files.refusals import FileRefusal, refusal_of
 from ..files.reply import Reply
 from . import headers as tus
@@ -45,7 +46,7 @@ from .bodies import (
 )
 from .headers import Concatenation, describing, expiring
 from .holds import Hold, Holds, locked
-from .receiving import ClientLeft, Receiver, Terms
+from .receiving import Receiver, Terms
 from .records import Kind, State, Upload, UploadLost, UploadStore
 
 logger = logging.getLogger(__name__)
@@ -583,17 +584,16 @@ class TusUploads:
         return done
 
     async def _kernel(self, call: Callable[[], T], name: str) -> T:
-        """Make a call on a thread; what the kernel refuses, the client is told."""
         try:
-            return await self._threads.run(call)
-        except (BackendError, InvalidName, UploadLost) as error:
+            return await on_thread(self._threads, name, call)
+        except UploadLost as error:
             raise _told(error, name) from error
 
     def _most(self, upload: Upload) -> int | None:
         return self._terms.max_size if upload.length is None else upload.length
 
 
-def _told(error: BackendError | InvalidName | UploadLost, name: str) -> FileRefusal:
+def _told(error: BackendError | UploadLost, name: str) -> FileRefusal:
     if isinstance(error, UploadLost):
         return locked("another request has taken this upload over")
     return refusal_of(error, name)
