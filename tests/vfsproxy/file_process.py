@@ -11,12 +11,12 @@ from base64 import b64encode
 from pathlib import Path
 
 import httpx
-
-from backupgw.runtime.database import open_database, sqlite_url
-from backupgw.vfsproxy.tus.database import DatabaseUploads
 from tests.runtime.http_process import PATIENCE, Wire
 from tests.servers.process import ServerProcess
 from tests.vfsproxy.file_site import Site
+
+from backupgw.runtime.database import open_database, sqlite_url
+from backupgw.vfsproxy.tus.database import DatabaseUploads
 
 TUS = {"Tus-Resumable": "1.0.0"}
 OCTETS = {**TUS, "Content-Type": "application/offset+octet-stream"}

@@ -30,8 +30,8 @@ from backupgw.runtime.http.host import Hosted, run
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.threads import Threads
 from backupgw.vfsproxy.files.incoming import ClientLeft
-from backupgw.vfsproxy.files.refusals import FileRefusal
 from backupgw.vfsproxy.files.reply import Reply
+from backupgw.vfsproxy.problems import Problem
 from backupgw.vfsproxy.tus.bodies import Space
 from backupgw.vfsproxy.tus.database import DatabaseUploads
 from backupgw.vfsproxy.tus.receiving import Terms
@@ -116,8 +116,9 @@ class App:
             body = b""
         except ClientLeft:
             return
-        except FileRefusal as refusal:
-            reply = Reply(refusal.status, refusal.headers)
+        except Problem as refusal:
+            sent = {key.decode(): value.decode() for key, value in refusal.headers}
+            reply = Reply(refusal.status, sent)
             body = json.dumps({"code": refusal.code, "detail": refusal.detail}).encode()
         headers = reply.wire()
         if reply.status != 204:

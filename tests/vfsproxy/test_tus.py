@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.vfsproxy.file_process import OCTETS, TUS, FileProcess, metadata, patch_head
+from tests.vfsproxy.file_site import Site
 
 from backupgw.kvstore.ledger import NOTHING, Amount, Usage
 from backupgw.vfsproxy.tus.receiving import Terms
-from tests.vfsproxy.file_process import OCTETS, TUS, FileProcess, metadata, patch_head
-from tests.vfsproxy.file_site import Site
 
 MIB = 1 << 20
 LIMIT = 64 * MIB

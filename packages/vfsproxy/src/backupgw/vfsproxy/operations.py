@@ -12,11 +12,13 @@ from backupgw.runtime.threads import Threads
 
 from .api.about import about
 from .api.admin_routes import admin_operations
+from .api.file_routes import file_operations
 from .api.folder_routes import folder_operations
 from .api.mount_routes import mount_operations
 from .api.operation import Operation
 from .api.share_routes import share_operations
 from .api.task_routes import task_operations
+from .api.upload_routes import upload_operations
 from .core import Core
 from .manager.folders import manager_folder_operations
 
@@ -43,4 +45,6 @@ def _shared(core: Core, threads: Threads) -> list[Operation]:
         *admin_operations(core),
         *task_operations(core, threads),
         *mount_operations(core),
+        *file_operations(core, threads),
+        *upload_operations(core, threads),
     ]

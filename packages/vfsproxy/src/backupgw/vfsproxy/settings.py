@@ -120,6 +120,7 @@ class VfsSettings(HttpOptions):
         most_folders: that a user or a group may have; 0: any number.
         keep_deleted: seconds that a deleted folder can be restored before it is purged.
         upload_lifetime: seconds that an unfinished upload is kept.
+        max_upload: text such as "100 GiB": of one file, at most; nothing is without limit.
         transfer_lifetime: seconds that a link for a single transfer is good for.
         cors: origins of web pages that may use the API, "*" for any.
         ledger: file of the accounts, on a local disk; default in the state folder. Gateways that
@@ -139,6 +140,7 @@ class VfsSettings(HttpOptions):
     most_folders: int = Field(1000, ge=0)
     keep_deleted: float = Field(7 * 86_400.0, ge=0)
     upload_lifetime: float = Field(86_400.0, ge=60, le=14 * 86_400.0)
+    max_upload: ByteSize | None = Field(None, gt=0)
     transfer_lifetime: int = Field(3600, ge=1, le=86_400)
     cors: list[str] = Field(default=["*"])
     ledger: Path | None = None

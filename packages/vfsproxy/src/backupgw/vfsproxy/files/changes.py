@@ -45,7 +45,7 @@ class End:
 
 
 Native = Callable[[str, str], None]
-"""Moves or copies an item, by its path at the source and at the target, in one step of the volume's;
+"""Moves or copies an item, by its path at either end, in one step of the volume's;
 never over another. Raises UnsupportedOperation where it cannot."""
 
 

@@ -1,30 +1,16 @@
-"""Why a file operation is refused, in HTTP's words: what the edge turns into problem+json."""
+"""Why a file operation is refused, in words about files: what the edge turns into problem+json."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
-from backupgw.kvstore.backends.errors import (
-    BackendConnectionError,
-    BackendError,
-    ContentMismatch,
-    NameCollision,
-    NameTooLong,
-    ObjectExists,
-    ObjectNotFound,
-    PermissionDenied,
-    QuotaExceeded,
-    ReadRangeError,
-    StorageFull,
-    UnsupportedOperation,
-)
+from backupgw.kvstore.backends.errors import BackendError, ObjectExists, ObjectNotFound
 from backupgw.kvstore.names import InvalidName
 
-logger = logging.getLogger(__name__)
+from ..problems import Problem, problem_of
 
 
-class FileRefusal(Exception):
+class FileRefusal(Problem):
     """An answer other than success.
 
     Args:
@@ -37,11 +23,8 @@ class FileRefusal(Exception):
     def __init__(
         self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.headers = dict(headers or {})
+        sent = [(key.lower().encode(), value.encode()) for key, value in (headers or {}).items()]
+        super().__init__(status, code, detail, headers=sent)
 
 
 def exists(name: str) -> FileRefusal:
@@ -56,41 +39,16 @@ def missing(name: str) -> FileRefusal:
     return FileRefusal(404, "file-not-found", f"there is no {name!r} in this folder")
 
 
-def refusal_of(error: BackendError | InvalidName, name: str = "") -> FileRefusal:
-    """Return what a client is told of an error of the kernel's; its own text names the whole path
-    in the volume, which is the operator's business and goes to the log."""
-    shown = repr(name) if name else "the item"
+def refusal_of(error: BackendError | InvalidName, name: str = "") -> Problem:
+    """Return what a client is told of an error of the kernel's.
+
+    Args:
+        name: the item as the client knows it; the error names it as the volume does.
+    """
     if isinstance(error, InvalidName):
         return FileRefusal(400, "invalid-name", f"no such name is possible: it {error}")
-    if isinstance(error, NameTooLong):
-        return FileRefusal(400, "invalid-name", f"{shown}: the volume has no room for such a name")
-    if isinstance(error, ObjectNotFound):
+    if isinstance(error, ObjectNotFound) and name:
         return missing(name)
-    if isinstance(error, ObjectExists):
+    if isinstance(error, ObjectExists) and name:
         return exists(name)
-    if isinstance(error, NameCollision):
-        return FileRefusal(
-            409, "file-exists", f"{shown} differs only in case from a name that is there"
-        )
-    if isinstance(error, ContentMismatch):
-        return FileRefusal(400, "content-mismatch", "the bytes are not what was announced")
-    if isinstance(error, StorageFull):
-        logger.error("%s: %s", shown, error)
-        return FileRefusal(507, "storage-full", "the volume itself has no room left")
-    if isinstance(error, QuotaExceeded):
-        return FileRefusal(507, "quota-exceeded", str(error) or "a quota would be passed")
-    if isinstance(error, PermissionDenied):
-        logger.error("%s: %s", shown, error)
-        return FileRefusal(403, "storage-denied", "the volume does not permit this")
-    if isinstance(error, UnsupportedOperation):
-        return FileRefusal(501, "not-supported", "the volume cannot do this")
-    if isinstance(error, ReadRangeError):
-        return FileRefusal(416, "range-not-satisfiable", f"{shown} is shorter than that")
-    wait = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after else {}
-    if isinstance(error, BackendConnectionError) or error.retryable:
-        logger.warning("%s: %s", shown, error)
-        return FileRefusal(
-            503, "storage-away", "the volume cannot be reached just now; try again", wait
-        )
-    logger.error("%s: %s", shown, error, exc_info=error)
-    return FileRefusal(500, "storage-failed", "the volume failed; see the server's log")
+    return problem_of(error, name or "an item")

@@ -40,6 +40,7 @@ class OpenVolume:
             self._belonging.scopes_of,
             place=place_of(volume.name),
             parked=14 * 86_400.0,
+            whole=True,
         )
 
     def open(self) -> None:

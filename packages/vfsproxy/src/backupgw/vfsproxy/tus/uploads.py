@@ -32,6 +32,7 @@ from ..files.calling import on_thread
 from ..files.incoming import ClientLeft
 from ..files.refusals import FileRefusal, refusal_of
 from ..files.reply import Reply
+from ..problems import Problem
 from . import headers as tus
 from .bodies import (
     Body,
@@ -268,7 +269,7 @@ class TusUploads:
         whole = receiver.offset == upload.length
         try:
             kept = await self._kernel(receiver.finish if whole else receiver.keep, upload.name)
-        except FileRefusal:
+        except Problem:
             await self._threads.run(receiver.abort)
             raise
         if whole:
@@ -322,7 +323,7 @@ class TusUploads:
                 await self._threads.run(
                     self._store.keep, hold.held, joined, self._terms.kept, release=True
                 )
-        except (BackendError, FileRefusal, UploadLost) as error:
+        except (BackendError, Problem, UploadLost) as error:
             logger.warning("part %s was joined and is removed later: %s", part.id, error)
         finally:
             if hold is not None:
@@ -593,7 +594,7 @@ class TusUploads:
         return self._terms.max_size if upload.length is None else upload.length
 
 
-def _told(error: BackendError | UploadLost, name: str) -> FileRefusal:
+def _told(error: BackendError | UploadLost, name: str) -> Problem:
     if isinstance(error, UploadLost):
         return locked("another request has taken this upload over")
     return refusal_of(error, name)
