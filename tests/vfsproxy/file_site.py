@@ -35,7 +35,8 @@ from backupgw.vfsproxy.problems import Problem
 from backupgw.vfsproxy.tus.bodies import Space
 from backupgw.vfsproxy.tus.database import DatabaseUploads
 from backupgw.vfsproxy.tus.receiving import Terms
-from backupgw.vfsproxy.tus.uploads import TusUploads, method_of
+from backupgw.vfsproxy.tus.serving import method_of
+from backupgw.vfsproxy.tus.uploads import TusUploads
 
 FOLDER = "f1"
 LEDGER_PLACE = "volume"

@@ -313,7 +313,7 @@ class TestWhatIsWrong:
     )
     def test_a_creation_that_means_nothing(self, server: FileProcess, told: dict[str, str]) -> None:
         sent = {**TUS, "Upload-Metadata": metadata(filename="x"), **told}
-        encoded = {key: value.encode() for key, value in sent.items()}
+        encoded = [(key.encode(), value.encode()) for key, value in sent.items()]
         assert server.client.post("/uploads/", headers=encoded).status_code == 400
         check_accounts(server)
 

@@ -12,6 +12,8 @@ from backupgw.runtime.threads import Threads
 
 from .api.about import about
 from .api.admin_routes import admin_operations
+from .api.change_routes import change_operations
+from .api.entry_routes import entry_operations
 from .api.file_routes import file_operations
 from .api.folder_routes import folder_operations
 from .api.mount_routes import mount_operations
@@ -46,5 +48,7 @@ def _shared(core: Core, threads: Threads) -> list[Operation]:
         *task_operations(core, threads),
         *mount_operations(core),
         *file_operations(core, threads),
+        *entry_operations(core, threads),
+        *change_operations(core, threads),
         *upload_operations(core, threads),
     ]

@@ -23,7 +23,8 @@ from ..tus.database import DatabaseUploads
 from ..tus.headers import OCTETS
 from ..tus.receiving import Terms
 from ..tus.records import Upload
-from ..tus.uploads import TusUploads, method_of
+from ..tus.serving import method_of
+from ..tus.uploads import TusUploads
 from .exchange import ClientGone
 from .file_documents import Path
 from .models import FolderParameters, Model, moment

@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from backupgw.kvstore.backends.base import CHUNK, Backend, ItemInfo
-from backupgw.kvstore.backends.errors import ObjectNotFound, UnsupportedOperation
+from backupgw.kvstore.backends.errors import (
+    BackendError,
+    ObjectNotFound,
+    PermissionDenied,
+    UnsupportedOperation,
+)
 from backupgw.kvstore.walking import Found, walk
 
 from .parents import check_parents
@@ -98,7 +103,7 @@ def delete(place: Backend, name: str, *, recursive: bool, report: Report = silen
     for found in walk(place, name):
         try:
             if found.left:
-                place.rmdir(found.path)
+                _rmdir(place, found.path)
             elif not found.info.directory:
                 place.delete(found.path)
             else:
@@ -107,10 +112,7 @@ def delete(place: Backend, name: str, *, recursive: bool, report: Report = silen
             continue  # somebody else deletes it too, or the volume has no empty folders
         done += 1
         report(done)
-    try:
-        place.rmdir(name)
-    except ObjectNotFound:
-        return done
+    _rmdir(place, name)
     report(done + 1)
     return done + 1
 
@@ -271,3 +273,9 @@ def _rmdir(place: Backend, name: str) -> None:
         place.rmdir(name)
     except ObjectNotFound:
         return  # volumes without real folders lose them with their last item
+    except BackendError as error:
+        if error.retryable or isinstance(error, PermissionDenied):
+            raise
+        raise FileRefusal(
+            409, "folder-not-empty", f"something came into {name!r} meanwhile; do it again"
+        ) from error

@@ -18,8 +18,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from urllib.parse import unquote_to_bytes
 
+from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.names import InvalidName, check_path
 
 from .refusals import FileRefusal, refusal_of
@@ -83,15 +83,6 @@ def found(path: str, exists: Callable[[str], bool]) -> str:
     return path if composed == path or exists(path) else composed
 
 
-def from_url(raw: bytes) -> str:
-    """Return a path that was percent-encoded in a URL, decoded once and strictly.
-
-    Raises:
-        FileRefusal: 400, it is no UTF-8 or has half an escape.
-    """
-    if re.search(rb"%(?![0-9A-Fa-f]{2})", raw):
-        raise FileRefusal(400, "invalid-name", "the path in the URL has a % without two hex digits")
-    try:
-        return unquote_to_bytes(raw).decode()
-    except UnicodeDecodeError as error:
-        raise FileRefusal(400, "invalid-name", "the path in the URL is not UTF-8") from error
+def lying(place: Backend, path: str) -> str:
+    """Return the name under which something lies in a place that a client calls `path`."""
+    return found(path, lambda name: place.info(name).exists) if path else path

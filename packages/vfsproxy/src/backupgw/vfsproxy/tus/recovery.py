@@ -1,0 +1,52 @@
+"""Finding out what became of an upload whose last request died."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from backupgw.kvstore.backends.errors import ObjectNotFound
+
+from .bodies import Space, ended, open_body, remove_staged, whole_piece
+from .holds import Hold
+from .receiving import Terms
+from .records import Kind, State, Upload, UploadStore
+from .serving import gone
+
+logger = logging.getLogger(__name__)
+
+
+def recovered(store: UploadStore, hold: Hold, space: Space, terms: Terms) -> Upload:
+    """Return an upload as it really stands, and write that down.
+
+    Raises:
+        FileRefusal: 410, the volume has nothing of it.
+        BackendError: the volume failed; everything is as it was.
+    """
+    upload = hold.upload
+    if upload.state is State.ENDING and ended(space, upload):
+        return _done(store, hold, space, terms)
+    try:
+        body = open_body(space, upload, f"{hold.held.epoch}-r")
+    except ObjectNotFound:
+        if upload.state is State.ENDING and ended(space, upload, lost=True):
+            return _done(store, hold, space, terms)
+        logger.warning("upload %s is lost: the volume has nothing of it", upload.id)
+        store.drop(hold.held)
+        raise gone() from None
+    return store.keep(hold.held, body.keep(), terms.lifetime, release=False)
+
+
+def _done(store: UploadStore, hold: Hold, space: Space, terms: Terms) -> Upload:
+    upload = hold.upload
+    pieces = upload.pieces
+    if upload.kind is not Kind.PARTIAL:
+        remove_staged(space, upload)
+        pieces = ()
+    elif not pieces:
+        pieces = whole_piece(space, upload)
+    assert upload.length is not None  # or it could not have been ending
+    done = dataclasses.replace(
+        upload, state=State.DONE, offset=upload.length, token=None, pieces=pieces
+    )
+    return store.keep(hold.held, done, terms.kept, release=False)
