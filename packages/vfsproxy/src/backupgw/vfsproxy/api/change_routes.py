@@ -9,6 +9,7 @@ from ..files import changes, names
 from ..files.names import lying
 from ..folders.access import FolderAccess
 from ..folders.records import Permission
+from ..problems import Problem
 from ..tus.bodies import Space
 from ..tus.database import DatabaseUploads
 from ..tus.reaping import end_below
