@@ -25,6 +25,8 @@ _CONFIG = """\
 [state]
 folder = "{folder}/state"
 {state}
+[jobs]
+poll = 0.1
 [vfs]
 listen = ["127.0.0.1:{client_port}"]
 {vfs}

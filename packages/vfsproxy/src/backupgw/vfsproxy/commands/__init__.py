@@ -1,0 +1,1 @@
+"""The commands of `backupgw vfs`, a module for each subject."""

@@ -1,0 +1,268 @@
+"""`backupgw vfs folder`, `share` and `mount-info`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Literal
+
+from backupgw.runtime.command import Exit, UsageError, add_json_option, global_options
+from backupgw.runtime.commands.store.output import line, time_text
+
+from . import printing
+from .session import folder_of, holder_of, lifetime, limits_of, session
+
+if TYPE_CHECKING:
+    from ..core import Core
+    from ..folders.records import Folder, Status
+
+FOLDER = "the folder's id, or OWNER/NAME (alice/documents, group:team/common)"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the verbs of `folder`."""
+    verbs = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    shared = [global_options()]
+
+    def verb(name: str, text: str, *, folder: bool = True) -> ArgumentParser:
+        added = verbs.add_parser(name, parents=shared, help=text)
+        add_json_option(added)
+        if folder:
+            added.add_argument("folder", metavar="FOLDER", help=FOLDER)
+        return added
+
+    listing = verb("list", "list folders", folder=False)
+    listing.add_argument("--owner", metavar="OWNER", help="USER or group:GROUP")
+    listing.add_argument("--volume", metavar="NAME")
+    listing.add_argument("--status", metavar="STATUS", action="append", default=[])
+    verb("show", "show a folder and what it holds")
+    create = verb("create", "make a folder", folder=False)
+    create.add_argument("name", metavar="NAME")
+    create.add_argument("--owner", metavar="OWNER", required=True, help="USER or group:GROUP")
+    create.add_argument("--volume", metavar="NAME")
+    create.add_argument("--lifetime", metavar="TIME", help="until it is deleted, such as 30d")
+    _limits(create)
+    rename = verb("rename", "give a folder another name")
+    rename.add_argument("name", metavar="NAME")
+    _limits(verb("limit", "limit what a folder may hold"))
+    verb("delete", "delete a folder; it can be restored for a while")
+    verb("restore", "bring a deleted folder back")
+    for name, text in (
+        ("purge", "remove a deleted folder for good"),
+        ("clone", "make a folder with the same files"),
+        ("transfer", "give a folder to another owner"),
+    ):
+        added = verb(name, text)
+        added.add_argument("--wait", action="store_true", help="until it is done")
+        if name == "clone":
+            added.add_argument("name", metavar="NAME")
+            added.add_argument("--owner", metavar="OWNER", help="default the source's")
+            added.add_argument("--volume", metavar="NAME", help="default the source's")
+        elif name == "transfer":
+            added.add_argument("owner", metavar="OWNER", help="USER or group:GROUP")
+
+
+def _limits(parser: ArgumentParser) -> None:
+    parser.add_argument("--bytes", metavar="SIZE", help='such as "10 GiB"; none is without limit')
+    parser.add_argument("--files", metavar="N", help="none is without limit")
+
+
+def run(options: Namespace) -> int:
+    """Do what the verb says."""
+    from ..folders.lifecycle import Lifecycle, Wanted
+    from ..folders.records import Limits, Status
+    from ..identity import OPERATOR
+    from ..tasks.cloning import submit_clone
+    from ..tasks.ending import submit_purge
+    from ..tasks.transfer import submit_transfer
+
+    with session(options) as core:
+        lifecycle = Lifecycle(core)
+        match options.action:
+            case "list":
+                try:
+                    statuses = [Status(status) for status in options.status]
+                except ValueError as error:
+                    known = ", ".join(Status)
+                    raise UsageError(f"--status: {error}; there are {known}") from error
+                return _list(core, options, statuses)
+            case "create":
+                holder = holder_of(options.owner)
+                limits = None
+                if options.bytes is not None or options.files is not None:
+                    limits = limits_of(options, Limits())
+                folder = lifecycle.create(
+                    OPERATOR,
+                    Wanted(
+                        name=options.name,
+                        holder=holder,
+                        volume=options.volume,
+                        limits=limits,
+                        lifetime=lifetime(options.lifetime),
+                    ),
+                )
+                return _shown(core, options, folder)
+        folder = folder_of(core, options.folder)
+        match options.action:
+            case "rename":
+                folder = lifecycle.rename(OPERATOR, folder.id, options.name)
+            case "limit":
+                limits = limits_of(options, folder.limits)
+                folder = lifecycle.set_limits(OPERATOR, folder.id, limits)
+            case "delete":
+                folder = lifecycle.delete(OPERATOR, folder.id)
+            case "restore":
+                folder = lifecycle.restore(OPERATOR, folder.id)
+            case "purge":
+                return printing.given(core, options, submit_purge(core, OPERATOR, folder.id))
+            case "clone":
+                wanted = Wanted(
+                    name=options.name,
+                    holder=holder_of(options.owner) if options.owner else folder.holder,
+                    volume=options.volume or folder.volume,
+                )
+                clone, job = submit_clone(core, OPERATOR, folder.id, wanted)
+                printing.say(f"the clone is {clone.id}")
+                return printing.given(core, options, job)
+            case "transfer":
+                job = submit_transfer(core, OPERATOR, folder.id, holder_of(options.owner))
+                return printing.given(core, options, job)
+        return _shown(core, options, folder)
+
+
+def _list(core: Core, options: Namespace, statuses: list[Status]) -> int:
+    from ..api.folder_documents import folder_document
+    from ..folders.lifecycle import Lifecycle
+    from ..identity import OPERATOR
+
+    found = []
+    after = ""
+    while True:
+        page = Lifecycle(core).listed(
+            OPERATOR,
+            everybody=True,
+            after=after,
+            limit=1000,
+            holder=holder_of(options.owner) if options.owner else None,
+            volume=options.volume,
+            statuses=statuses,
+        )
+        found += page
+        if len(page) < 1000:
+            break
+        after = page[-1][0].id
+    if options.json:
+        printing.models([folder_document(core, folder, permission) for folder, permission in found])
+        return Exit.DONE
+    rows = [
+        [
+            folder.id,
+            folder.holder,
+            folder.name,
+            folder.volume,
+            folder.status,
+            *printing.usage_cells(core.accounts.usage(folder.scope)),
+        ]
+        for folder, _ in found
+    ]
+    titles = ("id", "owner", "name", "volume", "status", "bytes", "of", "files", "of")
+    printing.table(titles, rows)
+    return Exit.DONE
+
+
+def _shown(core: Core, options: Namespace, folder: Folder) -> int:
+    from ..api.folder_documents import folder_document
+    from ..folders.records import Permission
+
+    document = folder_document(core, folder, Permission.OWNER, quota=True)
+    if options.json:
+        printing.model(document)
+        return Exit.DONE
+    usage = core.accounts.usage(folder.scope)
+    used, most, files, most_files = printing.usage_cells(usage)
+    for name, value in (
+        ("id", folder.id),
+        ("name", folder.name),
+        ("owner", folder.holder),
+        ("volume", f"{folder.volume}, {folder.path}"),
+        ("status", folder.status + (f" ({folder.reason})" if folder.reason else "")),
+        ("holds", f"{used} of {most} in {files} of {most_files} files"),
+        ("created", f"{time_text(folder.created)} by {folder.creator}"),
+        ("expires", time_text(folder.expires or 0)),
+        ("deleted", time_text(folder.deleted or 0)),
+    ):
+        line(f"{name:8}  {value}")
+    return Exit.DONE
+
+
+def configure_share(parser: ArgumentParser) -> None:
+    """Add the verbs of `share`."""
+    verbs = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    for name, text in (
+        ("list", "list with whom a folder is shared"),
+        ("set", "share a folder, or change by how much"),
+        ("remove", "end a share"),
+    ):
+        added = verbs.add_parser(name, parents=[global_options()], help=text)
+        add_json_option(added)
+        added.add_argument("folder", metavar="FOLDER", help=FOLDER)
+        if name != "list":
+            added.add_argument("subject", metavar="WHO", help="USER or group:GROUP")
+        if name == "set":
+            added.add_argument("permission", choices=["ro", "rw", "rwd"])
+
+
+def run_share(options: Namespace) -> int:
+    """Do what the verb says."""
+    from backupgw.runtime.commands.store.output import json_document
+
+    from ..folders.records import Permission
+    from ..folders.sharing import Sharing
+    from ..identity import OPERATOR
+
+    with session(options) as core:
+        folder, sharing = folder_of(core, options.folder), Sharing(core)
+        match options.action:
+            case "set":
+                permission = Permission(options.permission)
+                sharing.share(OPERATOR, folder.id, holder_of(options.subject), permission)
+            case "remove":
+                sharing.unshare(OPERATOR, folder.id, holder_of(options.subject))
+        found = sharing.shares(OPERATOR, folder.id)
+    if options.json:
+        json_document(
+            [{"with": str(each.subject), "permission": each.permission} for each in found]
+        )
+    else:
+        printing.table(
+            ("with", "permission", "since"),
+            [(each.subject, each.permission, time_text(each.created)) for each in found],
+        )
+    return Exit.DONE
+
+
+def configure_mount(parser: ArgumentParser) -> None:
+    """Add the options of `mount-info`."""
+    parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
+    parser.add_argument("--rw", action="store_true", help="for writing")
+    parser.add_argument("--subpath", metavar="PATH", default="", help="a folder in it")
+    add_json_option(parser)
+
+
+def run_mount(options: Namespace) -> int:
+    """Tell how a folder is mounted."""
+    from ..api.mount_routes import mount_document
+    from ..folders.mounts import mount_of
+    from ..identity import OPERATOR
+
+    with session(options) as core:
+        folder = folder_of(core, options.folder)
+        mode: Literal["ro", "rw"] = "rw" if options.rw else "ro"
+        mount = mount_of(core, OPERATOR, folder.id, mode, options.subpath)
+    if options.json:
+        printing.model(mount_document(mount))
+        return Exit.DONE
+    line(f"target     {mount.target}{' (read-only)' if mount.read_only else ''}")
+    line(f"limits     {mount.quota}")
+    for offer in mount.offers:
+        line(f"{offer.method:9}  {offer.source}")
+    return Exit.DONE

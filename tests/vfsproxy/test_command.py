@@ -1,0 +1,120 @@
+"""`backupgw vfs …` as an operator types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.servers.vfs_gateway import VfsGateway
+
+from backupgw.runtime.cli import main
+
+
+class Shell:
+    """Runs commands against a gateway's settings."""
+
+    def __init__(self, gateway: VfsGateway, capsys: pytest.CaptureFixture[str]) -> None:
+        self.gateway = gateway
+        self._capsys = capsys
+
+    def __call__(self, *words: str, status: int = 0) -> str:
+        self._capsys.readouterr()
+        found = main(["--config", str(self.gateway.config), "vfs", *words])
+        out, err = self._capsys.readouterr()
+        assert found == status, err
+        assert "Traceback" not in err
+        return out if status == 0 else err
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "--json"))
+
+
+@pytest.fixture
+def shell(gateway: VfsGateway, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(gateway, capsys)
+
+
+def test_a_key_lets_its_user_in(shell: Shell) -> None:
+    key = shell("token", "create", "keyed").strip()
+    headers = {"authorization": f"Bearer {key}"}
+    url = f"{shell.gateway.url}/v1/folders"
+    assert httpx.get(url, headers=headers).json()["items"] == []
+    folder = shell.json("folder", "create", "docs", "--owner", "keyed", "--bytes", "1 MiB")
+    assert folder["limits"] == {"bytes": 1 << 20, "files": None}
+    narrow = shell("token", "create", "keyed", "--allow", "read-only", "--folder", "keyed/docs")
+    reader = {"authorization": f"Bearer {narrow.strip()}"}
+    assert httpx.get(f"{url}/{folder['id']}", headers=reader).json()["permission"] == "ro"
+    refused = httpx.post(url, headers=reader, json={"name": "more"})
+    assert refused.status_code == 403
+
+
+def test_a_folder_s_life(shell: Shell) -> None:
+    shell("group", "create", "ops")
+    shell("group", "add", "ops", "ann", "--admin")
+    assert shell.json("group", "show", "ops") == {"name": "ops", "members": {"ann": True}}
+    shell("folder", "create", "logs", "--owner", "group:ops", "--lifetime", "30d")
+    shell("share", "set", "group:ops/logs", "bob", "ro")
+    assert shell.json("share", "list", "group:ops/logs") == [
+        {"with": "user:bob", "permission": "ro"}
+    ]
+    shell("share", "remove", "group:ops/logs", "bob")
+    shell("folder", "rename", "group:ops/logs", "journal")
+    folder = shell.json("folder", "show", "group:ops/journal")
+    assert folder["expires"] is not None
+    snapshot = shell("snapshot", "create", folder["id"], "before", "--wait")
+    assert snapshot.startswith("succeeded")
+    assert [each["name"] for each in shell.json("snapshot", "list", folder["id"])] == ["before"]
+    shell("folder", "clone", folder["id"], "copy", "--wait")
+    shell("folder", "transfer", "group:ops/copy", "ann", "--wait")
+    assert "user:ann" in shell("folder", "list", "--owner", "ann")
+    shell("folder", "delete", folder["id"])
+    assert shell("folder", "purge", folder["id"], "--wait").startswith("succeeded")
+    tasks = shell.json("task", "list", "--folder", "ann/copy")
+    assert {task["kind"] for task in tasks} == {"clone", "transfer"}
+    assert shell.json("volume", "list")[0]["name"] == "main"
+    assert "bytes" in shell("volume", "scan", "main", "--wait")
+
+
+def test_limits_and_users(shell: Shell) -> None:
+    shell("quota", "set", "ann", "--bytes", "5 GB", "--files", "100")
+    assert shell.json("quota", "show", "ann")["limit_bytes"] == 5_000_000_000
+    shell("quota", "set", "ann", "--files", "none")
+    assert shell.json("quota", "show", "ann")["limit_files"] is None
+    shell("quota", "unset", "ann")
+    assert shell.json("quota", "show", "ann")["limit_bytes"] is None
+    shell("user", "set", "boss", "--admin", "yes")
+    assert {"name": "boss", "admin": True, "disabled": False} in shell.json("user", "list")
+    shell("user", "remove", "boss")
+
+
+def test_how_a_folder_is_mounted(shell: Shell, gateway: VfsGateway) -> None:
+    shell("folder", "create", "mine", "--owner", "mounter")
+    told = shell.json("mount-info", "mounter/mine")
+    assert Path(told["offers"][0]["source"]).is_dir()
+    assert told["read_only"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "status"),
+    [
+        (("folder", "show", "nobody/nothing"), "there is no folder", 1),
+        (("folder", "create", "a/b", "--owner", "ann"), "a name cannot hold", 2),
+        (("folder", "create", "a", "--owner", "an n"), "is no name of a user", 2),
+        (("folder", "create", "a", "--owner", "group:none"), "there is no such group", 1),
+        (("quota", "set", "ann", "--bytes", "much"), "bytes", 2),
+        (("quota", "set", "ann", "--files", "few"), "--files", 2),
+        (("task", "show", "none"), "there is no task", 1),
+        (("volume", "scan", "none"), "there is no such volume", 1),
+        (("folder", "list", "--status", "odd"), "there are ready", 2),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(
+    shell: Shell, words: tuple[str, ...], told: str, status: int
+) -> None:
+    err = shell(*words, status=status)
+    lines = [line for line in err.splitlines() if line.startswith("backupgw:")]
+    assert len(lines) == 1
+    assert told in lines[0]
