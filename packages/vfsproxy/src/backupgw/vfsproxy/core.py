@@ -12,6 +12,7 @@ from typing import Self
 
 from backupgw.kvstore.ledger import Alarm
 from backupgw.runtime import authorisation, state_folder
+from backupgw.runtime.cache import open_cache
 from backupgw.runtime.database import Database
 from backupgw.runtime.database.state import open_state
 from backupgw.runtime.events import Event, Events, QuotaCleared, QuotaReached
@@ -21,6 +22,7 @@ from .accounts import Accounts, make_ledger
 from .folders.access import Folders
 from .folders.fences import Fences, fences_of
 from .folders.opened import Volumes
+from .manager.source import ManagerSource
 from .settings import VfsSettings
 from .tasks.board import Tasks
 from .tasks.handlers import handlers_of
@@ -43,6 +45,7 @@ class Core:
     fences: Fences
     folders: Folders
     tasks: Tasks
+    source: ManagerSource | None
 
     def __init__(
         self,
@@ -86,6 +89,12 @@ class Core:
             folder = state_folder.find(self.settings) / "vfs" / "fences"
             self.fences = fences_of(self.database, folder)
             self.folders = Folders(self.database, self.volumes, self.fences, self.rules)
+            self.source = None
+            if self.vfs.manager is not None:
+                cache = open_cache(self.vfs.cache)
+                stack.callback(cache.close)
+                self.source = ManagerSource(self, self.vfs.manager, cache.namespace("vfs"))
+                stack.callback(self.source.close)
             self.tasks = Tasks(self, handlers_of(self), self._events)
             stack.callback(self.tasks.close)
             self._stack = stack.pop_all()

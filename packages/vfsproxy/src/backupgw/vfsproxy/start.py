@@ -140,6 +140,7 @@ class Running:
             Cors(vfs.cors),
             ready=self._check,
             observe=RequestObserver(name),
+            source=self._core.source,
         )
         self._api = api
         self.ready = api.ready

@@ -37,11 +37,22 @@ class Authenticate(Protocol):
         """Return who asks. Raises Problem 401, 403, 429 or 503."""
 
 
+class Source(Protocol):
+    """Knows of users what others say."""
+
+    def known(self, who: Identity) -> bool:
+        """Whether there is nothing to ask, where that needs no waiting to tell."""
+
+    def refresh(self, who: Identity) -> None:
+        """Ask. Raises Problem for a user who is turned away."""
+
+
 class Api:
     """The ASGI callable of one API.
 
     Args:
         ready: whether everything that it stands on is there.
+        source: is asked of who asks before anything is done for them.
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class Api:
         *,
         ready: Callable[[], bool],
         observe: Observe,
+        source: Source | None = None,
     ) -> None:
         self._router = router
         self._authenticate = authenticate
@@ -60,6 +72,7 @@ class Api:
         self._cors = cors
         self._is_ready = ready
         self._observe = observe
+        self._source = source
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request."""
@@ -110,6 +123,8 @@ class Api:
 
     async def _serve(self, exchange: Exchange, operation: Operation, path: dict[str, str]) -> None:
         who = NOBODY if operation.auth is Auth.OPEN else await self._who(exchange)
+        if self._source is not None and not self._source.known(who):
+            await self._threads.run(self._source.refresh, who)
         query: bytes = exchange.scope["query_string"]
         parameters = parameters_of(operation.parameters, path, query)
         body: Any = _NOTHING

@@ -183,6 +183,18 @@ def shared_with(connection: Connection, folder_id: str, standing: Standing) -> P
     return max(found, key=lambda permission: permission.rank, default=None)
 
 
+def given_by(connection: Connection, subject: Holder, creator: str) -> dict[str, Permission]:
+    """Return what somebody has shared with a user or group, by folder."""
+    rows = connection.execute(
+        sa.select(vfs_shares.c.folder, vfs_shares.c.permission).where(
+            vfs_shares.c.kind == subject.kind.value,
+            vfs_shares.c.subject == subject.name,
+            vfs_shares.c.creator == creator,
+        )
+    )
+    return {folder: Permission(permission) for folder, permission in rows}
+
+
 def share(connection: Connection, given: Share) -> None:
     """Share a folder, or change by how much it is shared."""
     where = _share(given.folder, given.subject)

@@ -110,6 +110,8 @@ class Scan:
         except BackendError as error:
             told = problem_of(error, f"scan of {task.volume}")
             raise JobFailed(told.detail, retry=error.retryable) from error
+        if self._core.source is not None:
+            self._core.source.tell_usage(task.volume)
         return {
             "bytes": report.counted.bytes,
             "files": report.counted.objects,
