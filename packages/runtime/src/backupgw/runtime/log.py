@@ -84,6 +84,8 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     logging.captureWarnings(capture=True)
     # asyncio tells of each selector and slow callback at debug: nothing of the user's.
     logging.getLogger("asyncio").setLevel(max(number, logging.INFO))
+    # Alembic greets each of its own parts when it is imported.
+    logging.getLogger("alembic.runtime.plugins").setLevel(max(number, logging.WARNING))
     structlog.configure(
         processors=[
             *shared,
