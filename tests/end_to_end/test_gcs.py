@@ -43,6 +43,7 @@ def test_a_repositorys_life_in_a_bucket_that_fails(
     )
 
 
+@pytest.mark.soak  # restic asks again for most of a minute
 @pytest.mark.peers(peers.RESTIC_NEW)
 def test_a_key_that_is_withdrawn_in_mid_backup(
     gcs: GcsDouble, client: Restic, small_tree: Path

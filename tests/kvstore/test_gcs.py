@@ -75,7 +75,7 @@ def options(double: DoubleProcess[GcsDouble]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def subject(options: dict[str, Any]) -> Iterator[Subject]:
     make = partial(open_place, "gs://the-bucket/conformance", **options)
-    with Subject(make, soak=SOAK, scale=0.3) as subject:
+    with Subject(make, soak=SOAK, scale=0.1) as subject:
         yield subject
 
 

@@ -183,8 +183,13 @@ class GoogleService:
 
     def _token(self, request: Request) -> Reply:
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+        kind, pair = request.headers.get("authorization", "").partition(" ")[::2]
+        if kind == "Basic":  # an app may sign in so, too (RFC 6749, 2.3.1)
+            form["client_id"], _, form["client_secret"] = (
+                base64.b64decode(pair).decode().partition(":")
+            )
         more: dict[str, object] = {}
-        kind = form.get("grant_type")
+        kind = form.get("grant_type", "")
         if kind == "urn:ietf:params:oauth:grant-type:jwt-bearer":
             good = self._is_ours(form["assertion"])
         elif kind == "authorization_code":

@@ -8,23 +8,21 @@ is what is new.
 
 from __future__ import annotations
 
-import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from . import drime_names
 from .base import ItemInfo
 from .drime_calls import PER_PAGE, Calls
 from .drime_entry import Entry, Page
 from .errors import BackendError
+from .spooled_listing import Listed, one_of_each
 
 _REMEMBERED = 3 * PER_PAGE
 """Entries before the end that are known again: as many may vanish between two pages."""
 
 _STUCK = 50
 """Pages in a row that lead nowhere before a listing gives up."""
-
-_HANDED_OUT = 500
 
 
 def all_entries(
@@ -89,24 +87,14 @@ def _window(at: int, most: int) -> tuple[int, int]:
 def listed(entries: Iterator[Entry], shown: Callable[[str], bool]) -> Iterator[ItemInfo]:
     """Yield one record for each name, the one of the lowest id where there are several.
 
-    More than a page of them is gathered in a temporary database first, so that it needs no memory
-    and no page is fetched long after the one before it.
-
     Args:
         shown: whether a segment is anybody's to see.
     """
-    gathered: dict[str, Entry] = {}
-    for entry in entries:
-        segment = drime_names.read(entry.name)
-        if segment is None or not shown(segment):
-            continue
-        if (other := gathered.get(segment)) is None or entry.id < other.id:
-            gathered[segment] = entry
-        if len(gathered) > PER_PAGE:
-            yield from _spooled(gathered, entries, shown)
-            return
-    for segment, entry in gathered.items():
-        yield info_of(segment, entry)
+    return one_of_each(
+        Listed(entry.id, info_of(segment, entry))
+        for entry in entries
+        if (segment := drime_names.read(entry.name)) is not None and shown(segment)
+    )
 
 
 def info_of(name: str, entry: Entry) -> ItemInfo:
@@ -114,53 +102,3 @@ def info_of(name: str, entry: Entry) -> ItemInfo:
     if entry.folder:
         return ItemInfo(name, exists=True, size=0, directory=True)
     return ItemInfo(name, exists=True, size=entry.size, directory=False, mtime=entry.changed)
-
-
-def _spooled(
-    gathered: dict[str, Entry], rest: Iterator[Entry], shown: Callable[[str], bool]
-) -> Iterator[ItemInfo]:
-    # Whoever reads a listing may hand it from thread to thread.
-    spool = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    try:
-        spool.execute("PRAGMA journal_mode = OFF")
-        spool.execute("PRAGMA synchronous = OFF")
-        spool.execute(
-            "CREATE TABLE found (name TEXT PRIMARY KEY, id INTEGER, folder INTEGER, size INTEGER,"
-            " changed REAL) WITHOUT ROWID"
-        )
-        spool.execute("BEGIN")
-        _keep(spool, gathered.items())
-        gathered.clear()
-        batch: list[tuple[str, Entry]] = []
-        for entry in rest:
-            segment = drime_names.read(entry.name)
-            if segment is not None and shown(segment):
-                batch.append((segment, entry))
-            if len(batch) == PER_PAGE:
-                _keep(spool, batch)
-                batch = []
-        _keep(spool, batch)
-        rows = spool.execute("SELECT name, folder, size, changed FROM found")
-        while some := rows.fetchmany(_HANDED_OUT):
-            for name, folder, size, changed in some:
-                yield ItemInfo(name, True, size, bool(folder), mtime=changed)
-    except sqlite3.Error as error:
-        raise BackendError(
-            f"no room for a listing in this machine's temporary folder: {error}"
-        ) from error
-    finally:
-        spool.close()
-
-
-def _keep(spool: sqlite3.Connection, entries: Iterable[tuple[str, Entry]]) -> None:
-    rows = [
-        (name, entry.id, entry.folder, 0 if entry.folder else entry.size, entry.changed)
-        for name, entry in entries
-    ]
-    spool.executemany(
-        "INSERT INTO found VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
-        " SET id = excluded.id, folder = excluded.folder, size = excluded.size,"
-        " changed = excluded.changed"
-        " WHERE excluded.id < id",
-        rows,
-    )

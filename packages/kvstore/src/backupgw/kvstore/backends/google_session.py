@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -139,8 +140,8 @@ class Login:
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         if self.cacert is not None:
-            session.verify = self.cacert
-            session.trust_env = False  # or REQUESTS_CA_BUNDLE would come before it
+            # Not as the session's own, before which REQUESTS_CA_BUNDLE would come.
+            session.request = partial(session.request, verify=self.cacert)  # type: ignore[method-assign]
         return session
 
     @property

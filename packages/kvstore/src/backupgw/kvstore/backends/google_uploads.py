@@ -100,8 +100,23 @@ class UploadSession:
             The value as the service describes it, when it is complete; else None.
 
         Raises:
-            ObjectNotFound: the service knows of no such session.
+            BackendError: among others, the service knows of no such session.
         """
+        try:
+            return self._put(data, offset, last, headers)
+        except ObjectNotFound as error:
+            raise BackendError(
+                f"{self._what}: {self._translator.service} has forgotten the upload; it has to be "
+                "sent anew"
+            ) from error
+
+    def _put(
+        self,
+        data: bytes | bytearray,
+        offset: int,
+        last: bool,
+        headers: Mapping[str, str] | None,
+    ) -> Any:
         end = offset + len(data)
         stands, self._stands = self._stands, None
         if stands is None:
@@ -152,7 +167,11 @@ class UploadSession:
                 pieces.release()
 
     def ask(self) -> tuple[Any, int]:
-        """Return the value when the session is complete, and how many bytes it has otherwise."""
+        """Return the value when the session is complete, and how many bytes it has otherwise.
+
+        Raises:
+            ObjectNotFound: the service knows of no such session.
+        """
         return self._request("bytes */*", None, None)
 
     def _request(

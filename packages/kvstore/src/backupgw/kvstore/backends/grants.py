@@ -6,7 +6,7 @@ the entry-point group `backupgw.grants`:
     begin(options: Mapping[str, object]) -> Grant
 
 It is given the options of the place and returns what the person has to visit. Nothing of this needs
-a browser on this machine: the page shows a code, which the person brings back.
+a browser on this machine: the page leads to a code, which the person brings back.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ class Grant:
     Attributes:
         visit: the page where the person agrees; holds no secret.
         option: of the place that the grant is put into.
-        finish: given the code that the page showed, returns the value of that option, a secret.
+        finish: given what the person brings back, returns the value of that option, a secret.
             Raises PermissionDenied for a code that is wrong or was used, BackendConnectionError.
+        brings: what that is, in words.
     """
 
     visit: str
     option: str
     finish: Callable[[str], str]
+    brings: str = "the code that it shows"
 
 
 def begin(url: str, options: Mapping[str, object]) -> Grant:

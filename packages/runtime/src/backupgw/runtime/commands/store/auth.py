@@ -23,7 +23,7 @@ _LONGEST_CODE = 4096
 def auth(arguments: Namespace, places: Places) -> int:
     """Walk a person through it.
 
-    The page can be visited on any machine; the code that it shows is typed in here, or comes by
+    The page can be visited on any machine; the code that it leads to is typed in here, or comes by
     standard input. The grant is written to the file that the place's settings name.
     """
     from backupgw.kvstore.backends.grants import begin
@@ -39,7 +39,7 @@ def auth(arguments: Namespace, places: Places) -> int:
     grant = begin(place.url, options)
     target = _target(arguments.place, grant.option, (place.__pydantic_extra__ or {}))
     _say(f"Visit this page, on any machine, and agree:\n\n    {grant.visit}\n")
-    secret = grant.finish(_code())
+    secret = grant.finish(_code(grant.brings))
     _write(target, secret)
     if arguments.json:
         print(json.dumps({"place": arguments.place, "written": str(target)}))  # noqa: T201
@@ -75,9 +75,8 @@ def _target(place: str, option: str, given: dict[str, Any]) -> Path:
     return Path(path)
 
 
-def _code() -> str:
-    if sys.stdin.isatty():
-        _say("The code that it shows: ", end="")
+def _code(brings: str) -> str:
+    _say(f"Then bring {brings}: ", end="" if sys.stdin.isatty() else "\n")
     code = sys.stdin.readline(_LONGEST_CODE).strip()
     if not code:
         raise CommandError("no code came; nothing was changed")

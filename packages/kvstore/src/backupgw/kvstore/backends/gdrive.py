@@ -1,0 +1,451 @@
+"""Google Drive as a place: a folder of an account or of a shared drive, `gdrive:FOLDER`.
+
+Drive keeps no promise about names: of several writers each may make a file of one name. The oldest
+counts, for everybody (`gdrive_items`). So create-if-absent is as good as what follows from that,
+and the capabilities say that it is not atomic.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..layers.retry_reader import ReplacedMeanwhile
+from ..layers.retry_schedule import Schedule
+from ..names import RESERVED_PREFIX, InvalidName, KernelPath, check_folder, check_path, is_reserved
+from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
+from .body_reader import BodyReader, NoBytes, open_steadily
+from .errors import (
+    BackendAlreadyExists,
+    BackendError,
+    BackendMustBeOpen,
+    BackendMustNotBeOpen,
+    ObjectExists,
+    ObjectNotFound,
+    ReadRangeError,
+    UnsupportedOperation,
+)
+from .gdrive_calls import Calls
+from .gdrive_entry import Entry
+from .gdrive_folders import Folders, root_of
+from .gdrive_items import FRESH, Items
+from .gdrive_target import PIECES, GdriveTarget
+from .google_errors import ERRORS
+from .google_session import Login
+from .part_checkpoints import Checkpoint, abandon, read_token
+from .part_transfers import PartPool
+from .part_writer import PartWriter
+from .plan import Plan
+from .posixfs_leftovers import PART_AGE
+from .spooled_listing import Listed, one_of_each
+
+_QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which place, and how it is used; see `gdrive_urls.from_url`.
+
+    Attributes:
+        path: of the folder, "" for all of the drive.
+        root: id of the folder that `path` begins in.
+        drive: id of a shared drive; None for the account's own.
+    """
+
+    path: str
+    root: str
+    drive: str | None
+    login: Login
+    endpoint: str | None
+    trash: bool
+    part_size: int
+    memory: int
+    schedule: Schedule
+
+    @property
+    def label(self) -> str:
+        """What messages call the place."""
+        return f"gdrive:{self.path}" if self.root == "root" else f"gdrive://{self.root}/{self.path}"
+
+
+class Gdrive(Backend):
+    """A folder in Google Drive.
+
+    Args:
+        settings: which, and how it is used.
+    """
+
+    capabilities = Capabilities(
+        ranges=True, resumable_write=True, copy=True, mtime=True, quota=True
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._items: Items | None = None
+        self._pool: PartPool | None = None
+
+    def __repr__(self) -> str:
+        return f"Gdrive({self._settings.label!r})"
+
+    # -- the place itself
+
+    def _connect(self) -> Calls:
+        settings = self._settings
+        return Calls(settings.login, settings.endpoint, settings.drive, settings.schedule)
+
+    def create(self) -> None:
+        self._must_be_closed()
+        settings, calls = self._settings, self._connect()
+        try:
+            top = Folders(calls, root_of(calls, settings.label, settings.root, ""))
+            ids = top.find(settings.path)
+            if ids is None:
+                top.make(settings.path)
+            elif next(calls.entries(settings.label, ids), None) is not None:
+                raise BackendAlreadyExists(f"{settings.label}: there is something in it already")
+        finally:
+            calls.close()
+
+    def destroy(self) -> None:
+        """Remove the folder with all it holds, to Drive's trash if the place has that.
+
+        Raises:
+            UnsupportedOperation: it is a whole drive, with what others keep in it.
+        """
+        self._must_be_closed()
+        settings = self._settings
+        if not settings.path:
+            raise UnsupportedOperation(
+                f"{settings.label} is a whole drive; only a folder of one can be destroyed"
+            )
+        calls = self._connect()
+        try:
+            ids = root_of(calls, settings.label, settings.root, settings.path)
+            items = Items(calls, Folders(calls, ids), trash=settings.trash)
+            for entry in ids:
+                items.remove(settings.label, entry)
+        finally:
+            calls.close()
+
+    def open(self) -> None:
+        """Get ready.
+
+        Raises:
+            BackendDoesNotExist: there is no such folder.
+            PermissionDenied: the grant was withdrawn, or does not allow it.
+            BackendConnectionError: Drive cannot be reached.
+        """
+        self._must_be_closed()
+        settings, calls = self._settings, self._connect()
+        try:
+            ids = root_of(calls, settings.label, settings.root, settings.path)
+        except BaseException:
+            calls.close()
+            raise
+        self._pool = PartPool(memory=settings.memory, schedule=settings.schedule)
+        self._items = Items(calls, Folders(calls, ids), trash=settings.trash)
+
+    def close(self) -> None:
+        items, self._items = self._open, None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+        items.calls.close()
+
+    @property
+    def _open(self) -> Items:
+        if self._items is None:
+            raise BackendMustBeOpen(f"{self._settings.label} is not open")
+        return self._items
+
+    def _must_be_closed(self) -> None:
+        if self._items is not None:
+            raise BackendMustNotBeOpen(f"{self._settings.label} is open")
+
+    def quota(self) -> Quota:
+        """The account's, with whatever else it holds; -1 for shared drives and accounts without."""
+        calls = self._open.calls
+        if self._settings.drive is not None:
+            return Quota()
+        return calls.repeated("the account", calls.space)
+
+    # -- folders
+
+    def mkdir(self, name: str) -> None:
+        check_folder(name)
+        self._open.folders.make(name)
+
+    def mkdirs(self, names: Iterable[str]) -> None:
+        """Make several folders, those in one folder a few at a time."""
+        self._open.folders.make_several([check_folder(name) for name in names])
+
+    def rmdir(self, name: str) -> None:
+        """Remove an empty folder.
+
+        It goes to Drive's trash whatever the place does with items, and comes back from there when
+        something was put into it at that moment.
+        """
+        check_path(name)
+        items = self._open
+        found = items.entries(name)
+        if not found:
+            raise ObjectNotFound(name)
+        if not found[0].folder:
+            raise BackendError(f"{name}: is an item, not a folder")
+        ids = [entry.id for entry in found if entry.folder]
+        calls = items.calls
+        if next(calls.entries(name, ids), None) is not None:
+            raise BackendError(f"{name}: is not empty")
+        items.folders.forget(name)
+        done = [items.remove(name, entry, trash=True) for entry in ids]
+        if not any(done):
+            raise ObjectNotFound(name)
+        if not all(entry.discarded for entry in calls.entries(name, ids, trashed=None)):
+            for entry in ids:
+                self._bring_back(name, entry)
+            raise BackendError(f"{name}: is not empty")
+
+    def _bring_back(self, name: str, entry: str) -> None:
+        calls = self._open.calls
+        calls.repeated(name, lambda: calls.set_trashed(name, entry, False))
+
+    def list(self, name: str) -> Iterator[ItemInfo]:
+        check_folder(name)
+        return self._list(self._open, name)
+
+    def _list(self, items: Items, name: str) -> Iterator[ItemInfo]:
+        asked_at = time.monotonic()
+        ids = items.folders.find(name)
+        entries = iter(()) if ids is None else self._noting(items, name, ids)
+        first = next(entries, None)
+        if first is None and (ids is None or items.folders.age(name) > FRESH):
+            # Nothing in it; or another gateway has removed it and made it again.
+            ids = items.folders.find(name, seen_after=asked_at)
+            if ids is None:
+                raise ObjectNotFound(name)
+            entries = self._noting(items, name, ids)
+            first = next(entries, None)
+        if first is not None:
+            yield from one_of_each(_chained(first, entries))
+
+    def _noting(self, items: Items, name: str, ids: tuple[str, ...]) -> Iterator[Listed]:
+        """Yield what is in a folder, and keep what it tells of folders."""
+        children: dict[str, list[Entry]] = {}
+        for entry in items.calls.entries(name or "/", ids):
+            if is_reserved(entry.name) or not _nameable(entry.name):
+                continue
+            if entry.folder:
+                children.setdefault(entry.name, []).append(entry)
+            elif not entry.item:
+                continue
+            yield Listed(entry.rank, _info(entry.name, entry))
+        items.folders.note_children(name, children)
+
+    # -- items
+
+    def info(self, name: str) -> ItemInfo:
+        check_folder(name)
+        items = self._open
+        if not name:
+            return ItemInfo("", exists=True, size=0, directory=True)
+        found = items.entries(name)
+        if not found:
+            return ItemInfo(name, exists=False, size=0, directory=False)
+        return _info(name, found[0])
+
+    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
+        check_path(name)
+        items = self._open
+        if size == 0 or (offset < 0 and size is not None):
+            found = items.find(name)
+            offset = max(found.size + offset, 0) if offset < 0 else offset
+            if size == 0 or offset >= found.size:
+                return NoBytes(found.size)
+        opener = _Opener(items, name)
+        return open_steadily(
+            name, opener.open, offset=offset, size=size, schedule=self._settings.schedule
+        )
+
+    def open_writer(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> Writer:
+        check_path(name)
+        plan = Plan(name, size, if_absent, expected_hash)
+        target = self._target(plan)
+        assert self._pool is not None
+        return PartWriter(self._pool, target, plan)
+
+    def _target(self, plan: Plan, checkpoint: Checkpoint | None = None) -> GdriveTarget:
+        return GdriveTarget(self, self._open, plan, self._settings.part_size, checkpoint)
+
+    def resume_writer(self, token: str) -> Writer:
+        _ = self._open
+        checkpoint = read_token(token)
+        target = self._target(checkpoint.plan, checkpoint)
+        assert self._pool is not None
+        return PartWriter.resume(self._pool, target, checkpoint)
+
+    def abort_writer(self, token: str) -> None:
+        _ = self._open
+        checkpoint = read_token(token)
+        assert self._pool is not None
+        abandon(self._pool, self._target(checkpoint.plan, checkpoint), checkpoint)
+
+    def delete(self, name: str) -> None:
+        check_path(name)
+        self._open.delete(name)
+
+    def move(self, name: str, new_name: str) -> None:
+        self._move(name, new_name, if_absent=False)
+
+    def move_if_absent(self, name: str, new_name: str) -> None:
+        self._move(name, new_name, if_absent=True)
+
+    def _move(self, name: str, new_name: str, *, if_absent: bool) -> None:
+        """Drive copies, then the old file is deleted: the new one has an id that nobody knows by
+        the old name."""
+        check_path(name)
+        check_path(new_name)
+        items = self._open
+        found = items.entries(name)
+        if not found or found[0].folder:
+            raise ObjectNotFound(name)
+        if name == new_name:
+            if if_absent:
+                raise ObjectExists(f"{new_name} exists")
+            return
+        copy = items.copy(found[0], new_name, if_absent=if_absent)
+        items.note(name, None)
+        done = [items.remove(name, each.id, trash=False) for each in found if not each.folder]
+        if not any(done):
+            # Somebody else has moved or deleted it meanwhile.
+            items.note(new_name, None)
+            items.remove(new_name, copy.id, trash=False)
+            raise ObjectNotFound(name)
+
+    def copy(self, name: str, new_name: str) -> None:
+        check_path(name)
+        check_path(new_name)
+        items = self._open
+        source = items.find(name)
+        if name != new_name:
+            items.copy(source, new_name, if_absent=False)
+
+    def reap(self, older_than: float) -> int:
+        """Remove what checkpoints left that nobody carried on. Uploads that nobody finished are
+        forgotten by Drive after a week, and cost nothing."""
+        items = self._open
+        ids = items.folders.find(PIECES, seen_after=time.monotonic())
+        if ids is None:
+            return 0
+        latest = time.time() - max(older_than, PART_AGE)
+        old = [entry for entry in items.calls.entries(PIECES, ids) if entry.changed <= latest]
+        return sum(items.remove(PIECES, entry.id, trash=False) for entry in old)
+
+    def quarantine(self, name: str) -> str:
+        check_path(name)
+        kept = KernelPath(f"{_QUARANTINE}/{secrets.token_hex(8)}/{name}")
+        self.move(name, kept)
+        return str(kept)
+
+
+class _Opener:
+    """Opens ranges of one item.
+
+    Drive calls values by no name of its own: where it sends their hashes, those tell one from
+    another; where it does not, a reader that goes on compares what it has read.
+    """
+
+    def __init__(self, items: Items, name: str) -> None:
+        self._items = items
+        self._name = name
+        self._entry: str | None = None
+
+    def open(self, offset: int, size: int | None, _version: str | None) -> Reader:
+        if self._entry is not None:  # going on
+            try:
+                return self._open(self._entry, offset, size)
+            except ObjectNotFound as error:
+                raise ReplacedMeanwhile(
+                    f"{self._name}: it was replaced or deleted while it was read"
+                ) from error
+        items, name = self._items, self._name
+        entry = items.known(name) or items.find(name).id
+        while True:
+            try:
+                reader = self._open(entry, offset, size)
+            except ObjectNotFound:
+                items.note(name, None)
+            else:
+                self._entry = entry
+                return reader
+            # It was replaced; and where there is nothing else, it was deleted.
+            found = items.find(name).id
+            if found == entry:
+                raise ObjectNotFound(name)
+            entry = found
+
+    def _open(self, entry: str, offset: int, size: int | None) -> Reader:
+        wanted: str | None = None
+        if offset < 0:
+            wanted = f"bytes={offset}"
+        elif size is not None:
+            wanted = f"bytes={offset}-{offset + size - 1}"
+        elif offset:
+            wanted = f"bytes={offset}-"
+        calls, name = self._items.calls, self._name
+        try:
+            download = calls.download(name, entry, wanted)
+        except ReadRangeError:
+            return NoBytes(calls.get(name, entry).size)
+        return BodyReader(
+            name,
+            _Body(download.response),
+            item_size=download.size,
+            remaining=download.length,
+            version=download.version,
+            errors=ERRORS,
+            translate=lambda error: calls.translator.error(error, name),
+        )
+
+
+class _Body:
+    """The body of a download, as it is sent."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def read(self, size: int, /) -> bytes:
+        data: bytes = self._response.raw.read(size, decode_content=False)
+        return data
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _chained(first: Listed, rest: Iterator[Listed]) -> Iterator[Listed]:
+    yield first
+    yield from rest
+
+
+def _nameable(segment: str) -> bool:
+    """Whether a name could address it: others may have made it."""
+    try:
+        check_path(segment)
+    except InvalidName:
+        return False
+    return "/" not in segment
+
+
+def _info(name: str, entry: Entry) -> ItemInfo:
+    if entry.folder:
+        return ItemInfo(name, exists=True, size=0, directory=True)
+    return ItemInfo(name, exists=True, size=entry.size, directory=False, mtime=entry.changed)

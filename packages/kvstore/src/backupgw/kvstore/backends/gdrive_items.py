@@ -1,0 +1,206 @@
+"""The items of a place in Google Drive: finding, settling, removing and copying them.
+
+Drive takes any number of files of one name. The oldest is the item, for every reader and every
+gateway: so of several new ones everybody takes the same, and whoever sees an older one than its own
+takes its own back. An item that is replaced keeps its id and gets new bytes, in one step.
+
+Which file an item is, is kept in memory, so that reading it again needs no search. An id never
+comes to be another item: moving makes a new one. What lies in Drive's trash can still be read by
+its id, so with a trash nothing is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from ..layers.retry_schedule import Trials
+from .errors import BackendError, ObjectExists, ObjectNotFound
+from .gdrive_calls import Calls, Taken
+from .gdrive_entry import Entry
+from .gdrive_folders import Folders, checked
+
+KNOWN = 50_000
+"""Items whose files are kept in memory."""
+
+FRESH = 2.0
+"""Seconds for which a folder counts as just seen."""
+
+
+class Items:
+    """The items of one opening of a place.
+
+    Args:
+        calls: the connection.
+        folders: the place's.
+        trash: what is deleted goes to Drive's trash; else it is gone at once.
+    """
+
+    def __init__(self, calls: Calls, folders: Folders, *, trash: bool) -> None:
+        self.calls = calls
+        self.folders = folders
+        self._trash = trash
+        self._known: OrderedDict[str, str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # -- what is known
+
+    def known(self, name: str) -> str | None:
+        """Return the id that an item had when it was seen last, None where it is not kept."""
+        with self._lock:
+            entry = self._known.get(name)
+            if entry is not None:
+                self._known.move_to_end(name)
+            return entry
+
+    def note(self, name: str, entry: str | None) -> None:
+        """Note which file an item is, or that it is none."""
+        with self._lock:
+            if entry is None or self._trash:
+                self._known.pop(name, None)
+                return
+            self._known[name] = entry
+            self._known.move_to_end(name)
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+
+    # -- finding
+
+    def entries(self, name: str) -> list[Entry]:
+        """Return what there is of a name, the oldest first: items and folders."""
+        parent, _, segment = name.rpartition("/")
+        asked_at = time.monotonic()
+        parents = self.folders.find(parent)
+        found = [] if parents is None else self.folders.named(name, parents, segment)
+        if not found and parents is not None and self.folders.age(parent) > FRESH:
+            # Another gateway may have removed the folder and made it again.
+            again = self.folders.find(parent, seen_after=asked_at)
+            if again is not None and again != parents:
+                found = self.folders.named(name, again, segment)
+        self.note(name, found[0].id if found and not found[0].folder else None)
+        return found
+
+    def find(self, name: str) -> Entry:
+        """Return the file of an item. Raises ObjectNotFound; a folder is not an item."""
+        found = self.entries(name)
+        if not found or found[0].folder:
+            raise ObjectNotFound(name)
+        return found[0]
+
+    # -- changing
+
+    def folder_of(self, name: str) -> str:
+        """Return the id of the folder that a new item belongs into, made where there is none."""
+        return self.folders.make(name.rpartition("/")[0])[0]
+
+    def lost_folder(self, name: str) -> None:
+        """Forget the folders of an item, one of which Drive says is gone."""
+        self.folders.forget(name.partition("/")[0])
+
+    def require_free(self, name: str, *, but: str | None = None) -> None:
+        """Raise ObjectExists where there is an item, BackendError where there is a folder.
+
+        Args:
+            but: id of a file that does not count.
+        """
+        found = [entry for entry in self.entries(name) if entry.id != but]
+        self._require_item(name, found)
+        if found:
+            raise ObjectExists(f"{name} exists")
+
+    def _require_item(self, name: str, found: Sequence[Entry]) -> None:
+        if any(entry.folder for entry in found):
+            raise BackendError(f"{name}: is a folder")
+
+    def item_to_replace(self, name: str) -> str | None:
+        """Return the id of the item that a value replaces, None where there is none.
+
+        Raises:
+            BackendError: there is a folder of that name.
+        """
+        if (known := self.known(name)) is not None:
+            return known
+        self._require_item(name, found := self.entries(name))
+        return found[0].id if found else None
+
+    def settle(self, name: str, mine: Entry, *, if_absent: bool) -> None:
+        """Make a new file the item, after it has come to be under its name.
+
+        Raises:
+            ObjectExists: (if_absent) there is an older one; ours is gone.
+            BackendError: there is a folder of that name; likewise.
+        """
+        parent, _, segment = name.rpartition("/")
+        parents = self.folders.find(parent) or (mine.parent,)
+        there = self.folders.named(name, parents, segment)
+        older = [entry for entry in there if entry.id != mine.id and entry.rank < mine.rank]
+        if any(entry.folder for entry in there) or (older and if_absent):
+            self.remove(name, mine.id, trash=False)
+            self._require_item(name, there)
+            self.note(name, older[0].id)
+            raise ObjectExists(f"{name} exists")
+        for entry in older:
+            self.remove(name, entry.id)
+        self.note(name, mine.id)
+
+    def delete(self, name: str) -> None:
+        """Delete an item, all files of it. Raises ObjectNotFound."""
+        found = self.entries(name)
+        if not found or found[0].folder:
+            raise ObjectNotFound(name)
+        self.note(name, None)
+        # The oldest last: until then, nobody sees another.
+        done = [self.remove(name, each.id) for each in reversed(found) if not each.folder]
+        if not any(done):
+            raise ObjectNotFound(name)
+
+    def remove(self, what: str, entry: str, *, trash: bool | None = None) -> bool:
+        """Remove a file; False where somebody else had done it.
+
+        Args:
+            trash: into the trash, or for ever; as the place has it where not given.
+        """
+        calls, trials = self.calls, Trials(self.calls.schedule)
+        aside = self._trash if trash is None else trash
+        while True:
+            try:
+                if aside:
+                    calls.set_trashed(what, entry, True)
+                else:
+                    calls.delete(what, entry)
+            except ObjectNotFound:
+                return trials.failed  # gone at a repetition is done: the answer was lost
+            except BackendError as error:
+                trials.pause(error)
+            else:
+                return True
+
+    def copy(self, source: Entry, name: str, *, if_absent: bool) -> Entry:
+        """Make an item of a copy of a file, by Drive itself; return the new one.
+
+        Raises:
+            ObjectExists: (if_absent) there is an item.
+            ObjectNotFound: the source is gone.
+        """
+        if if_absent:
+            self.require_free(name)
+        calls, segment = self.calls, checked(name.rpartition("/")[2])
+        folder = self.folder_of(name)
+        new = calls.repeated(name, calls.new_id)
+        trials = Trials(calls.schedule)
+        while True:
+            try:
+                made = calls.copy(name, source.id, segment, folder, new)
+            except Taken:
+                made = calls.repeated(name, lambda: calls.get(name, new))
+            except BackendError as error:
+                trials.pause(error)
+                continue
+            break
+        if made.size != source.size:
+            self.remove(name, made.id, trash=False)
+            raise BackendError(f"{name}: Drive made a copy of another size", retryable=True)
+        self.settle(name, made, if_absent=if_absent)
+        return made
