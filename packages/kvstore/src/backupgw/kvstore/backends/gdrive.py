@@ -43,6 +43,8 @@ from .posixfs_leftovers import PART_AGE
 from .spooled_listing import Listed, one_of_each
 
 _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
+_TIMES_IN_THE_WAY = 20
+"""How often somebody else may write an item that is being moved, before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,14 @@ class Gdrive(Backend):
                 raise ObjectExists(f"{new_name} exists")
             return
         copy = items.copy(found[0], new_name, if_absent=if_absent)
+        for _ in range(_TIMES_IN_THE_WAY):
+            if items.is_as_it_was(name, found[0]):
+                break
+            # It was replaced meanwhile, and which of its values was copied is not known.
+            found = items.entries(name) or found
+            copy = items.copy(found[0], new_name, if_absent=False)
+        else:
+            raise BackendError(f"{name}: others write it all the time", retryable=True)
         items.note(name, None)
         done = [items.remove(name, each.id, trash=False) for each in found if not each.folder]
         if not any(done):

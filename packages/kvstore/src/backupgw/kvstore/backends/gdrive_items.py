@@ -156,6 +156,14 @@ class Items:
         if not any(done):
             raise ObjectNotFound(name)
 
+    def is_as_it_was(self, name: str, seen: Entry) -> bool:
+        """Whether a file has the bytes that it had when it was seen; a gone one has."""
+        try:
+            now = self.calls.repeated(name, lambda: self.calls.get(name, seen.id))
+        except ObjectNotFound:
+            return True
+        return (now.size, now.changed) == (seen.size, seen.changed)
+
     def remove(self, what: str, entry: str, *, trash: bool | None = None) -> bool:
         """Remove a file; False where somebody else had done it.
 
@@ -199,8 +207,5 @@ class Items:
                 trials.pause(error)
                 continue
             break
-        if made.size != source.size:
-            self.remove(name, made.id, trash=False)
-            raise BackendError(f"{name}: Drive made a copy of another size", retryable=True)
         self.settle(name, made, if_absent=if_absent)
         return made
