@@ -37,7 +37,7 @@ from .settings_errors import (
 )
 from .settings_file import find, read
 from .settings_models import LogSettings, PlaceSettings
-from .settings_sections import GATEWAY_SECTIONS
+from .settings_sections import sections as shared_sections
 from .settings_sources import PREFIX, SEPARATOR, Flag, Sources
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class _Check:
         places = self._places()
         log = self._section(("log",), LogSettings, self._table("log"))
         gateway: dict[str, BaseModel] = {}
-        for name, model in GATEWAY_SECTIONS.items():
+        for name, model in shared_sections().items():
             if (found := self._section((name,), model, self._table(name))) is not None:
                 gateway[name] = found
         self._check_rules(gateway.get("auth"), places)
@@ -231,11 +231,11 @@ class _Check:
         self._issues.append(Issue(self._sources.origin(key), dotted(key), message))
 
     def _check_names(self) -> None:
-        known = {"places", "log", *GATEWAY_SECTIONS, *self._services}
+        known = {"places", "log", *shared_sections(), *self._services}
         for name in self._sources.values.keys() - known:
             missing = "no installed package has such settings"
             self._say((name,), f"{missing}; {did_you_mean(name, known)}")
-        fields: dict[str, type[BaseModel]] = {"log": LogSettings, **GATEWAY_SECTIONS}
+        fields: dict[str, type[BaseModel]] = {"log": LogSettings, **shared_sections()}
         fields |= {s.name: s.settings for s in self._services.values()}
         for variable in self._environ:
             if not variable.startswith(PREFIX) or SEPARATOR in variable:

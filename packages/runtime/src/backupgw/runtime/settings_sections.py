@@ -1,26 +1,53 @@
-"""The sections of the settings file that belong to the gateway itself, by name.
+"""The sections of the settings file that belong to no service, by name.
 
 `[log]` and `[places.NAME]` are not among them: everything needs these, so `Settings` has them as
 attributes. What is here is found by `settings.section(NAME, MODEL)`, as a service's section is.
+
+A package whose commands have settings registers its section by an entry point of the group
+`backupgw.settings`: the name is the section's, the value its model.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 
 from pydantic import BaseModel
 
+from .command import CommandError
 from .events.settings import EventsSettings
 from .settings_auth import AuthSettings
 from .settings_jobs import JobsSettings
 from .settings_state import StateSettings
 from .settings_tokens import TokenSettings
 
-GATEWAY_SECTIONS: Mapping[str, type[BaseModel]] = {
-    "state": StateSettings,
-    "auth": AuthSettings,
-    "tokens": TokenSettings,
-    "events": EventsSettings,
-    "jobs": JobsSettings,
-}
-"""In the order of the sample file."""
+GROUP = "backupgw.settings"
+
+
+@functools.cache
+def sections() -> Mapping[str, type[BaseModel]]:
+    """Return the model of each section, in the order of the sample file.
+
+    Raises:
+        CommandError: a registered one cannot be imported.
+    """
+    found: dict[str, type[BaseModel]] = {
+        "state": StateSettings,
+        "auth": AuthSettings,
+        "tokens": TokenSettings,
+        "events": EventsSettings,
+        "jobs": JobsSettings,
+    }
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        try:
+            model = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise CommandError(
+                f"the section [{entry.name}] ({entry.value}) cannot be imported: {error}; "
+                "install its package again"
+            ) from error
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise CommandError(f"{entry.value} is registered as a section and is none")
+        found[entry.name] = model
+    return found

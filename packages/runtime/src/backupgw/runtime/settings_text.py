@@ -16,7 +16,7 @@ from .services import Service
 from .settings import Settings
 from .settings_errors import Origin
 from .settings_models import LogSettings, PlaceSettings
-from .settings_sections import GATEWAY_SECTIONS
+from .settings_sections import sections as shared_sections
 
 _WIDTH = 96
 
@@ -42,7 +42,7 @@ url = "file:///var/lib/backupgw"
 def sample(services: Mapping[str, Service]) -> str:
     """Return a settings file that is valid as it is and shows every key with its default."""
     parts = [_HEAD, _section("log", LogSettings, "What is logged, to standard error.", ())]
-    for name, model in GATEWAY_SECTIONS.items():
+    for name, model in shared_sections().items():
         parts.append(_section(name, model, _first_line(model), ()))
     for name, service in services.items():
         enabled = () if "enabled" in service.settings.model_fields else (service.enabled,)
@@ -118,7 +118,7 @@ def schema(services: Mapping[str, Service]) -> dict[str, Any]:
     models: dict[str, type[BaseModel]] = {
         "log": LogSettings,
         "place": PlaceSettings,
-        **GATEWAY_SECTIONS,
+        **shared_sections(),
     }
     models |= {name: service.settings for name, service in services.items()}
     for name, model in models.items():
