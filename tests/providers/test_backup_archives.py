@@ -196,11 +196,11 @@ def test_excludes(place: Backend, tmp_path: Path) -> None:
     for name in ("keep.txt", "no.tmp", "cache/c", "a/b/deep.log", "marked/stays", "marked/x/y"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(b"1")
-    (source / "cache" / "CACHEDIR.TAG").write_bytes(b"Signature: 8a477f597d28d172789f06886806bc55\n")
-    (source / "marked" / ".nobackup").touch()
-    backed_up(
-        place, source, exclude=["*.tmp", f"{source}/a/**/*.log"], if_present=[".nobackup"]
+    (source / "cache" / "CACHEDIR.TAG").write_bytes(
+        b"Signature: 8a477f597d28d172789f06886806bc55\n"
     )
+    (source / "marked" / ".nobackup").touch()
+    backed_up(place, source, exclude=["*.tmp", f"{source}/a/**/*.log"], if_present=[".nobackup"])
     restored(place, tmp_path / "back")
     back = Path(f"{tmp_path}/back{source}")
     assert sorted(str(p.relative_to(back)) for p in back.rglob("*")) == [
@@ -256,7 +256,7 @@ def test_nothing_leaves_the_target(place: Backend, tmp_path: Path) -> None:
     assert outside.stat().st_mode & 0o777 == 0o755
     assert (target / "good").read_bytes() == b"wanted"
     assert {path for path, _ in done.problems} >= {"/link/secret", "/link/new", "/there/secret"}
-    assert not [p for p in tmp_path.rglob(".backupgw-restore-*")]
+    assert not list(tmp_path.rglob(".backupgw-restore-*"))
     # The content of a name that could not be restored comes under the other one, as it was stored.
     assert (target / "hard").read_bytes() == bad
 
@@ -359,7 +359,7 @@ def failing(place: Backend, after: int, error: BackendError) -> Backend:
     def open_writer(name: str, **options: object) -> Writer:
         return Limited(original(name, **options))  # type: ignore[arg-type]
 
-    place.open_writer = open_writer  # type: ignore[method-assign,assignment]
+    place.open_writer = open_writer  # type: ignore[method-assign]
     return place
 
 
@@ -390,9 +390,7 @@ def test_all_places_failing_ends_it_early(place: Backend, source: Path) -> None:
     assert made.counts.stored < 40 << 20
 
 
-def test_an_interrupted_backup_leaves_nothing(
-    place: Backend, source: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_backup_leaves_nothing(place: Backend, source: Path, tmp_path: Path) -> None:
     (source / "random").write_bytes(random.Random(1).randbytes(8 << 20))
     steps = 0
 

@@ -1,13 +1,13 @@
 """The section `[backup]`: what is backed up, where to, and what is kept.
 
-    [backup]
-    to = ["local", "aws_s3"]
+[backup]
+to = ["local", "aws_s3"]
 
-    [backup.sets.home]
-    paths = ["/home", "/etc"]
-    exclude = ["*.tmp", "/home/*/.cache"]
-    keep = { daily = 7, weekly = 4, monthly = 12 }
-    ping = { file = "/etc/backupgw/home.ping" }
+[backup.sets.home]
+paths = ["/home", "/etc"]
+exclude = ["*.tmp", "/home/*/.cache"]
+keep = { daily = 7, weekly = 4, monthly = 12 }
+ping = { file = "/etc/backupgw/home.ping" }
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -208,7 +208,7 @@ def write_whole(path: Path, content: bytes, mode: int) -> None:
 
 def metrics_text(status: Status) -> str:
     """Return what is known in Prometheus' text format, as a textfile collector reads it."""
-    gauges = {
+    gauges: dict[str, tuple[str, Callable[[Record], float]]] = {
         "last_run_timestamp_seconds": ("When the last run ended.", lambda r: r.ended),
         "last_success_timestamp_seconds": ("When a backup was last whole.", lambda r: r.success),
         "last_verified_timestamp_seconds": ("When it was last verified.", lambda r: r.verified),

@@ -1,7 +1,8 @@
 """Who is told of a run: a health check by pings, and commands of the operator's.
 
 Pings are those of healthchecks.io (https://healthchecks.io/docs/http_api/), which others have taken
-over: URL/start, URL, URL/fail, each with the same `rid`, so that the service knows how long it took.
+over: URL/start, URL, URL/fail, each with the same `rid`, so that the service knows how long it
+took.
 A ping that fails is a warning: it never decides about a backup. The URL is a secret, since whoever
 knows it can say that all is well.
 """
@@ -10,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import httpx
 
@@ -90,14 +91,8 @@ class Pings:
         logger.warning("the ping %s was not taken: %s", suffix or "of success", reason)
 
 
-@dataclass(frozen=True)
 class HookFailed(Exception):
-    """A command did not end well; `reason` says how, in one line."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
+    """A command did not end well; `str()` says how, in one line."""
 
 
 def run_hook(
@@ -117,8 +112,6 @@ def run_hook(
     Raises:
         HookFailed: it cannot be run, ended otherwise than with 0, or took too long.
     """
-    import shutil
-
     program = shutil.which(command[0])
     if program is None:
         raise HookFailed(f"there is no program {command[0]}")

@@ -8,6 +8,7 @@ restore follows no link either.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -46,18 +47,24 @@ class Selection:
     one_file_system: bool = False
 
     def roots(self) -> list[str]:
-        """Return the paths with every link before their last name followed, none within another.
-
-        Raises:
-            OSError: one of them is not there.
-        """
+        """Return the paths with every link before their last name followed, none within another."""
         found = set()
         for path in self.paths:
             folder, name = os.path.split(os.path.abspath(path))
-            real = os.path.join(os.path.realpath(folder, strict=True), name)
-            os.lstat(real)
-            found.add(real)
+            found.add(os.path.join(os.path.realpath(folder), name))
         return sorted(root for root in found if not any(_within(root, other) for other in found))
+
+    def there(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Return the roots that are there, and those that are not with the reason."""
+        found, missing = [], []
+        for root in self.roots():
+            try:
+                os.lstat(root)
+            except OSError as error:
+                missing.append((root, error.strerror or str(error)))
+            else:
+                found.append(root)
+        return found, missing
 
     def patterns(self) -> list[str]:
         """Return the patterns of what is left out, those for a whole machine included."""
@@ -100,13 +107,17 @@ def walk(selection: Selection, problem: Problem) -> Iterator[Found]:
     """Yield every file, folder, link and device of a selection, folders before what is in them.
 
     Raises:
-        OSError: one of the selection's own paths is not there.
+        FileNotFoundError: none of the selection's own paths is there; one that is not is a problem.
     """
     excluded = Patterns(selection.patterns())
-    for root in selection.roots():
-        if excluded.match(root):
-            continue
-        yield from _below(root, selection, excluded, problem)
+    there, missing = selection.there()
+    for each in missing:
+        problem(*each)
+    if not there:
+        raise FileNotFoundError(errno.ENOENT, "nothing of what is to be backed up is there")
+    for root in there:
+        if not excluded.match(root):
+            yield from _below(root, selection, excluded, problem)
 
 
 def _below(

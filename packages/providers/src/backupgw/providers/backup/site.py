@@ -1,0 +1,125 @@
+"""What every command of `backupgw backup` stands on: settings, providers, keys, state."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backupgw.kvstore.backends.base import Backend
+from backupgw.kvstore.backends.errors import BackendError
+from backupgw.runtime import state_folder
+from backupgw.runtime.command import CommandError, UsageError
+from backupgw.runtime.restic import Restic
+from backupgw.runtime.settings import Settings, load
+
+from ..configured import ConfiguredProviders
+from ..place_provider import PlaceProvider
+from .keys import Keys
+from .settings import BackupSettings, SetSettings
+from .state import StatusFile, metrics_text, write_whole
+
+FOLDER = "backup"
+"""Of the state folder."""
+
+
+class Site:
+    """This installation as backups see it.
+
+    Args:
+        arguments: with `config`, as every command has it.
+
+    Raises:
+        CommandError: the settings are wrong, or the state folder cannot be used.
+    """
+
+    def __init__(self, arguments: Namespace) -> None:
+        self.settings: Settings = load(arguments.config, serving=())
+        self.backup = self.settings.section("backup", BackupSettings)
+        self.providers = ConfiguredProviders.beside(arguments.config)
+        self.state_folder = state_folder.find(self.settings).absolute()
+        self.folder: Path = state_folder.prepare(self.state_folder) / FOLDER
+        self.keys = Keys(self.folder, self.backup.password, self.backup.key)
+        self.status = StatusFile(self.folder)
+        self.host = self.backup.host or _machine()
+
+    # -- sets
+
+    def set(self, name: str) -> SetSettings:
+        """Return a set of the settings. Raises UsageError."""
+        if name not in self.backup.sets:
+            known = ", ".join(sorted(self.backup.sets)) or "none; write a [backup.sets.NAME]"
+            raise UsageError(f"there is no set {name!r} (sets: {known})")
+        return self.backup.sets[name]
+
+    def targets_of(self, chosen: Sequence[str], wanted: SetSettings | None = None) -> list[str]:
+        """Return the providers that a command is about, by name.
+
+        Args:
+            chosen: on the command line.
+            wanted: the set whose providers count where none were chosen.
+
+        Raises:
+            UsageError: there is none.
+        """
+        names = list(chosen) or list(wanted.to if wanted else ()) or list(self.backup.to)
+        if not names:
+            names = [each.name for each in self.providers.enabled()]
+        if not names:
+            raise UsageError(
+                "no provider is enabled; `backupgw provider list` shows which there are, "
+                "`backupgw provider enable NAME` enables one"
+            )
+        for name in names:
+            self.providers.get(name)
+        return list(dict.fromkeys(names))
+
+    def write_metrics(self) -> None:
+        """Bring the file of metrics up to date, where one is wanted. Raises CommandError."""
+        if (path := self.backup.metrics_file) is not None:
+            write_whole(path, metrics_text(self.status.read()).encode(), 0o644)
+
+
+@dataclass
+class Target:
+    """A provider with its place, which is open.
+
+    Attributes:
+        restic: on its repository, once somebody has asked for it.
+        held: is let go of with the target.
+    """
+
+    name: str
+    provider: PlaceProvider
+    place: Backend
+    held: contextlib.ExitStack
+    restic: Restic | None = None
+
+
+@contextlib.contextmanager
+def target(site: Site, name: str) -> Iterator[Target]:
+    """Yield a provider, opened.
+
+    Raises:
+        CommandError, BackendError: it cannot be used.
+    """
+    provider = site.providers.make(name)
+    if not isinstance(provider, PlaceProvider):
+        provider.close()
+        raise BackendError(
+            f"the provider {name} keeps whole files only, and backups need a place: choose another"
+        )
+    with provider, contextlib.ExitStack() as held:
+        yield Target(name, provider, provider.open(), held)
+
+
+def _machine() -> str:
+    name = socket.gethostname().partition(".")[0].lower()
+    name = re.sub(r"[^a-z0-9_-]+", "-", name).strip("-_")
+    if not name:
+        raise CommandError("this machine has no usable name; set host in [backup]")
+    return name[:63]

@@ -1,0 +1,459 @@
+"""`backupgw backup`: what a user types, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end import tree
+from tests.servers import peers
+from tests.servers.webhook import WebhookReceiver
+
+from .backup_site import BackupSite
+
+OLD = pytest.mark.peers(peers.RESTIC_OLD)
+NEW = pytest.mark.peers(peers.RESTIC_NEW)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> BackupSite:
+    return BackupSite(tmp_path)
+
+
+@NEW
+def test_a_whole_life_on_two_providers(site: BackupSite, tmp_path: Path) -> None:
+    """Made, changed, made again, verified, lost, restored: on a provider that encrypts, too."""
+    site.add_local("local", "second")
+    site.providers.set(
+        "second", {"encryption_enabled": True, "encryption_key": "a passphrase of its own"}
+    )
+    tree.build_small(site.home / "files")
+    wanted = tree.describe(site.home)
+    first = site.run("create", "-i", site.home)
+    assert "Keep a copy away from this machine" in first.stderr
+    lines = [json.loads(line) for line in first.stdout.splitlines()]
+    done = {each["provider"]: each for each in lines if each["event"] == "backup"}
+    assert {name: each["result"] for name, each in done.items()} == {
+        "local": "done", "second": "done",
+    }  # fmt: skip
+    assert "restic/config" in site.files("local")
+    assert b'"' not in (tmp_path / "second" / "restic" / "config").read_bytes()[:20]
+
+    site.cheap()
+    (site.home / "new").write_bytes(random.Random(1).randbytes(100_000))
+    again = site.records("create", "-i", site.home)
+    for each in again:
+        assert 90_000 < each["added"] < done[each["provider"]]["added"] / 4, "only what is new"
+    listed = site.records("list")
+    assert [(each["set"], each["kind"]) for each in listed] == [("files", "restic")] * 4
+
+    for each in site.records("verify", "--full"):
+        assert each["ok"], each
+        assert each["checked"] == ["the restic repository"]
+
+    (site.home / "new").unlink()
+    shutil.rmtree(site.home / "files")
+    [back] = site.records(
+        "restore", listed[0]["id"], "-p", listed[0]["provider"], "-t", tmp_path / "elsewhere"
+    )
+    assert back["problem_count"] == 0
+    assert tree.differences(wanted, tree.describe(Path(f"{tmp_path}/elsewhere{site.home}"))) == []
+    site.run("restore", "-p", "second", "--in-place")
+    assert tree.differences(wanted, tree.describe(site.home)) == ["extra: b'new'"]
+
+    status = site.status()
+    assert {each["state"] for each in status.values()} == {"done"}
+    assert all(each["verified"] > 0 for each in status.values())
+
+
+@OLD
+def test_the_oldest_restic(tmp_path: Path) -> None:
+    site = BackupSite(tmp_path, restic=peers.RESTIC_OLD)
+    site.add_local("local")
+    tree.build_small(site.home / "files")
+    site.run("create", "-i", site.home, "-e", "*.no")
+    site.cheap()
+    wanted = tree.describe(site.home)
+    [back] = site.records("restore", "-t", tmp_path / "back")
+    assert back["problem_count"] == 0
+    assert tree.differences(wanted, tree.describe(Path(f"{tmp_path}/back{site.home}"))) == []
+    refused = site.run("restore", "-t", tmp_path / "back", "--overwrite", "never", status=1)
+    assert "needs restic 0.17" in refused.stderr
+    [verified] = site.records("verify")
+    assert verified["ok"]
+    [*_, pruned] = site.records("prune", "--set", "files", "--keep-last", "1")
+    assert (pruned["removed"], pruned["kept"]) == (0, 1)
+
+
+@NEW
+def test_a_part_of_a_snapshot(site: BackupSite, tmp_path: Path) -> None:
+    site.add_local("local")
+    for name in ("a/x.jpg", "a/y.txt", "b/x.jpg"):
+        (site.home / name).parent.mkdir(exist_ok=True)
+        (site.home / name).write_text(name)
+    site.run("create", "-i", site.home)
+    site.cheap()
+    [told] = site.records("restore", "-t", tmp_path / "no", "-i", "*.jpg", "--dry-run")
+    assert told["files"] == 2
+    assert not (tmp_path / "no").exists()
+    site.run("restore", "-t", tmp_path / "1", "-i", "*.jpg")
+    found = [p.name for p in (tmp_path / "1").rglob("*") if p.is_file()]
+    assert sorted(found) == ["x.jpg", "x.jpg"]
+    site.run("restore", "-t", tmp_path / "2", "-i", site.home / "a")
+    assert sorted(p.name for p in (tmp_path / "2").rglob("*.*")) == ["x.jpg", "y.txt"]
+    refused = site.run("restore", "-t", tmp_path / "3", "-i", "*.png", status=1)
+    assert "nothing in this backup matches" in refused.stderr
+    refused = site.run("restore", "cafe1234", "-t", tmp_path / "3", status=1)
+    assert "there is no backup 'cafe1234'" in refused.stderr
+    assert "--target DIR, or --in-place" in site.run("restore", status=2).stderr
+
+
+def test_archives_to_several_providers(site: BackupSite, tmp_path: Path) -> None:
+    site.write(
+        sets=f"""
+        [backup.sets.docs]
+        paths = ["{site.home}"]
+        exclude = ["*.tmp"]
+        format = "archive"
+        to = ["one", "two"]
+        """
+    )
+    site.add_local("one", "two")
+    tree.build_small(site.home / "files")
+    wanted = tree.describe(site.home)
+    (site.home / "x.tmp").touch()
+    os.utime(site.home, ns=(0, 0))
+    results = site.records("create")
+    assert [(each["event"], each.get("result")) for each in results] == [
+        ("backup", "done"), ("backup", "done"), ("keys-made", None),
+    ]  # fmt: skip
+    [name] = site.files("one")
+    assert re.fullmatch(r"archives/nas/docs/docs-\d{8}T\d{6}Z\.tar\.zst\.age", name)
+    assert site.files("two") == [name]
+    listed = site.records("list")
+    assert [(each["provider"], each["set"], each["kind"]) for each in listed] == [
+        ("one", "docs", "archive"), ("two", "docs", "archive"),
+    ]  # fmt: skip
+    [done] = site.records("restore", "--set", "docs", "-p", "two", "-t", tmp_path / "back")
+    assert done["problems"] == []
+    assert tree.differences(wanted, tree.describe(Path(f"{tmp_path}/back{site.home}"))) == []
+    assert all(each["ok"] for each in site.records("verify"))
+    # Damage is found, told, and seen in the status.
+    path = tmp_path / "one" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    failed, good = site.records("verify", status=3)
+    assert (failed["provider"], failed["ok"], good["ok"]) == ("one", False, True)
+    assert name in failed["error"]
+    site.run("status", status=1)
+    assert site.status()["docs", "one"]["state"] == "damaged"
+    # The key is lost with the machine: what is restored anew needs the sheet.
+    sheet = site.run("keys", "show").stdout
+    shutil.rmtree(site.state)
+    lost = site.run("restore", "--set", "docs", "-p", "two", "-t", tmp_path / "new", status=1)
+    assert "keys import" in lost.stderr
+    refused = site.records("create", "--set", "docs", status=1)
+    assert all("keys import" in each["error"] for each in refused)
+    site.run("keys", "import", "-", given=sheet)
+    [done] = site.records("restore", "--set", "docs", "-p", "two", "-t", tmp_path / "new")
+    assert done["problem_count"] == 0
+
+
+@pytest.mark.parametrize("form", [pytest.param("restic", marks=NEW), "archive"])
+def test_one_provider_failing_does_not_stop_the_others(
+    site: BackupSite, tmp_path: Path, form: str
+) -> None:
+    site.add_local("bad", "good")
+    (site.home / "file").write_text("x")
+    (tmp_path / "bad").write_text("a file, no folder")
+    done = site.run("create", "-i", site.home, "--format", form, status=3)
+    outcomes = {
+        each["provider"]: each
+        for each in map(json.loads, done.stdout.splitlines())
+        if each["event"] == "backup"
+    }
+    assert outcomes["good"]["result"] == "done"
+    assert outcomes["bad"]["result"] == "failed"
+    assert outcomes["bad"]["error"]
+    assert "bad: failed: " in done.stderr
+    listed = site.run("list", status=3)
+    assert "bad: cannot be listed" in listed.stderr
+    assert site.status()["files", "bad"]["state"] == "failed"
+    # All of them: failed, not partly.
+    site.run("create", "-i", site.home, "-p", "bad", "--format", form, status=1)
+    # A restore takes the next one that has it.
+    [back] = site.records("restore", "-t", tmp_path / "back")
+    assert back["provider"] == "good"
+
+
+@pytest.mark.parametrize("form", [pytest.param("restic", marks=NEW), "archive"])
+def test_files_that_are_missing_are_told(site: BackupSite, tmp_path: Path, form: str) -> None:
+    site.add_local("local")
+    (site.home / "file").write_text("x")
+    done = site.records("create", "-i", site.home, tmp_path / "nowhere", "--format", form, status=3)
+    assert done[0]["result"] == "partly"
+    assert done[0]["problems"][0]["path"] == str(tmp_path / "nowhere")
+    site.run("create", "-i", tmp_path / "nowhere", "--format", form, status=1)
+    assert len(site.records("list")) == 1
+
+
+def test_mistakes_are_named(site: BackupSite) -> None:
+    assert "no provider is enabled" in site.run("create", "-i", site.home, status=2).stderr
+    site.add_local("local")
+    assert "nothing to back up" in site.run("create", status=2).stderr
+    assert "there is no set 'x'" in site.run("create", "--set", "x", status=2).stderr
+    assert "no installed package" not in site.run("list", "-p", "nope", status=2).stderr
+    assert "\\" in site.run("create", "-i", site.home, "-e", "a\\", status=2).stderr
+    site.write(sets='[backup.sets.a]\npaths = ["relative"]\nkeep = { daily = 0 }')
+    wrong = site.run("create", status=1).stderr
+    assert "backupgw.toml:" in wrong
+    assert "no absolute path" in wrong
+    assert "keep no backup at all" in wrong
+
+
+def test_hooks_and_pings(site: BackupSite, tmp_path: Path) -> None:
+    secret = "5a8c2f1e-ping"
+    script = tmp_path / "hook"
+    script.write_text(
+        f'#!/bin/sh\nenv | grep ^BACKUPGW_BACKUP_ | sort > {tmp_path}/"$1"\nexit $2\n'
+    )
+    script.chmod(0o755)
+    site.add_local("local")
+    (site.home / "file").write_text("x")
+
+    def settings(url: str, before: int) -> None:
+        site.write(
+            sets=f"""
+            [backup.sets.home]
+            paths = ["{site.home}"]
+            format = "archive"
+            ping = "{url}/{secret}"
+            before = ["{script}", "before", "{before}"]
+            after = ["{script}", "after", "0"]
+            failed = ["{script}", "failed", "0"]
+            """
+        )
+
+    with WebhookReceiver() as receiver:
+        settings(receiver.url, 0)
+        site.run("create")
+        start, end = receiver.next(), receiver.next()
+        assert re.fullmatch(rf"/{secret}/start\?rid=[0-9a-f-]{{36}}", start.path)
+        assert end.path == start.path.replace("/start", "")
+        assert b"home at local: done" in end.body
+        assert not (tmp_path / "failed").exists()
+        assert "BACKUPGW_BACKUP_RESULTS=local=done" in (tmp_path / "after").read_text()
+        assert "BACKUPGW_BACKUP_SET=home" in (tmp_path / "before").read_text()
+
+        settings(receiver.url, 7)
+        done = site.run("create", status=1)
+        start, end = receiver.next(), receiver.next()
+        assert "/fail?" in end.path
+        assert "ended with status 7" in done.stdout
+        assert "BACKUPGW_BACKUP_RESULTS=local=failed" in (tmp_path / "failed").read_text()
+        assert len(site.files("local")) == 1, "nothing was backed up"
+    # Nobody answers: a warning, and the backup counts.
+    settings(receiver.url, 0)
+    done = site.run("create")
+    assert "the ping /start was not taken" in done.stderr
+    assert secret not in done.stderr + done.stdout
+    assert len(site.files("local")) == 2
+    for path in site.state.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("form", "ending"),
+    [
+        pytest.param("restic", signal.SIGTERM, marks=NEW),
+        pytest.param("restic", signal.SIGKILL, marks=NEW),
+        pytest.param("restic", signal.SIGINT, marks=[NEW, pytest.mark.soak]),
+        ("archive", signal.SIGINT),
+        ("archive", signal.SIGKILL),
+        pytest.param("archive", signal.SIGTERM, marks=pytest.mark.soak),
+    ],
+)
+def test_a_backup_that_is_ended_leaves_nothing_half_done(
+    site: BackupSite, tmp_path: Path, form: str, ending: signal.Signals
+) -> None:
+    site.add_local("local")
+    site.providers.set("local", {"max_bandwidth": "2M"})
+    site.write(
+        sets=f'[backup.sets.home]\npaths = ["{site.home}"]\nformat = "{form}"\ncompression = "off"'
+    )
+    (site.home / "small").write_text("x")
+    site.run("create")
+    if form == "restic":
+        site.cheap()
+    before = set(site.files("local"))
+    (site.home / "big").write_bytes(random.Random(1).randbytes(40 << 20))
+    process = site.start("create", "--json")
+    assert process.stdout is not None
+    with process:
+        line = process.stdout.readline()  # the first progress: bytes are on their way
+        assert json.loads(line)["event"] == "progress", line
+        assert site.status()["home", "local"]["state"] == "running"
+        second = site.run("create", status=1)
+        assert "being backed up already" in second.stderr
+        os.kill(process.pid, ending)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == (-9 if ending is signal.SIGKILL else 130), err
+    assert "Traceback" not in err
+    assert site.status()["home", "local"]["state"] == "interrupted"
+    assert len(site.records("list")) == 1, "only what is whole is shown"
+    if form == "archive":
+        visible = {name for name in site.files("local") if "/.backupgw" not in f"/{name}"}
+        assert visible == before or ending is signal.SIGKILL
+    # And nothing is in the way of the next one.
+    site.providers.set("local", {"max_bandwidth": None})
+    [again] = [each for each in site.records("create") if each["event"] == "backup"]
+    assert again["result"] == "done"
+    [done] = site.records("restore", "-t", tmp_path / "back")
+    assert done["problem_count"] == 0
+    assert Path(f"{tmp_path}/back{site.home}/big").read_bytes() == (site.home / "big").read_bytes()
+    leftovers = [name for name in site.files("local") if "tmp" in name]
+    assert leftovers == []
+
+
+def test_keys_are_kept_safely(site: BackupSite) -> None:
+    site.run("keys", "make")
+    sheet = site.run("keys", "show").stdout
+    for path in (site.state / "backup" / "keys").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.read_text().strip() in sheet
+    assert stat.S_IMODE((site.state / "backup" / "keys").stat().st_mode) == 0o700
+    site.run("keys", "make")
+    assert site.run("keys", "show").stdout == sheet, "what is there stays"
+    site.run("keys", "import", "-", given=sheet)
+    other = re.sub(r"restic password:  \S+", "restic password:  other", sheet)
+    refused = site.run("keys", "import", "-", given=other, status=1)
+    assert "--replace" in refused.stderr
+    site.run("keys", "import", "--replace", "-", given=other)
+    assert "restic password:  other" in site.run("keys", "show").stdout
+    assert len(list((site.state / "backup" / "keys").iterdir())) == 3, "the old one is kept"
+    # One sign of it is another one.
+    mistyped = re.sub(
+        r"(AGE-SECRET-KEY-1\w{10})(\w)", lambda m: m[1] + ("Q" if m[2] != "Q" else "P"), other
+    )
+    assert "mistyped" in site.run("keys", "import", "-", given=mistyped, status=1).stderr
+
+
+@NEW
+def test_another_machine_with_another_password(site: BackupSite, tmp_path: Path) -> None:
+    site.add_local("local")
+    (site.home / "file").write_text("x")
+    site.run("create", "-i", site.home)
+    sheet = site.run("keys", "show").stdout
+    shutil.rmtree(site.state)
+    for words in (("create", "-i", site.home), ("restore", "-t", tmp_path / "b")):
+        assert "keys import" in site.run(*words, status=1).stderr
+    assert not (site.state / "backup" / "keys" / "restic-password").exists()
+    site.run("keys", "make")
+    assert "another password" in site.run("create", "-i", site.home, status=1).stderr
+    site.run("keys", "import", "--replace", "-", given=sheet)
+    site.run("restore", "-t", tmp_path / "b")
+    assert Path(f"{tmp_path}/b{site.home}/file").read_text() == "x"
+
+
+@NEW
+def test_prune_keeps_what_restic_would_keep(site: BackupSite) -> None:
+    """The same policy, on snapshots of many times, asked of restic itself."""
+    site.write(sets=f'[backup.sets.home]\npaths = ["{site.home}"]\nkeep = {{ last = 1 }}')
+    site.add_local("local")
+    (site.home / "file").write_text("x")
+    site.run("create")
+    site.cheap()
+    password = (site.state / "backup" / "keys" / "restic-password").read_text().strip()
+    program = str(peers.get(peers.RESTIC_NEW).path)
+    environment = {
+        **site.environment, "RESTIC_PASSWORD": password, "TZ": "Europe/Berlin",
+        "RESTIC_REPOSITORY": str(site.folder / "local" / "restic"),
+    }  # fmt: skip
+    choose = random.Random(3)
+    for _ in range(12):
+        month, day, hour = choose.randint(1, 3), choose.randint(1, 28), choose.randrange(24)
+        year, minute = choose.choice((2025, 2026)), choose.randrange(60)
+        at = f"{year}-{month:02}-{day:02} {hour:02}:{minute:02}:07"
+        subprocess.run(
+            [program, "backup", "--host", "nas", "--tag", "set:home", "--time", at, "--force",
+             str(site.home)],
+            env=environment, check=True, capture_output=True,
+        )  # fmt: skip
+    for policy in (
+        {"last": 3}, {"daily": 4, "weekly": 3}, {"monthly": 2, "yearly": 5, "hourly": 1},
+        {"yearly": "all"}, {"weekly": 100},
+    ):  # fmt: skip
+        ours = site.records(
+            "prune", "--set", "home", "--dry-run",
+            *(word for name, count in policy.items() for word in (f"--keep-{name}", str(count))),
+        )  # fmt: skip
+        kept = {each["id"] for each in ours if each["event"] == "decision" and each["keep"]}
+        flags = [
+            f"--keep-{name}={str(count).replace('all', 'unlimited')}"
+            for name, count in policy.items()
+        ]
+        done = subprocess.run(
+            [program, "forget", "--dry-run", "--json", "--group-by=host", "--no-cache", *flags],
+            env=environment, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        [group] = json.loads(done.stdout.splitlines()[0])
+        assert kept == {each["short_id"] for each in group["keep"]}, policy
+    assert len(site.records("list")) == 13, "a dry run removes nothing"
+    [*_, pruned] = site.records("prune")
+    assert (pruned["removed"], pruned["kept"]) == (12, 1)
+    assert len(site.records("list")) == 1
+    assert all(each["ok"] for each in site.records("verify", "--full"))
+
+
+def test_prune_of_archives(site: BackupSite) -> None:
+    site.write(
+        sets=f'[backup.sets.home]\npaths = ["{site.home}"]\nformat = "archive"\nkeep.daily = 2'
+    )
+    site.add_local("local")
+    (site.home / "file").write_text("x")
+    site.run("create")
+    folder = site.folder / "local" / "archives" / "nas" / "home"
+    [whole] = folder.iterdir()
+    for day in (1, 1, 2, 3):
+        for hour in (3, 15):
+            shutil.copy(whole, folder / f"home-202501{day:02}T{hour:02}0000Z.tar.zst.age")
+    told = site.run("prune", "--dry-run")
+    assert len(list(folder.iterdir())) == 7
+    [*_, done] = map(json.loads, told.stdout.splitlines())
+    assert (done["removed"], done["kept"], done["dry_run"]) == (5, 2, True)
+    site.run("prune")
+    assert sorted(path.name[:13] for path in folder.iterdir()) == sorted(
+        [whole.name[:13], "home-20250103"]
+    )
+    assert "keep no backup" in site.run("prune", "--keep-last", "0", status=2).stderr
+    # After a run, as a timer does it.
+    shutil.copy(whole, folder / "home-20240101T000000Z.tar.zst.age")
+    site.run("create", "--prune")
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_status_and_metrics(site: BackupSite, tmp_path: Path) -> None:
+    site.write(backup=f'metrics_file = "{tmp_path}/backup.prom"')
+    site.add_local("local")
+    (site.home / "file").write_bytes(bytes(1000))
+    site.run("create", "-i", site.home, "--format", "archive")
+    text = (tmp_path / "backup.prom").read_text()
+    assert stat.S_IMODE((tmp_path / "backup.prom").stat().st_mode) == 0o644
+    labels = '{set="files",provider="local"}'
+    assert f"backupgw_backup_last_run_ok{labels} 1" in text
+    assert f"backupgw_backup_bytes{labels} 1000" in text
+    assert site.run("status", "--prometheus").stdout == text
+    from prometheus_client.parser import text_string_to_metric_families
+
+    assert len(list(text_string_to_metric_families(text))) == 9

@@ -1,0 +1,106 @@
+"""Patterns mean what they mean to restic, and a policy keeps what its rules say."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backupgw.providers.backup.patterns import BadPattern, Patterns
+from backupgw.providers.backup.retention import ALL, Keep, decide
+from tests.servers import peers
+from tests.servers.restic_key import make_cheap
+
+SEGMENTS = ("a", "b", "ab", "a.txt", "b.tmp", "c d", "[x]", "a*b", "é")
+PARTS = (
+    *SEGMENTS,
+    "*",
+    "**",
+    "?",
+    "*.txt",
+    "[ab]",
+    "[^a]",
+    "a*",
+    "\\[x\\]",
+    "a\\*b",
+    "[a-c]*",
+    "é",
+)
+
+
+def patterns_by_chance(source: random.Random, root: str) -> list[str]:
+    found = []
+    for _ in range(source.randint(1, 3)):
+        body = "/".join(source.choice(PARTS) for _ in range(source.randint(1, 3)))
+        style = source.randrange(6)
+        text = f"{root}/{body}" if style == 0 else f"/{body}" if style == 1 else body
+        found.append(f"!{text}" if source.randrange(5) == 0 else text)
+    return found
+
+
+@pytest.mark.peers(peers.RESTIC_NEW)
+def test_patterns_are_restics(tmp_path: Path) -> None:
+    """What restic leaves out of a backup we leave out, for patterns made by chance."""
+    source = random.Random(7)
+    root = tmp_path / "root"
+    for _ in range(60):
+        path = root.joinpath(*(source.choice(SEGMENTS) for _ in range(source.randint(1, 4))))
+        if not any(parent.is_file() for parent in path.parents) and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    everything = sorted(str(path) for path in root.rglob("*"))
+    program = str(peers.get(peers.RESTIC_NEW).path)
+    environment = {
+        "RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": str(tmp_path / "repository"),
+        "HOME": str(tmp_path), "PATH": "/usr/bin",
+    }  # fmt: skip
+    subprocess.run([program, "init", "--quiet"], env=environment, check=True)
+    make_cheap(tmp_path / "repository", "x")
+    different = 0
+    for _ in range(25):
+        texts = patterns_by_chance(source, str(root))
+        flags = [f"--exclude={text}" for text in texts]
+        done = subprocess.run(
+            [program, "backup", "--dry-run", "-vv", "--json", "--no-cache", *flags, str(root)],
+            env=environment, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        theirs = set()
+        for line in done.stdout.splitlines():
+            message = json.loads(line)
+            if message["message_type"] == "verbose_status" and message.get("item"):
+                theirs.add(message["item"].rstrip("/"))
+        patterns = Patterns(texts)
+        ours = set()
+        gone: list[str] = []
+        for path in everything:
+            if any(path.startswith(f"{each}/") for each in gone):
+                continue
+            if patterns.match(path):
+                gone.append(path)
+            else:
+                ours.add(path)
+        theirs = {path for path in theirs if path.startswith(f"{root}/")}
+        assert ours == theirs, texts
+        different += ours != set(everything)
+    assert different > 8, "the patterns leave something out often enough to show anything"
+
+
+@pytest.mark.parametrize("text", ["a\\", "[", "[a", "[]", "[b-a]", "[-a]", "!"])
+def test_what_is_no_pattern_is_refused(text: str) -> None:
+    with pytest.raises(BadPattern):
+        Patterns([text])
+
+
+def test_a_policy_keeps_the_oldest_while_a_rule_has_counts_left() -> None:
+    times = [datetime(2026, 5, 1, 12, tzinfo=UTC) - timedelta(days=n) for n in range(40)]
+    kept = [times[each.index] for each in decide(times, Keep(daily=3)) if each.kept]
+    assert kept == times[:3]
+    kept = [times[each.index] for each in decide(times, Keep(monthly=5)) if each.kept]
+    assert [(t.month, t.day) for t in kept] == [(5, 1), (4, 30), (3, 31), (3, 23)]
+    assert sum(each.kept for each in decide(times, Keep(last=ALL))) == 40
+    with pytest.raises(ValueError, match="no backup at all"):
+        decide(times, Keep())
