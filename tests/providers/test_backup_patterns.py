@@ -76,14 +76,14 @@ def test_patterns_are_restics(tmp_path: Path) -> None:
         patterns = Patterns(texts)
         ours = set()
         gone: list[str] = []
-        for path in everything:
-            if any(path.startswith(f"{each}/") for each in gone):
+        for name in everything:
+            if any(name.startswith(f"{each}/") for each in gone):
                 continue
-            if patterns.match(path):
-                gone.append(path)
+            if patterns.match(name):
+                gone.append(name)
             else:
-                ours.add(path)
-        theirs = {path for path in theirs if path.startswith(f"{root}/")}
+                ours.add(name)
+        theirs = {name for name in theirs if name.startswith(f"{root}/")}
         assert ours == theirs, texts
         different += ours != set(everything)
     assert different > 8, "the patterns leave something out often enough to show anything"

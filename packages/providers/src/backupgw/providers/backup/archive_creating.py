@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from backupgw.kvstore.backends.base import Backend, Writer
 from backupgw.kvstore.backends.errors import BackendError
+from backupgw.kvstore.backends.plan import Plan
 from backupgw.kvstore.layers.encrypt_age import Key
 from backupgw.kvstore.layers.encrypt_names import ReadableNames
 from backupgw.kvstore.layers.encrypt_streams import EncryptWriter
@@ -67,7 +68,9 @@ def create(
     lanes = Lanes(places, item)
     sink: Writer = lanes
     if key is not None:
-        sink = EncryptWriter(lanes, key, ReadableNames(), item, size=None, expected_hash=None)
+        sink = EncryptWriter(
+            lanes, key, ReadableNames(), Plan(item, None, if_absent=True, expected_hash=None)
+        )
     archive = ArchiveWriter(sink.write, level=LEVELS[compression], threads=threads)
     if on_counts is not None:
         on_counts(archive.counts)

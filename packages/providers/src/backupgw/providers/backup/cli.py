@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from backupgw.runtime.command import Command, add_json_option, global_options
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -211,33 +207,19 @@ def _configure_keys(keys: ArgumentParser) -> None:
     verbs.add_parser("make", parents=[global_options()], help="make those that are missing")
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: systemd stops a service by it, and it ends a backup as Ctrl-C does."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    raise _Terminated
-
-
 def run(arguments: Namespace) -> int:
     """Do what the verb says; return the exit status."""
-    from backupgw.runtime import log
     from backupgw.runtime.restic import StopSignal
 
+    from ..command.session import Session
     from .site import Site
 
-    log.configure("debug" if arguments.debug else "warning")
-    previous = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        site = Site(arguments)
-        with StopSignal() as stop:
-            try:
-                return _verb(arguments, site, stop)
-            except BaseException:
-                stop.set()
-                raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with Session(arguments) as session, StopSignal() as stop:
+        try:
+            return _verb(arguments, Site(arguments, session), stop)
+        except BaseException:
+            stop.set()
+            raise
 
 
 def _verb(arguments: Namespace, site: Any, stop: Any) -> int:

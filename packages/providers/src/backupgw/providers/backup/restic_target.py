@@ -106,7 +106,7 @@ def with_place(settings: Settings, name: str, provider: PlaceProvider) -> Settin
         CommandError: the place's options cannot be written as settings.
     """
     plan = provider.plan()
-    place = PlaceSettings.model_validate(
-        {"url": plan.url, "layers": provider.layers(), **plan.options}
-    )
+    # Another process has no use for functions of this one.
+    options = {name: value for name, value in plan.options.items() if not callable(value)}
+    place = PlaceSettings.model_validate({"url": plan.url, "layers": provider.layers(), **options})
     return dataclasses.replace(settings, places={**settings.places, name: place})

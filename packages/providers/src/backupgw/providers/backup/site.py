@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backupgw.kvstore.backends.base import Backend
-from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime import state_folder
 from backupgw.runtime.command import CommandError, UsageError
 from backupgw.runtime.restic import Restic
 from backupgw.runtime.settings import Settings, load
 
-from ..configured import ConfiguredProviders
+from ..command.session import Session
 from ..place_provider import PlaceProvider
 from .keys import Keys
 from .settings import BackupSettings, SetSettings
@@ -32,15 +31,17 @@ class Site:
 
     Args:
         arguments: with `config`, as every command has it.
+        session: opens the providers, and remembers what became of them.
 
     Raises:
         CommandError: the settings are wrong, or the state folder cannot be used.
     """
 
-    def __init__(self, arguments: Namespace) -> None:
+    def __init__(self, arguments: Namespace, session: Session) -> None:
         self.settings: Settings = load(arguments.config, serving=())
         self.backup = self.settings.section("backup", BackupSettings)
-        self.providers = ConfiguredProviders.beside(arguments.config)
+        self.session = session
+        self.providers = session.providers
         self.state_folder = state_folder.find(self.settings).absolute()
         self.folder: Path = state_folder.prepare(self.state_folder) / FOLDER
         self.keys = Keys(self.folder, self.backup.password, self.backup.key)
@@ -107,13 +108,8 @@ def target(site: Site, name: str) -> Iterator[Target]:
     Raises:
         CommandError, BackendError: it cannot be used.
     """
-    provider = site.providers.make(name)
-    if not isinstance(provider, PlaceProvider):
-        provider.close()
-        raise BackendError(
-            f"the provider {name} keeps whole files only, and backups need a place: choose another"
-        )
-    with provider, contextlib.ExitStack() as held:
+    provider = site.session.place_provider(name)
+    with contextlib.ExitStack() as held:
         yield Target(name, provider, provider.open(), held)
 
 
