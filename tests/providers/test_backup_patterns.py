@@ -104,3 +104,46 @@ def test_a_policy_keeps_the_oldest_while_a_rule_has_counts_left() -> None:
     assert sum(each.kept for each in decide(times, Keep(last=ALL))) == 40
     with pytest.raises(ValueError, match="no backup at all"):
         decide(times, Keep())
+
+
+@pytest.mark.peers(peers.RESTIC_NEW)
+def test_a_policy_keeps_what_restic_keeps(tmp_path: Path) -> None:
+    """The same rules on the same snapshots, asked of restic itself."""
+    program = str(peers.get(peers.RESTIC_NEW).path)
+    environment = {
+        "RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": str(tmp_path / "repository"),
+        "HOME": str(tmp_path), "PATH": "/usr/bin", "TZ": "Europe/Berlin",
+    }  # fmt: skip
+
+    def restic(*words: str) -> str:
+        done = subprocess.run(
+            [program, *words, "--json", "--no-cache"],
+            env=environment, cwd=tmp_path, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout
+
+    restic("init")
+    make_cheap(tmp_path / "repository", "x")
+    (tmp_path / "file").touch()
+    choose = random.Random(3)
+    for _ in range(16):
+        year, month, day = choose.choice((2025, 2026)), choose.randint(1, 3), choose.randint(1, 28)
+        clock = f"{choose.randrange(24):02}:{choose.randrange(60):02}:07"
+        restic("backup", "--time", f"{year}-{month:02}-{day:02} {clock}", "file")
+    snapshots = json.loads(restic("snapshots"))
+    times = [datetime.fromisoformat(each["time"][:19] + each["time"][-6:]) for each in snapshots]
+    different = set()
+    for keep in (
+        Keep(last=3), Keep(daily=4, weekly=3), Keep(monthly=2, yearly=5, hourly=1),
+        Keep(yearly=ALL), Keep(weekly=100), Keep(hourly=2, monthly=4), Keep(daily=1),
+    ):  # fmt: skip
+        flags = [
+            f"--keep-{name}={'unlimited' if count == ALL else count}"
+            for name, count in keep.rules()
+            if count
+        ]
+        [group] = json.loads(restic("forget", "--dry-run", *flags).splitlines()[0])
+        ours = {snapshots[each.index]["id"] for each in decide(times, keep) if each.kept}
+        assert ours == {each["id"] for each in group["keep"]}, keep
+        different.add(len(ours))
+    assert len(different) > 3

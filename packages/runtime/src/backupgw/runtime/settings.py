@@ -392,6 +392,8 @@ def _literal_secrets(model: BaseModel, above: Key) -> list[Key]:
             for key, item in value.items():
                 if isinstance(item, Secret) and item.literal:
                     found.append((*above, name, key))
+                elif isinstance(item, BaseModel):
+                    found += _literal_secrets(item, (*above, name, key))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import stat
 import threading
@@ -18,6 +19,7 @@ from backupgw.runtime.command import CommandError
 from backupgw.runtime.commands.store.output import error_text
 from backupgw.runtime.commands.store.progress import State
 from backupgw.runtime.restic import BackupStatus, Message, ResticStopped, StopSignal
+from backupgw.runtime.restic.commands import pattern
 
 from . import archives
 from .archive_creating import create
@@ -26,8 +28,8 @@ from .report import MOST_PROBLEMS, Amounts, Outcome, Reporter
 from .restic_target import TAG, restic_at
 from .settings import SetSettings
 from .site import Site, Target, target
-from .telling import HookFailed, Pings, run_hook
-from .tree import walk
+from .telling import TRIES, HookFailed, Pings, run_hook
+from .tree import Selection, walk
 
 
 class Run:
@@ -81,7 +83,7 @@ class Run:
                 for provider in self._targets:
                     if provider not in self._outcomes:
                         self._end(Outcome(self._name, provider, "interrupted", error="interrupted"))
-                self._tell(pings)
+                self._tell(pings, hurried=True)
                 raise
             self._tell(pings)
             return list(self._outcomes.values())
@@ -101,7 +103,20 @@ class Run:
                 self._stop.set()
                 for future in futures:
                     future.cancel()
+                concurrent.futures.wait(futures)
+                # What was done in the meantime is done.
+                for future in futures:
+                    if not future.cancelled() and future.result().provider not in self._outcomes:
+                        self._end(future.result())
                 raise
+
+    def _selection(self) -> Selection:
+        """Return what is backed up, without the folders that backups go to: a backup of these would
+        grow by itself each time."""
+        selection = self._wanted.selection()
+        folders = [self._site.local_folder(provider) for provider in self._targets]
+        own = [pattern(os.path.realpath(folder)) for folder in folders if folder]
+        return dataclasses.replace(selection, exclude=(*selection.exclude, *own))
 
     # -- restic
 
@@ -115,7 +130,7 @@ class Run:
                     State(message.bytes, message.files, message.total_bytes, message.total_files),
                 )
 
-        selection = self._wanted.selection()
+        selection = self._selection()
         there, missing = selection.there()
         flags: list[str | tuple[str, str]] = [("--exclude", p) for p in selection.patterns()]
         flags += [("--exclude-if-present", name) for name in selection.if_present]
@@ -175,7 +190,7 @@ class Run:
                 scan.start()
                 made = create(
                     {name: each.place for name, each in places.items()},
-                    self._wanted.selection(),
+                    self._selection(),
                     host=self._site.host,
                     set_name=self._name,
                     time=datetime.now(UTC),
@@ -225,7 +240,7 @@ class Run:
         """Count what there is, so that the time that is left can be told."""
         files = size = 0
         with contextlib.suppress(OSError):  # the backup itself tells of it
-            for found in walk(self._wanted.selection(), lambda *_: None):
+            for found in walk(self._selection(), lambda *_: None):
                 if enough.is_set():
                     return
                 files += 1
@@ -266,8 +281,12 @@ class Run:
                 record.success = now
         self._reporter.outcome(outcome)
 
-    def _tell(self, pings: Pings) -> None:
-        """Tell the health check and the operator's commands, and write the metrics."""
+    def _tell(self, pings: Pings, *, hurried: bool = False) -> None:
+        """Tell the health check and the operator's commands, and write the metrics.
+
+        Args:
+            hurried: somebody waits for the end; what cannot be told at once is not.
+        """
         well = all(outcome.result == "done" for outcome in self._outcomes.values())
         text = "\n".join(
             f"{each.set} at {each.provider}: {each.result}" + (f": {each.error}" if each.error
@@ -278,7 +297,7 @@ class Run:
             partial(self._hook, self._wanted.after, "after")
             if well
             else partial(self._hook, self._wanted.failed, "failed", even_stopped=True),
-            partial(pings.end, well=well, text=text),
+            partial(pings.end, well=well, text=text, tries=1 if hurried else TRIES),
             self._site.write_metrics,
         ]
         for tell in tellers:

@@ -12,7 +12,7 @@ from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime.command import CommandError, Exit, UsageError
 from backupgw.runtime.commands.store.output import error_text, size_text
 from backupgw.runtime.commands.store.progress import State
-from backupgw.runtime.restic import Message, Node, Restic, RestoreStatus, StopSignal
+from backupgw.runtime.restic import Message, Node, Restic, ResticFailed, RestoreStatus, StopSignal
 
 from .archive_restoring import Overwrite, Restore
 from .archives import Archive, ArchiveReader
@@ -194,7 +194,7 @@ def _snapshot(
         with reporter.progress(amounts.state):
             try:
                 restic.restore(snapshot, goal, flags=flags, on_message=show, stop=stop)
-            except CommandError as error:
+            except ResticFailed as error:
                 done.problems.append((goal, error_text(error)))
     return done
 

@@ -179,7 +179,9 @@ def service_text(set_name: str, command: Sequence[str], environment: Mapping[str
         "Nice=10",
         "IOSchedulingClass=best-effort",
         "IOSchedulingPriority=7",
-        # It ends what is under way without a trace, which takes as long as a place's answer.
+        # To the command alone, which ends restic and its server in their order, without a trace;
+        # that takes as long as a place's answer.
+        "KillMode=mixed",
         "TimeoutStopSec=120",
     ]
     return "\n".join(lines) + "\n"

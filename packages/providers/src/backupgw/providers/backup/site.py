@@ -9,8 +9,10 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from backupgw.kvstore.backends.base import Backend
+from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime import state_folder
 from backupgw.runtime.command import CommandError, UsageError
 from backupgw.runtime.restic import Restic
@@ -78,6 +80,17 @@ class Site:
         for name in names:
             self.providers.get(name)
         return list(dict.fromkeys(names))
+
+    def local_folder(self, name: str) -> str | None:
+        """Return the folder of this machine that a provider keeps its files in, where it is one."""
+        try:
+            provider = self.providers.make(name)
+        except (BackendError, CommandError):
+            return None  # using it will say what is wrong with it
+        if not isinstance(provider, PlaceProvider):
+            return None
+        parts = urlsplit(provider.plan().url)
+        return unquote(parts.path) if parts.scheme == "file" else None
 
     def write_metrics(self) -> None:
         """Bring the file of metrics up to date, where one is wanted. Raises CommandError."""

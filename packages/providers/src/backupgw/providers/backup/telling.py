@@ -25,7 +25,7 @@ from backupgw.runtime.secrets import Secret, SecretError, redact_url
 logger = logging.getLogger(__name__)
 
 _TIMEOUT = 10.0
-_TRIES = 3
+TRIES = 3
 _PAUSE = 1.0
 _MOST_BODY = 10_000
 """Bytes; healthchecks.io keeps no more."""
@@ -48,16 +48,17 @@ class Pings:
         """Say that it begins."""
         self._send("/start", "")
 
-    def end(self, *, well: bool, text: str) -> None:
+    def end(self, *, well: bool, text: str, tries: int = TRIES) -> None:
         """Say how it ended.
 
         Args:
             well: all of it was done.
             text: what there is to say, without secrets.
+            tries: how often it is tried.
         """
-        self._send("" if well else "/fail", text)
+        self._send("" if well else "/fail", text, tries)
 
-    def _send(self, suffix: str, text: str) -> None:
+    def _send(self, suffix: str, text: str, tries: int = TRIES) -> None:
         if self._url is None:
             return
         try:
@@ -69,7 +70,7 @@ class Pings:
         parameters = "&".join(filter(None, (query, f"rid={self._run}")))
         reason = ""
         with httpx.Client(timeout=_TIMEOUT, follow_redirects=False) as client:
-            for attempt in range(_TRIES):
+            for attempt in range(tries):
                 if attempt:
                     time.sleep(_PAUSE * attempt)
                 try:
