@@ -41,6 +41,7 @@ def configure(parser: ArgumentParser) -> None:
     _configure_items(verb)
     _configure_copy(verb)
     _configure_places(verb)
+    _configure_reap(verb)
     _configure_auth(verb)
 
 
@@ -178,11 +179,30 @@ def _configure_places(verb: Verb) -> None:
     )
 
 
+def _configure_reap(verb: Verb) -> None:
+    reap = verb(
+        "reap",
+        "clear away what writers that died have left in places",
+        description="Remove what uploads that nobody will finish have left: temporary files, parts "
+        "of objects, checkpoints that are too old. Items, the trash and what was set aside stay. "
+        "Meant for every night. Exit status 3: some places failed.",
+    )
+    reap.add_argument(
+        "places", nargs="*", metavar="PLACE", help="default: all places of the settings"
+    )
+    reap.add_argument(
+        "--older-than",
+        default="24 h",
+        metavar="TIME",
+        help="to which nothing came for so long, an hour at least; default %(default)s",
+    )
+
+
 def _configure_auth(verb: Verb) -> None:
     auth = verb(
         "auth",
-        "get the grant by which a place acts for its owner (Dropbox)",
-        description="Show a page to visit, on any machine, ask for the code that it shows, and "
+        "get the grant by which a place acts for its owner (Dropbox, Google Drive)",
+        description="Show a page to visit, on any machine, ask for the code that it leads to, and "
         "write the grant to the file that the place's settings name.",
     )
     auth.add_argument("place", metavar="NAME", help="a place of the settings")
@@ -239,6 +259,10 @@ def _verb(name: str) -> Callable[[Namespace, Places], int]:
             from .auth import auth
 
             return auth
+        case "reap":
+            from .reap import reap
+
+            return reap
         case "undelete":
             from .undelete import undelete
 
