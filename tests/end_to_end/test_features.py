@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.end_to_end.tree import describe, differences
 from tests.restserver.client import Client
 from tests.servers import peers
+from tests.servers.double import Fault, Faults
 from tests.servers.gateway import Gateway
-from tests.servers.lossy_proxy import LossyProxy
+from tests.servers.http_proxy import faulty
 from tests.servers.restic import Restic
 from tests.servers.tls import Certificate, make_certificate
 
@@ -229,13 +230,18 @@ def test_a_backup_whose_answers_are_lost_ends_well_with_each_blob_once(
     before = describe(tree)
     with (
         Gateway(repositories, append_only=True, flags=["--workers", "2"]) as server,
-        LossyProxy(server.port, nth=3) as proxy,
+        faulty(f"http://127.0.0.1:{server.port}") as proxy,
     ):
-        address = f"rest:http://127.0.0.1:{proxy.port}/repo/"
-        restic = restic_of(address, tmp_path / "home")
+        restic = restic_of(f"rest:{proxy.url}/repo/", tmp_path / "home")
         restic.init(repositories / "repo")
+        proxy.faults = Faults(
+            rate=1 / 3,
+            kinds=[Fault.LOST],
+            seed=2,
+            only=lambda call: call["method"] == "POST" and "/data/" in call["path"],
+        )
         restic.run("--pack-size", "4", "backup", ".", directory=tree)
-        assert proxy.lost >= 2
+        assert proxy.faults.hit >= 2
         direct = restic_of(server.repository("repo"), tmp_path / "other home")
         direct.check()
         direct.run("restore", "latest", "--target", tmp_path / "restored")

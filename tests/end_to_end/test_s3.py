@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end import tree
+from tests.end_to_end import cloud_place, tree
 from tests.servers import peers
 from tests.servers.ceph import PROGRAMS, Ceph
 from tests.servers.double import Fault, Faults
@@ -74,6 +74,31 @@ def test_a_fifth_of_the_answers_is_a_failure(ceph: Ceph, files: Path, tmp_path: 
             restic.check()
             _restore(restic, "latest", tmp_path / "restored", tree.describe(files))
     assert not [key for key in ceph.uploads("restic") if "flaky" in key]
+
+
+@pytest.mark.root(*PROGRAMS)
+@pytest.mark.peers(peers.RESTIC_NEW)
+@pytest.mark.soak
+def test_a_key_that_is_revoked_in_mid_backup(ceph: Ceph, files: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gateway"
+    folder.mkdir()
+
+    def set_revoked(revoked: bool) -> None:
+        if revoked:
+            ceph.revoke_key()
+        else:
+            ceph.restore_key()
+
+    with faulty(ceph.endpoint) as proxy:
+        place = {"url": ceph.url("restic/revoked", endpoint=proxy.url)}
+        with PlaceGateway(folder, place) as server:
+            cloud_place.withdrawal_in_mid_backup(
+                proxy,
+                _restic(server, tmp_path),
+                files,
+                set_revoked,
+                lambda call: call.method == "PUT" and "/data/" in call.path,
+            )
 
 
 def _restic(server: PlaceGateway, folder: Path) -> Restic:
