@@ -29,9 +29,9 @@ TROUBLE = (Fault.TOO_MANY, Fault.UNAVAILABLE, Fault.RESET)
 def served(drime: DrimeDouble, folder: Path) -> AbstractContextManager[str]:
     """Run the server on a place in Drime."""
     place = {
-        "url": '"drime:backups/restic"',
-        "api_url": f'"{drime.url}"',
-        "api_key": '{ env = "THE_KEY" }',
+        "url": "drime:backups/restic",
+        "api_url": drime.url,
+        "api_key": {"env": "THE_KEY"},
     }
     return gateway_on_place.served(place, folder, {"THE_KEY": drime.key})
 

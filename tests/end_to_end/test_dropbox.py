@@ -24,10 +24,10 @@ def dropbox() -> Iterator[DropboxDouble]:
 @pytest.fixture
 def client(dropbox: DropboxDouble, tmp_path: Path) -> Iterator[Restic]:
     place = {
-        "url": '"dropbox:Backups/restic"',
-        "endpoint": f'"{dropbox.url}"',
-        "app_key": f'"{dropbox.service.app_key}"',
-        "refresh_token": '{ env = "GRANT" }',
+        "url": "dropbox:Backups/restic",
+        "endpoint": dropbox.url,
+        "app_key": dropbox.service.app_key,
+        "refresh_token": {"env": "GRANT"},
     }
     with served(place, tmp_path, {"GRANT": dropbox.service.refresh_token}) as repository:
         yield Restic(peers.get(peers.RESTIC_NEW), repository, tmp_path / "home")

@@ -25,10 +25,10 @@ def gcs() -> Iterator[GcsDouble]:
 @pytest.fixture
 def client(gcs: GcsDouble, tmp_path: Path) -> Iterator[Restic]:
     place = {
-        "url": '"gs://the-bucket/restic"',
-        "endpoint": f'"{gcs.url}"',
-        "service_account": '{ env = "KEY" }',
-        "timeout": "10",
+        "url": "gs://the-bucket/restic",
+        "endpoint": gcs.url,
+        "service_account": {"env": "KEY"},
+        "timeout": 10,
     }
     with served(place, tmp_path, {"KEY": gcs.service.account(gcs.url)}) as repository:
         yield Restic(peers.get(peers.RESTIC_NEW), repository, tmp_path / "home")

@@ -25,12 +25,12 @@ def drive() -> Iterator[DriveDouble]:
 def client(drive: DriveDouble, tmp_path: Path) -> Iterator[Restic]:
     service = drive.service
     place = {
-        "url": '"gdrive:Backups/restic"',
-        "endpoint": f'"{drive.url}"',
-        "client_id": f'"{service.client_id}"',
-        "client_secret": '{ env = "SECRET" }',
-        "refresh_token": '{ env = "GRANT" }',
-        "timeout": "10",
+        "url": "gdrive:Backups/restic",
+        "endpoint": drive.url,
+        "client_id": service.client_id,
+        "client_secret": {"env": "SECRET"},
+        "refresh_token": {"env": "GRANT"},
+        "timeout": 10,
     }
     secrets = {"GRANT": service.refresh_token, "SECRET": service.client_secret}
     with served(place, tmp_path, secrets) as repository:

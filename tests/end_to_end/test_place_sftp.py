@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -34,10 +33,10 @@ def box(tmp_path: Path) -> Path:
     return folder
 
 
-def gateway(sshd: Sshd, box: Path, folder: Path, **options: str) -> AbstractContextManager[str]:
+def gateway(sshd: Sshd, box: Path, folder: Path, **options: object) -> AbstractContextManager[str]:
     config = sshd.folder / "ssh_config"
     config.write_text(sshd.config("box"))
-    place = {"url": json.dumps(f"sftp://box/{box}"), "ssh_config": json.dumps(str(config))}
+    place = {"url": f"sftp://box/{box}", "ssh_config": str(config)}
     return served({**place, **options}, folder, {})
 
 
@@ -73,7 +72,7 @@ def test_a_repository_from_init_to_prune(
 def test_connections_killed_in_the_middle_of_a_backup(
     sshd: Sshd, box: Path, small_tree: Path, tmp_path: Path
 ) -> None:
-    with gateway(sshd, box, tmp_path, layers='["retry"]') as repository:
+    with gateway(sshd, box, tmp_path, layers=["retry"]) as repository:
         restic = client(repository, tmp_path / "home")
         restic.init(box / "mine")
         random_file(small_tree / "big", 60)

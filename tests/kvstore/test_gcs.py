@@ -387,7 +387,9 @@ def test_an_emulator_of_others_understands_it(
     emulator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
-    place = open_place("gs://the-bucket/place", part_size=PART)
+    with pytest.raises(BackendDoesNotExist, match="project"):
+        open_place("gs://the-bucket/place").create()
+    place = open_place("gs://the-bucket/place", part_size=PART, project="mine")
     place.create()
     large = bytes(range(256)) * (PART // 64)
     with place:

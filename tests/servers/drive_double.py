@@ -106,6 +106,8 @@ class Service(GoogleService):
         if found is None:
             raise Refused(404, "notFound", "Not Found")
         file = self._there(found[1])
+        if found[1] == "root":  # to a scope that sees only what the app has made
+            raise Refused(404, "notFound", "File not found: root.")
         if found[2]:
             about = {"name": file.name, "parents": [file.parent], "mimeType": file.kind}
             return answer(self._show(self._create(about | json.loads(request.body), file.data)))

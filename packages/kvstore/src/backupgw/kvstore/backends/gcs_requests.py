@@ -40,6 +40,7 @@ MARK = "backupgw"
 _FIELDS = "items(name,size,updated,generation),prefixes,nextPageToken"
 _OBJECT = "name,size,updated,generation,metadata,crc32c"
 _TYPE = "application/octet-stream"
+_NO_PROJECT = "none"
 _BATCH = 100
 """Calls that go together at most (https://cloud.google.com/storage/docs/batch)."""
 
@@ -113,7 +114,7 @@ class Requests:
             http = self._login.session()
             credentials: Any = http.credentials
             self._client = storage.Client(
-                self._project or getattr(credentials, "project_id", None) or "none",
+                self._project or getattr(credentials, "project_id", None) or _NO_PROJECT,
                 credentials,
                 _http=http,
                 client_options={"api_endpoint": self._endpoint},
@@ -359,8 +360,16 @@ class Requests:
                     continue  # the library tells of the first that failed; what stays is seen again
 
     def create_bucket(self, what: str, location: str | None) -> None:
-        """Make the bucket; one that somebody makes at the same moment is fine."""
+        """Make the bucket; one that somebody makes at the same moment is fine.
+
+        Raises:
+            BackendDoesNotExist: no project is known that it could belong to.
+        """
         client, _ = self._get_ready()
+        if client.project == _NO_PROJECT:
+            raise BackendDoesNotExist(
+                f"{SERVICE} has no bucket {self._name}, and to make it `project` must be set"
+            )
         with self.translator.translated(what):
             try:
                 client.create_bucket(self._name, location=location, **self._options)

@@ -30,7 +30,7 @@ from .errors import (
 )
 from .gdrive_calls import Calls
 from .gdrive_entry import Entry
-from .gdrive_folders import Folders, root_of
+from .gdrive_folders import OWN, Folders, root_of
 from .gdrive_items import FRESH, Items
 from .gdrive_target import PIECES, GdriveTarget
 from .google_errors import ERRORS
@@ -70,7 +70,7 @@ class Settings:
     @property
     def label(self) -> str:
         """What messages call the place."""
-        return f"gdrive:{self.path}" if self.root == "root" else f"gdrive://{self.root}/{self.path}"
+        return f"gdrive:{self.path}" if self.root == OWN else f"gdrive://{self.root}/{self.path}"
 
 
 class Gdrive(Backend):

@@ -24,6 +24,10 @@ from .gdrive_entry import Entry
 LONGEST = 255
 """Characters of a name that are taken; Drive itself says nothing of a limit."""
 
+OWN = "root"
+"""What Drive calls the account's own folder. Who may see only what the gateway has made is told
+nothing of it, and can use it all the same."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+\Z", re.ASCII)
 _MAKERS = 8
 _MANY = 4
@@ -243,15 +247,23 @@ def root_of(calls: Calls, where: str, root: str, path: str) -> tuple[str, ...]:
     Raises:
         BackendDoesNotExist: there is none.
     """
+    if root != OWN:
+        _require_visible(calls, where, root)
+    elif not path:
+        calls.repeated(where, lambda: calls.page(where, [root], most=1))
+    ids = Folders(calls, [root]).find(path)
+    if ids is None:
+        raise BackendDoesNotExist(f"{where}: there is no such folder")
+    return ids
+
+
+def _require_visible(calls: Calls, where: str, root: str) -> None:
     try:
         top = calls.repeated(where, lambda: calls.get(where, root))
     except ObjectNotFound as error:
         raise BackendDoesNotExist(
-            f"{where}: there is no drive or folder of that id, or the account does not see it"
+            f"{where}: there is no drive or folder of that id, or the account does not see it; "
+            'with scope = "drive.file" it sees only what the gateway itself has made'
         ) from error
     if top.trashed:
         raise BackendDoesNotExist(f"{where}: lies in the trash")
-    ids = Folders(calls, [top.id]).find(path)
-    if ids is None:
-        raise BackendDoesNotExist(f"{where}: there is no such folder")
-    return ids

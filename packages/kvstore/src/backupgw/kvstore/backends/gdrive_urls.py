@@ -81,6 +81,7 @@ def from_url(
     try:
         from .gdrive import Gdrive, Settings
         from .gdrive_calls import call_name
+        from .gdrive_folders import OWN
         from .google_session import TOKEN_URI, Login
     except ModuleNotFoundError as error:
         raise BackendDoesNotExist(
@@ -118,7 +119,7 @@ def from_url(
         )
         settings = Settings(
             path=path,
-            root=root or "root",
+            root=root or OWN,
             drive=root if shared else None,
             login=login,
             endpoint=endpoint,
