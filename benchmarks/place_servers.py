@@ -1,7 +1,7 @@
 """The places of `benchmarks.places`, and the three ways by which restic gets to each.
 
-A further kind of place is a `Place` in `PLACES`: what it starts, and what restic, rclone and
-backupgw are told of it.
+A further kind of place is a `Place`, listed in `benchmarks.places`: what it starts, and what
+restic, rclone and backupgw are told of it.
 """
 
 from __future__ import annotations
@@ -141,9 +141,6 @@ class SftpPlace(Place):
 
     def for_backupgw(self, port: int, folder: str) -> str:
         return f'url = "sftp://box/{folder}"\nssh_config = "{self._settings(port)}"'
-
-
-PLACES: dict[str, Callable[[Path], Place]] = {"sftp": SftpPlace}
 
 
 class Way(ABC):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from statistics import median
 
 from benchmarks import dataset, peers, process_tree, report
 from benchmarks.peers import MissingPeer
-from benchmarks.place_servers import PLACES, Place, Route, Way
+from benchmarks.place_s3 import S3Place
+from benchmarks.place_servers import Place, Route, SftpPlace, Way
 
 WAYS = ("restic", "rclone", "backupgw")
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +46,7 @@ class Line:
         return f"{self.round_trip * 1000:.0f} ms round trip{rate}"
 
 
+PLACES: dict[str, Callable[[Path], Place]] = {"s3": S3Place, "sftp": SftpPlace}
 LINES = {"shaped": Line(0.02, 25e6), "plain": Line()}
 
 

@@ -112,6 +112,12 @@ class _OneProcess(S3Server):
     def command(self) -> list[str]:
         """Return the command that runs it on `port`."""
 
+    @property
+    def pid(self) -> int:
+        """Of the process, while it runs."""
+        assert self._process is not None, "the server was not started"
+        return self._process.pid
+
     def start(self) -> None:
         self.port = self.port or free_port()
         self._process = ServerProcess(self.command(), ready=self.ready)
