@@ -310,7 +310,7 @@ class TestRemoving:
 
 
 class TestFaults:
-    @pytest.mark.parametrize("hashes", [False, True])
+    @pytest.mark.parametrize("hashes", [False, pytest.param(True, marks=pytest.mark.soak)])
     def test_a_fifth_of_the_requests_fails(
         self, place: Backend, double: DoubleProcess[DriveDouble], hashes: bool
     ) -> None:
