@@ -16,6 +16,7 @@ from tests.servers.b2_double import KEY, KEY_ID
 from tests.servers.double_process import DoubleProcess
 from tests.servers.drime_process import DrimeProcess
 from tests.servers.dropbox_double import DropboxDouble
+from tests.servers.gcs_double import GcsDouble
 from tests.servers.process import ServerProcess
 from tests.servers.s3 import RcloneS3, S3Server
 from tests.servers.sshd import Sshd
@@ -84,6 +85,16 @@ def _drime(_: Path) -> Iterator[Config]:
         yield {"api_url": double.url, "api_key": double.key}
 
 
+def _account(double: GcsDouble, url: str) -> str:
+    return double.service.account(url)
+
+
+@contextmanager
+def _gcs(_: Path) -> Iterator[Config]:
+    with DoubleProcess(GcsDouble) as double:
+        yield {"endpoint": double.url, "service_account": double.tell(_account, double.url)}
+
+
 @contextmanager
 def _rclone(folder: Path) -> Iterator[Config]:
     config = folder / "rclone.conf"
@@ -102,6 +113,7 @@ SERVERS: dict[str, Callable[[Path], Any]] = {
     "backblaze": _backblaze,
     "dropbox": _dropbox,
     "drime": _drime,
+    "google_cloud_storage": _gcs,
     "rclone": _rclone,
 }
 

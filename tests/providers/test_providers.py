@@ -23,6 +23,7 @@ from backupgw.providers import (
 from backupgw.providers.aws_s3 import AWSS3Provider
 from backupgw.providers.local import LocalProvider
 from backupgw.providers.sftp import SFTPProvider
+from tests.servers.peers import ROOT
 
 
 def local(folder: Path, **config: Any) -> LocalProvider:
@@ -289,8 +290,22 @@ def test_a_provider_with_methods_missing_is_none() -> None:
 
 
 def test_every_provider_says_what_its_credentials_are() -> None:
+    assert {each.id for each in PROVIDERS.listed()} == {
+        "aws_s3", "backblaze", "drime", "dropbox", "google_cloud_storage", "google_drive", "local",
+        "rclone", "sftp",
+    }  # fmt: skip
     for listed in PROVIDERS.listed():
         assert listed.kind is not None
         assert issubclass(listed.kind, PlaceProvider)
         names = {field.name for field in listed.kind.all_fields()}
         assert set(listed.kind.credentials) <= names
+
+
+@pytest.mark.parametrize("name", [*PROVIDERS])
+def test_every_field_is_on_the_providers_page(name: str) -> None:
+    page = (ROOT / "docs" / "providers" / f"{name}.md").read_text()
+    for field in PROVIDERS[name].fields:
+        assert f"| `{field.name}` |" in page
+        assert field.help in page
+    for heading in ("Overview", "Configuration", "Setup", "Usage", "Troubleshooting", "Security"):
+        assert f"## {heading}" in page

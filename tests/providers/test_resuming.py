@@ -28,6 +28,7 @@ KINDS = [
     pytest.param("aws_s3", marks=pytest.mark.peers("rclone")),
     pytest.param("sftp", marks=pytest.mark.root("sshd")),
     "dropbox",
+    "google_cloud_storage",
 ]
 
 KILLED = """

@@ -87,7 +87,6 @@ class BackblazeProvider(PlaceProvider):
                 "timeout": self.timeout,
                 "on_call": self.calls.count,
             },
-            repeats=True,
             repeats_writes=True,
             part_size=self.upload_chunk_size,
         )

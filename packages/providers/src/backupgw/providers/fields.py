@@ -180,7 +180,10 @@ def _rate(name: str, value: object) -> object:
 
 
 def _mib(count: int) -> str:
-    return f"{count // GIB} GiB" if count >= GIB and count % GIB == 0 else f"{count / MIB:g} MiB"
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB")):
+        if count >= unit and count % unit == 0:
+            return f"{count // unit} {name}"
+    return f"{count:,} bytes"
 
 
 STANDARD = (

@@ -26,7 +26,6 @@ from backupgw.kvstore.backends.errors import (
     ContentMismatch,
     ObjectNotFound,
     PermissionDenied,
-    QuotaExceeded,
     StorageFull,
     UnsupportedOperation,
 )
@@ -256,8 +255,9 @@ def _mark(writer: Writer, entry: Entry) -> None:
 
 def _suspend(writer: Writer, entry: Entry, error: BaseException) -> None:
     """End a write that did not succeed, so that it can be carried on where that makes sense."""
+    # Where there is no room, what is half there takes some of it.
     lasting = isinstance(error, BackendError) and not (
-        error.retryable or isinstance(error, Interrupted | QuotaExceeded | PermissionDenied)
+        error.retryable or isinstance(error, Interrupted | PermissionDenied)
     )
     if lasting:
         writer.abort()
