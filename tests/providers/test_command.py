@@ -191,6 +191,25 @@ def test_files_are_not_replaced_unasked(site: Site) -> None:
     assert not (site.folder / "y").exists()
 
 
+def test_a_folder_is_fetched_and_carried_on(site: Site) -> None:
+    site.local()
+    home = site.folder / "home"
+    for number in range(12):
+        site.file(f"d{number % 3}/{number}", b"%d" % number)
+    site.run("sync", "local", home, "docs")
+    back = site.folder / "back"
+    (back / "d0").mkdir(parents=True)
+    (back / "d0" / "0").write_bytes(b"mine")
+    done = site.lines("download", "local", "docs", back, "--recursive")[-1]
+    assert (done["downloaded"], done["there_already"]) == (11, 1)
+    assert (back / "d0" / "0").read_bytes() == b"mine"
+    assert (back / "d2" / "11").read_bytes() == b"11"
+    done = site.lines("download", "local", "docs", back, "--recursive", "--force")[-1]
+    assert done["downloaded"] == 12
+    assert (back / "d0" / "0").read_bytes() == b"0"
+    site.run("download", "local", "nothing", back, "--recursive", status=1)
+
+
 def test_sync_sends_what_changed_and_check_finds_what_differs(site: Site) -> None:
     nas = site.local()
     home = site.folder / "home"

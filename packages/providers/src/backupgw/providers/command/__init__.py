@@ -152,11 +152,20 @@ def _configure_moving(verb: Verb) -> None:
     upload.add_argument("--name", metavar="NAME", help="what a single file is called there")
     upload.add_argument("--folder", default="", metavar="FOLDER", help="where they go")
     _add_jobs(upload)
-    download = verb("download", "fetch a file")
+    download = verb(
+        "download", "fetch a file, or all in a folder", description="Exit status 3: some failed."
+    )
     download.add_argument("words", nargs="+", metavar="[PROVIDER] NAME [TARGET]")
     download.add_argument("-p", "--provider", metavar="PROVIDER", help="instead of the first word")
     download.add_argument("-t", "--target", metavar="PATH", type=Path, help="a file or a folder")
-    download.add_argument("--force", action="store_true", help="replace a file that is there")
+    download.add_argument("--force", action="store_true", help="replace files that are there")
+    download.add_argument(
+        "-r",
+        "--recursive",
+        action="store_true",
+        help="all in the folder NAME (. is everything); what is in TARGET already is left alone",
+    )
+    _add_jobs(download)
     delete = verb("delete", "delete files")
     delete.add_argument("provider", metavar="PROVIDER")
     delete.add_argument("names", nargs="+", metavar="NAME")

@@ -81,33 +81,70 @@ def _job(path: Path, folder: str, name: str | None) -> Job:
 
 
 def _download(session: Session) -> int:
+    name, target = _what(session)
     arguments = session.arguments
-    words = [*arguments.words]
-    name_of_provider = arguments.provider or (words.pop(0) if len(words) > 1 else None)
-    if name_of_provider is None or not words:
-        raise UsageError("write: download PROVIDER NAME [TARGET], or download NAME -p PROVIDER")
-    name = words.pop(0).strip("/")
-    target = arguments.target or (Path(words.pop(0)) if words else None)
-    if words:
-        raise UsageError(f"{words[0]!r}: one file is fetched at a time")
+    if arguments.recursive:
+        return _download_folder(session, "" if name == "." else checked_folder(name), target)
     path = absolute(target if target is not None else Path(name.rpartition("/")[2]))
     if path.is_dir():
         path /= name.rpartition("/")[2]
     if os.path.lexists(path) and not arguments.force:
         raise CommandError(f"{path} exists already; --force replaces it")
-    provider = session.provider(name_of_provider)
-    arguments.provider = name_of_provider
+    provider = session.provider(arguments.provider)
     _ready(session, provider)
     work = Transfer(session, provider, download, "downloaded", jobs=1, verbose=True)
     if isinstance(provider, PlaceProvider):
-        info = provider.open().info(check_path(name))
+        info = provider.open().info(_checked(name))
         if info.directory:
-            raise CommandError(
-                f"{name}: is a folder; `backupgw provider ls {name_of_provider} {name}/` tells "
-                "what is in it"
-            )
+            raise CommandError(f"{name}: is a folder; --recursive fetches all in it")
         work.total_bytes, work.total_items = info.size, 1
     return work.conclude(work.run([Job(name, path)]))
+
+
+def _what(session: Session) -> tuple[str, Path | None]:
+    """Return what is to be fetched, and where to; note the provider."""
+    arguments = session.arguments
+    words = [*arguments.words]
+    provider = arguments.provider or (words.pop(0) if len(words) > 1 else None)
+    if provider is None or not words:
+        raise UsageError("write: download PROVIDER NAME [TARGET], or download NAME -p PROVIDER")
+    arguments.provider = provider
+    name = words.pop(0).strip("/")
+    target = arguments.target or (Path(words.pop(0)) if words else None)
+    if words:
+        raise UsageError(f"{words[0]!r}: one file is fetched at a time")
+    return name, target
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_path(name)
+    except InvalidName as error:
+        raise UsageError(f"the name {error}") from error
+
+
+def _download_folder(session: Session, folder: str, target: Path | None) -> int:
+    arguments = session.arguments
+    root = absolute(target if target is not None else Path(folder.rpartition("/")[2] or "."))
+    provider = session.provider(arguments.provider)
+    _ready(session, provider)
+    prefix = f"{folder}/" if folder else ""
+    there = 0
+    work = Transfer(session, provider, download, "downloaded", jobs=arguments.jobs)
+
+    def jobs() -> Iterator[Job]:
+        nonlocal there
+        for name, size, _ in _files(provider, prefix, MANY):
+            path = root / name[len(prefix) :]
+            if not arguments.force and os.path.lexists(path):
+                there += 1
+            else:
+                yield Job(name, path, size)
+
+    totals = work.run(jobs())
+    if not (totals.done or totals.failed or there):
+        raise CommandError(f"{folder or arguments.provider}: there are no files in it")
+    return work.conclude(totals, there_already=there)
 
 
 def _ls(session: Session) -> int:
