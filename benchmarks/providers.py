@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     os.chdir(test_peers.ROOT)
     print(f"{peers.version_of(program, 'version')}, {given.rounds} rounds")
-    results = {}
+    results: dict[str, dict[str, dict[str, list[dict[str, float]]]]] = {}
     for name in given.server or sorted(SERVERS):
         with tempfile.TemporaryDirectory(prefix="bench-", dir=given.dir) as folder:
             if not results:

@@ -199,10 +199,11 @@ def test_a_folder_is_fetched_and_carried_on(site: Site) -> None:
     site.run("sync", "local", home, "docs")
     back = site.folder / "back"
     (back / "d0").mkdir(parents=True)
-    (back / "d0" / "0").write_bytes(b"mine")
-    done = site.lines("download", "local", "docs", back, "--recursive")[-1]
-    assert (done["downloaded"], done["there_already"]) == (11, 1)
-    assert (back / "d0" / "0").read_bytes() == b"mine"
+    (back / "d0" / "0").write_bytes(b"0")
+    (back / "d0" / "3").write_bytes(b"mine")
+    done = site.lines("download", "local", "docs", back, "--recursive", status=3)[-1]
+    assert (done["downloaded"], done["there_already"], done["failed"]) == (10, 1, 1)
+    assert (back / "d0" / "3").read_bytes() == b"mine"
     assert (back / "d2" / "11").read_bytes() == b"11"
     done = site.lines("download", "local", "docs", back, "--recursive", "--force")[-1]
     assert done["downloaded"] == 12

@@ -29,6 +29,7 @@ KINDS = [
     pytest.param("sftp", marks=pytest.mark.root("sshd")),
     "dropbox",
     "google_cloud_storage",
+    "backblaze",
 ]
 
 KILLED = """
@@ -238,7 +239,7 @@ def test_two_at_a_time_do_not_mix(tmp_path: Path, source: Path) -> None:
 
 
 def test_places_that_cannot_still_take_whole_files(tmp_path: Path, source: Path) -> None:
-    with running("backblaze", tmp_path) as provider:
+    with running("drime", tmp_path) as provider:
         _interrupt(provider, source)
         told = offsets_of(provider, source)
         assert told[0] == 0

@@ -369,6 +369,21 @@ class B2Service:
             raise Refused(400, "bad_request", f"No active upload for: {file_id}")
         return self.unfinished[file_id]
 
+    def _b2_list_parts(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self._allow("writeFiles")
+        large = self._unfinished(asked["fileId"])
+        start, most = asked.get("startPartNumber") or 1, asked.get("maxPartCount") or 1000
+        numbers = sorted(number for number in large.parts if number >= start)
+        return {
+            "parts": [
+                {"fileId": large.id, "partNumber": number, "uploadTimestamp": large.at,
+                 "contentLength": len(large.parts[number]),
+                 "contentSha1": _sha1(large.parts[number])}
+                for number in numbers[:most]
+            ],
+            "nextPartNumber": numbers[most] if len(numbers) > most else None,
+        }  # fmt: skip
+
     def _b2_start_large_file(self, asked: dict[str, Any]) -> dict[str, Any]:
         self._allow("writeFiles")
         bucket = self._bucket(asked)

@@ -259,7 +259,7 @@ def threads_may_share_it(at: Ground) -> None:
     """A provider that says `concurrent` does files of several threads at a time."""
     if not at.provider.concurrent:
         return
-    contents = {at.name(f"thread-{n}"): _bytes(200_000 + n) for n in range(8)}
+    contents = {at.name(f"threads/{n}"): _bytes(200_000 + n) for n in range(8)}
     with ThreadPoolExecutor(4) as threads:
         [*threads.map(lambda item: at.put(*item), contents.items())]
         back = [*threads.map(at.got, contents)]

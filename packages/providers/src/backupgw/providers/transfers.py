@@ -38,6 +38,9 @@ LONGEST_PAUSE = 60.0
 """Seconds between two attempts, at most, unless the first pause is longer."""
 
 
+FLUSHED_AHEAD = 32 << 20
+"""Bytes of a file that is fetched after which the disk is set to work."""
+
 LEAST_RESUMED = 8 << 20
 """Bytes from which on it is worth while to remember how far an upload came."""
 
@@ -74,6 +77,8 @@ class Transfers:
         part_size: bytes up to which a file goes by one request; None where there are no parts.
         journal: of uploads that were interrupted.
         stopping: set by who wants transfers to end soon.
+        sync: whether a file that was fetched is synced before it gets its name; who fetches many
+            may sync once, at the end.
     """
 
     attempts: int = 1
@@ -81,6 +86,7 @@ class Transfers:
     part_size: int | None = None
     journal: Journal = field(default_factory=Journal)
     stopping: threading.Event = field(default_factory=threading.Event)
+    sync: bool = True
     schedule: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +148,7 @@ class Transfers:
         tell(0, size)
         writer = place.open_writer(name, size=size)
         try:
-            for done in self._copied(file, writer, 0):
+            for done in self._copied(file, writer, 0, size):
                 tell(done, size)
             _check_unchanged(path, status, os.fstat(file.fileno()))
             writer.commit()
@@ -168,7 +174,7 @@ class Transfers:
             tell(offset, size)
             _mark(writer, entry)
             marked = offset
-            for done in self._copied(file, writer, offset):
+            for done in self._copied(file, writer, offset, size):
                 tell(done, size)
                 if done - marked >= every:
                     _mark(writer, entry)
@@ -184,9 +190,9 @@ class Transfers:
             raise
         entry.forget()
 
-    def _copied(self, file: FileIO, writer: Writer, done: int) -> Iterator[int]:
-        """Copy the rest of a file; yield the bytes done after each piece."""
-        buffer = memoryview(bytearray(CHUNK))
+    def _copied(self, file: FileIO, writer: Writer, done: int, size: int) -> Iterator[int]:
+        """Copy the rest of a file of `size` bytes; yield the bytes done after each piece."""
+        buffer = memoryview(bytearray(min(CHUNK, max(1, size))))
         while count := file.readinto(buffer):
             if self.stopping.is_set():
                 raise Interrupted("the transfer was ended")
@@ -204,7 +210,7 @@ class Transfers:
             BackendError: the place failed, or the file cannot be written; it is as it was.
         """
         tell = progress or _nobody
-        with place.open_reader(name) as reader, NewFile(path) as new:
+        with place.open_reader(name) as reader, NewFile(path, sync=self.sync) as new:
             size = reader.item_size
             tell(0, size)
             done = 0
@@ -280,12 +286,35 @@ def _check_unchanged(path: Path, before: os.stat_result, after: os.stat_result) 
 
 
 class NewFile:
-    """A file that has its name, synced, when its block ends well, and is not there otherwise."""
+    """A file that has its name when its block ends well, and is not there otherwise.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        sync: it is on the disk by then.
+    """
+
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
         self._path = path
+        self._sync = sync
         self._temporary = path.with_name(f".{path.name[:180]}.{secrets.token_hex(6)}.part")
         self._fd = -1
+        self._ahead = 0
+        self._flushing: threading.Thread | None = None
+        self._failed: OSError | None = None
+
+    def _flush_ahead(self, size: int) -> None:
+        """Have the disk work while more comes, so that the end need not wait for all of it."""
+        self._ahead += size
+        if self._ahead < FLUSHED_AHEAD or (self._flushing and self._flushing.is_alive()):
+            return
+        self._ahead = 0
+        self._flushing = threading.Thread(target=self._flush, name="flush", daemon=True)
+        self._flushing.start()
+
+    def _flush(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._failed = error  # only one sync is told of it
 
     def __enter__(self) -> NewFile:
         try:
@@ -313,21 +342,28 @@ class NewFile:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
             raise self._error(error) from error
+        if self._sync:
+            self._flush_ahead(len(data))
 
     def _error(self, error: OSError) -> BackendError:
         error.filename = error.filename or str(self._path)
         return file_error(error)
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if self._flushing is not None:
+            self._flushing.join()
         fd, self._fd = self._fd, -1
         try:
-            if kind is None:
+            if kind is None and self._sync:
+                if self._failed is not None:
+                    raise self._failed
                 os.fsync(fd)
             os.close(fd)
             fd = -1
             if kind is None:
                 os.replace(self._temporary, self._path)
-                _sync_folder(self._path.parent)
+                if self._sync:
+                    _sync_folder(self._path.parent)
         except OSError as failure:
             raise self._error(failure) from failure
         finally:

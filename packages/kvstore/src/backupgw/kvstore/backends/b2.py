@@ -29,9 +29,10 @@ from ..layers.options import OptionInvalid
 from ..layers.retry_reader import ReplacedMeanwhile
 from ..layers.retry_schedule import Schedule, read_schedule
 from ..names import RESERVED_PREFIX, InvalidName, KernelPath, check_folder, check_path, is_reserved
+from . import part_checkpoints
 from .api_calls import hook
 from .b2_session import TIMEOUT, Bucket, Version
-from .b2_target import MOST_PART, B2Target
+from .b2_target import KEPT, MOST_PART, B2Target, upload_tag
 from .base import Backend, Capabilities, ItemInfo, Reader, Writer, require_found
 from .body_reader import BodyReader, NoBytes, open_steadily
 from .errors import (
@@ -48,6 +49,7 @@ from .marked_folders import Keys, MarkedFolders
 from .part_transfers import MEMORY, THREADS, PartPool
 from .part_writer import PartWriter
 from .plan import Plan
+from .posixfs_leftovers import PART_AGE
 
 PART = 5_000_000
 """Bytes of a part; B2 takes no smaller ones but the last."""
@@ -161,7 +163,7 @@ class B2(Backend):
         schedule: how often and how long the requests of writes and reads are repeated.
     """
 
-    capabilities = Capabilities(ranges=True, copy=True, mtime=True)
+    capabilities = Capabilities(ranges=True, resumable_write=True, copy=True, mtime=True)
 
     def __init__(
         self,
@@ -252,9 +254,17 @@ class B2(Backend):
 
     def reap(self, older_than: float) -> int:
         _ = self._open
-        count = 0
+        now, count, spared = time.time(), 0, set()
+        for segment, version in self._bucket.below(""):
+            if version is None or not segment.startswith(KEPT):
+                continue
+            if now - version.uploaded < max(older_than, PART_AGE):
+                spared.add(segment.removeprefix(KEPT).partition("-")[0])
+            else:
+                self._remove(version)
+                count += 1
         for file_id, begun in self._bucket.unfinished():
-            if time.time() - begun >= older_than:
+            if now - begun >= older_than and upload_tag(file_id) not in spared:
                 self._cancel(file_id)
                 count += 1
         return count
@@ -397,14 +407,25 @@ class B2(Backend):
         self._checked(name)
         pool = self._open
         plan = Plan(name, size, if_absent, expected_hash)
-        target = B2Target(
+        return PartWriter(pool, self._target(plan), plan)
+
+    def _target(self, plan: Plan, state: str = "") -> B2Target:
+        return B2Target(
             self._bucket,
             plan,
             self._part_size,
-            partial(self._clear, name),
-            partial(self._remove_older, name),
+            partial(self._clear, plan.name),
+            partial(self._remove_older, plan.name),
+            state,
         )
-        return PartWriter(pool, target, plan)
+
+    def resume_writer(self, token: str) -> Writer:
+        pool, checkpoint = self._open, part_checkpoints.read_token(token)
+        return PartWriter.resume(pool, self._target(checkpoint.plan, checkpoint.state), checkpoint)
+
+    def abort_writer(self, token: str) -> None:
+        pool, checkpoint = self._open, part_checkpoints.read_token(token)
+        part_checkpoints.abandon(pool, self._target(checkpoint.plan, checkpoint.state), checkpoint)
 
     def _clear(self, name: str) -> None:
         if not is_reserved(name.rpartition("/")[2]):

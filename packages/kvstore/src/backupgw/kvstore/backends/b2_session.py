@@ -308,6 +308,13 @@ class Bucket:
         )
         return str(told["fileId"])
 
+    def load(self, name: str) -> bytes:
+        """Return a small value. Raises ObjectNotFound."""
+        url = self.session.get_download_url_by_name(self.name, self.file(name))
+        with self.translate.call(name, self.session.download_file_from_url, url) as response:
+            content: bytes = response.content
+        return content
+
     def delete(self, version: Version) -> None:
         """Remove a version. Raises ObjectNotFound."""
         self.translate.call(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import secrets
 from collections.abc import Callable, Sequence
 
+from ..names import RESERVED_PREFIX, KernelPath
 from .b2_session import Bucket, Version
-from .errors import BackendError, ObjectExists, ObjectNotFound
-from .part_transfers import Part, PartTarget, SentPart
+from .errors import BackendError, ObjectExists, ObjectNotFound, PermissionDenied
+from .part_transfers import Part, ResumableTarget, SentPart
 from .plan import Plan
 
 MOST_PARTS = 10_000
@@ -21,8 +23,14 @@ _DOUBLES_EVERY = 1000
 """Parts after which they become twice as large: so a value may have terabytes."""
 
 
-class B2Target(PartTarget):
-    """See `PartTarget`.
+KEPT = f"{RESERVED_PREFIX}-part-"
+"""How the name of a checkpoint's bytes begins, at the root of the place."""
+
+_PARTS_AT_ONCE = 1000
+
+
+class B2Target(ResumableTarget):
+    """See `ResumableTarget`.
 
     Args:
         bucket: where it goes.
@@ -30,6 +38,7 @@ class B2Target(PartTarget):
         first: bytes of the first part.
         ready: raises what stands against the item; called before it becomes visible.
         stored: called with the id of the version that was stored, and whether there were others.
+        state: of an upload that is carried on.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class B2Target(PartTarget):
         first: int,
         ready: Callable[[], None],
         stored: Callable[[str], None],
+        state: str = "",
     ) -> None:
         self._bucket = bucket
         self._plan = plan
@@ -49,6 +59,7 @@ class B2Target(PartTarget):
         self._stored = stored
         self._old: Version | None = None
         self._sha1 = ""
+        self._state = state
 
     def part_size(self, number: int) -> int:
         if number > MOST_PARTS:
@@ -72,7 +83,8 @@ class B2Target(PartTarget):
             "b2/x-auto",
             {},
         )
-        return str(told["fileId"])
+        self._state = str(told["fileId"])
+        return self._state
 
     def put_part(self, state: str, part: Part, data: bytes | bytearray) -> str:
         sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
@@ -101,6 +113,45 @@ class B2Target(PartTarget):
             bucket.translate.call("", bucket.session.cancel_large_file, state)
         except ObjectNotFound:
             return
+
+    def keep(self, data: bytes | bytearray) -> str:
+        name = KernelPath(f"{KEPT}{upload_tag(self._state)}-{secrets.token_hex(8)}")
+        self._bucket.put(name, data)
+        return name
+
+    def kept(self, reference: str) -> bytes:
+        return self._bucket.load(self._kept(reference))
+
+    def drop(self, reference: str) -> None:
+        for version in self._bucket.versions(self._kept(reference)):
+            self._bucket.delete(version)
+
+    def _kept(self, reference: str) -> KernelPath:
+        if not reference.startswith(KEPT) or "/" in reference:
+            raise ObjectNotFound(f"{self._plan.name}: not a checkpoint's")
+        return KernelPath(reference)
+
+    def sent(self, state: str) -> Sequence[SentPart]:
+        found: list[SentPart] = []
+        start: int | None = 1
+        while start is not None:
+            try:
+                page = self._bucket.translate.call(
+                    self._plan.name, self._bucket.session.list_parts, state, start, _PARTS_AT_ONCE
+                )
+            except PermissionDenied:
+                raise
+            except BackendError as error:
+                if error.retryable:
+                    raise
+                # What was finished or cancelled is no large file any more, and refused as such.
+                raise ObjectNotFound(f"{self._plan.name}: its upload is gone") from error
+            found += [
+                SentPart(int(each["partNumber"]), int(each["contentLength"]), each["contentSha1"])
+                for each in page["parts"]
+            ]
+            start = page["nextPartNumber"]
+        return found
 
     def landed(self, state: str | None, size: int) -> bool:
         bucket = self._bucket
@@ -131,3 +182,8 @@ class B2Target(PartTarget):
     def _done(self, file_id: str) -> None:
         if self._old is not None:
             self._stored(file_id)
+
+
+def upload_tag(file_id: str) -> str:
+    """Return by what a checkpoint's bytes are known to belong to an upload."""
+    return hashlib.sha256(file_id.encode()).hexdigest()[:32]

@@ -366,6 +366,10 @@ class PartWriter(Writer):
         if not self._ended:
             self._ended = True
             self._attempts.give_up()
+            with self._changed:
+                # Or one of them could arrive while somebody else sends the same again.
+                while self._under_way:
+                    self._changed.wait()
             self._let_go()
 
     def _require_open(self) -> None:

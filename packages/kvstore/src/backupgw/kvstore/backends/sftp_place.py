@@ -31,6 +31,9 @@ from .sftp_wire import Entry, Refused, Session
 
 _CLOCK_BELIEVED = 3600.0
 
+_LOOKS = 3
+"""How often a folder may come to be while a file is made in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Begun:
@@ -188,6 +191,7 @@ class Place:
         """Make a file under a hidden name in the item's folder, or in the nearest above it."""
         folder = name.rpartition("/")[0]
         missing: list[str] = []
+        looks = 0
         while True:
             hidden = new_hidden()
             asked = self.tree.ask_inside(session, folder)
@@ -207,6 +211,9 @@ class Place:
                     raise link_refused(folder) from error
                 if found is not None and not is_folder(found):
                     raise BackendError(f"{folder} is an item, not a folder") from error
+                if error.code == wire.NO_SUCH_FILE and found is not None and looks < _LOOKS:
+                    looks += 1
+                    continue  # somebody made it between the two requests
                 if error.code != wire.NO_SUCH_FILE or found is not None or not folder:
                     raise not_written(error, name, self.room(session), 1) from error
             folder, _, segment = folder.rpartition("/")

@@ -130,6 +130,9 @@ def _download_folder(session: Session, folder: str, target: Path | None) -> int:
     _ready(session, provider)
     prefix = f"{folder}/" if folder else ""
     there = 0
+    other: list[str] = []
+    if isinstance(provider, PlaceProvider):
+        provider.transfers.sync = False  # once, below
     work = Transfer(session, provider, download, "downloaded", jobs=arguments.jobs)
 
     def jobs() -> Iterator[Job]:
@@ -137,11 +140,18 @@ def _download_folder(session: Session, folder: str, target: Path | None) -> int:
         for name, size, _ in _files(provider, prefix, MANY):
             path = root / name[len(prefix) :]
             if not arguments.force and os.path.lexists(path):
-                there += 1
+                if path.is_file() and path.stat().st_size == size:
+                    there += 1
+                else:
+                    other.append(name)
             else:
                 yield Job(name, path, size)
 
     totals = work.run(jobs())
+    os.sync()
+    for name in other:
+        totals.failed += 1
+        remark(f"{cell(name)}: another file of that name is there; --force replaces it")
     if not (totals.done or totals.failed or there):
         raise CommandError(f"{folder or arguments.provider}: there are no files in it")
     return work.conclude(totals, there_already=there)

@@ -74,7 +74,11 @@ class Transfer:
     def run(self, jobs: Iterable[Job]) -> Totals:
         """Do it, to the end."""
         with self._progress:
-            return self._batch.run(jobs)
+            try:
+                return self._batch.run(jobs)
+            except KeyboardInterrupt:
+                self._progress.say("backupgw: ended; the same command carries on")
+                raise
 
     def conclude(self, totals: Totals, **more: int) -> Exit:
         """Tell what was done, and return the exit status.
