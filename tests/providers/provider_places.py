@@ -15,6 +15,7 @@ from tests.servers import peers
 from tests.servers.b2_double import KEY, KEY_ID
 from tests.servers.double_process import DoubleProcess
 from tests.servers.drime_process import DrimeProcess
+from tests.servers.drive_double import DriveDouble
 from tests.servers.dropbox_double import DropboxDouble
 from tests.servers.gcs_double import GcsDouble
 from tests.servers.process import ServerProcess
@@ -95,6 +96,21 @@ def _gcs(_: Path) -> Iterator[Config]:
         yield {"endpoint": double.url, "service_account": double.tell(_account, double.url)}
 
 
+def _drive_keys(double: DriveDouble) -> Config:
+    service = double.service
+    return {
+        "refresh_token": service.refresh_token,
+        "client_id": service.client_id,
+        "client_secret": service.client_secret,
+    }
+
+
+@contextmanager
+def _google_drive(_: Path) -> Iterator[Config]:
+    with DoubleProcess(DriveDouble) as double:
+        yield {"endpoint": double.url, **double.tell(_drive_keys)}
+
+
 @contextmanager
 def _rclone(folder: Path) -> Iterator[Config]:
     config = folder / "rclone.conf"
@@ -114,6 +130,7 @@ SERVERS: dict[str, Callable[[Path], Any]] = {
     "dropbox": _dropbox,
     "drime": _drime,
     "google_cloud_storage": _gcs,
+    "google_drive": _google_drive,
     "rclone": _rclone,
 }
 

@@ -312,8 +312,7 @@ class Bucket:
         """Return a small value. Raises ObjectNotFound."""
         url = self.session.get_download_url_by_name(self.name, self.file(name))
         with self.translate.call(name, self.session.download_file_from_url, url) as response:
-            content: bytes = response.content
-        return content
+            return b"".join(response.iter_content(chunk_size=1 << 20))
 
     def delete(self, version: Version) -> None:
         """Remove a version. Raises ObjectNotFound."""

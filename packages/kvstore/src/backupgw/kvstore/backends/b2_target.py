@@ -11,6 +11,8 @@ import io
 import secrets
 from collections.abc import Callable, Sequence
 
+from b2sdk.v3.exception import BadRequest
+
 from ..names import RESERVED_PREFIX, KernelPath
 from .b2_session import Bucket, Version
 from .errors import BackendError, ObjectExists, ObjectNotFound, PermissionDenied
@@ -113,6 +115,10 @@ class B2Target(ResumableTarget):
             bucket.translate.call("", bucket.session.cancel_large_file, state)
         except ObjectNotFound:
             return
+        except BackendError as error:
+            if not isinstance(error.__cause__, BadRequest):
+                raise
+            return  # "No active upload for …": it was finished, or cancelled
 
     def keep(self, data: bytes | bytearray) -> str:
         name = KernelPath(f"{KEPT}{upload_tag(self._state)}-{secrets.token_hex(8)}")
