@@ -17,12 +17,13 @@ from backupgw.kvstore.backends.errors import BackendError, ContentMismatch, Unsu
 from backupgw.providers import PlaceProvider, create
 from backupgw.providers.journal import FileJournal
 from backupgw.providers.transfers import Interrupted
+from tests.conftest import SOAK
 from tests.providers.provider_places import running, s3_config
 from tests.providers.provider_site import PATIENCE, Site
 from tests.servers.faulty_proxy import FaultyProxy
 from tests.servers.s3 import RcloneS3
 
-SIZE = 44 << 20
+SIZE = 1 << 30 if SOAK else 44 << 20
 KINDS = [
     "local",
     pytest.param("aws_s3", marks=pytest.mark.peers("rclone")),
