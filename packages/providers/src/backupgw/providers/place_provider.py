@@ -101,6 +101,7 @@ class PlaceProvider(BaseProvider):
             attempts=1 if self._plan.repeats_writes else self.max_retries,
             first_pause=self.retry_delay,
             part_size=self._plan.part_size,
+            connections=self.connection_pool_size,
         )
         self._lock = threading.Lock()
         self._place: Backend | None = None

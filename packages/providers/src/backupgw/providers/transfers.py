@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Iterator
@@ -20,50 +19,30 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
-from backupgw.kvstore.backends.base import CHUNK, Backend, Writer
+from backupgw.kvstore.backends.base import CHUNK, Backend, Reader, Writer
 from backupgw.kvstore.backends.errors import (
     BackendError,
     ContentMismatch,
     ObjectNotFound,
     PermissionDenied,
-    StorageFull,
     UnsupportedOperation,
 )
 from backupgw.kvstore.layers.retry_schedule import Schedule, Trials
 
 from .base import ProgressCallback
+from .files_here import FileUnusable as FileUnusable
+from .files_here import NewFile
+from .files_here import file_error as file_error
 from .journal import Entry, Journal, Source
+from .pieces import Interrupted as Interrupted
+from .pieces import Pieces
 
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts, at most, unless the first pause is longer."""
 
 
-FLUSHED_AHEAD = 32 << 20
-"""Bytes of a file that is fetched after which the disk is set to work."""
-
 LEAST_RESUMED = 8 << 20
 """Bytes from which on it is worth while to remember how far an upload came."""
-
-
-class FileUnusable(BackendError):
-    """A file of this machine cannot be read or written."""
-
-
-def file_error(error: OSError) -> BackendError:
-    """Return what the operating system says of a file as one of the kernel's errors."""
-    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    kind = StorageFull if error.errno in _FULL else FileUnusable
-    made: BackendError = kind(text)
-    made.__cause__ = error
-    return made
-
-
-_FULL = {28, 122}
-"""ENOSPC and EDQUOT."""
-
-
-class Interrupted(BackendError):
-    """Somebody ended the transfer."""
 
 
 @dataclass
@@ -79,6 +58,8 @@ class Transfers:
         stopping: set by who wants transfers to end soon.
         sync: whether a file that was fetched is synced before it gets its name; who fetches many
             may sync once, at the end.
+        connections: that all downloads together have at most; a large file is fetched by several.
+        piece: bytes that one connection fetches of a large file at a time.
     """
 
     attempts: int = 1
@@ -87,7 +68,10 @@ class Transfers:
     journal: Journal = field(default_factory=Journal)
     stopping: threading.Event = field(default_factory=threading.Event)
     sync: bool = True
+    connections: int = 1
+    piece: int = 32 << 20
     schedule: Schedule = field(init=False)
+    _connections: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.schedule = Schedule(
@@ -97,6 +81,7 @@ class Transfers:
             longest=max(LONGEST_PAUSE, self.first_pause),
             sleep=self._sleep,
         )
+        self._connections = threading.BoundedSemaphore(self.connections)
 
     def _sleep(self, seconds: float) -> None:
         self.stopping.wait(seconds)
@@ -210,19 +195,12 @@ class Transfers:
             BackendError: the place failed, or the file cannot be written; it is as it was.
         """
         tell = progress or _nobody
-        with place.open_reader(name) as reader, NewFile(path, sync=self.sync) as new:
-            size = reader.item_size
-            tell(0, size)
-            done = 0
-            while chunk := reader.read(CHUNK):
-                if self.stopping.is_set():
-                    raise Interrupted("the transfer was ended")
-                new.write(chunk)
-                done += len(chunk)
-                tell(done, size)
-            if done != size:
-                raise BackendError(f"{name}: {done} of {size} bytes came", retryable=True)
-        return size
+        with self._connections, _beginning(place, name, self.piece) as first:
+            with NewFile(path, sync=self.sync) as new:
+                tell(0, first.item_size)
+                pieces = Pieces(place, name, first, self.piece, new, self.stopping)
+                pieces.fetch(self._connections, tell)
+            return first.item_size
 
 
 def _nobody(done: int, total: int) -> None:
@@ -285,96 +263,11 @@ def _check_unchanged(path: Path, before: os.stat_result, after: os.stat_result) 
         raise ContentMismatch(f"{path}: changed while it was read; nothing was stored")
 
 
-class NewFile:
-    """A file that has its name when its block ends well, and is not there otherwise.
-
-    Args:
-        sync: it is on the disk by then.
-    """
-
-    def __init__(self, path: Path, *, sync: bool = True) -> None:
-        self._path = path
-        self._sync = sync
-        self._temporary = path.with_name(f".{path.name[:180]}.{secrets.token_hex(6)}.part")
-        self._fd = -1
-        self._ahead = 0
-        self._flushing: threading.Thread | None = None
-        self._failed: OSError | None = None
-
-    def _flush_ahead(self, size: int) -> None:
-        """Have the disk work while more comes, so that the end need not wait for all of it."""
-        self._ahead += size
-        if self._ahead < FLUSHED_AHEAD or (self._flushing and self._flushing.is_alive()):
-            return
-        self._ahead = 0
-        self._flushing = threading.Thread(target=self._flush, name="flush", daemon=True)
-        self._flushing.start()
-
-    def _flush(self) -> None:
-        try:
-            os.fdatasync(self._fd)
-        except OSError as error:
-            self._failed = error  # only one sync is told of it
-
-    def __enter__(self) -> NewFile:
-        try:
-            mode = stat.S_IMODE(self._path.stat().st_mode)
-        except OSError:
-            mode = None
-        if self._path.is_dir():
-            raise FileUnusable(f"{self._path}: is a folder; name the file")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # What comes from a backup is for its owner until somebody says more.
-            self._fd = os.open(self._temporary, flags, 0o600)
-            if mode is not None:
-                os.fchmod(self._fd, mode)
-        except OSError as error:
-            raise file_error(error) from error
-        return self
-
-    def write(self, data: bytes) -> None:
-        """Append. Raises BackendError."""
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError as error:
-            raise self._error(error) from error
-        if self._sync:
-            self._flush_ahead(len(data))
-
-    def _error(self, error: OSError) -> BackendError:
-        error.filename = error.filename or str(self._path)
-        return file_error(error)
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if self._flushing is not None:
-            self._flushing.join()
-        fd, self._fd = self._fd, -1
-        try:
-            if kind is None and self._sync:
-                if self._failed is not None:
-                    raise self._failed
-                os.fsync(fd)
-            os.close(fd)
-            fd = -1
-            if kind is None:
-                os.replace(self._temporary, self._path)
-                if self._sync:
-                    _sync_folder(self._path.parent)
-        except OSError as failure:
-            raise self._error(failure) from failure
-        finally:
-            if fd >= 0:
-                os.close(fd)
-            self._temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _beginning(place: Backend, name: str, piece: int) -> Reader:
+    """Start reading an item: all, or the first piece where others can be fetched beside it."""
+    if place.capabilities.ranges:
+        reader = place.open_reader(name, size=piece)
+        if reader.item_size <= piece or reader.version is not None:
+            return reader
+        reader.close()  # nothing would tell that the pieces are of one value
+    return place.open_reader(name)
