@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -10,14 +11,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from backupgw.providers.configured import ConfiguredProviders
+from backupgw.runtime import cli
 from tests.servers import peers
 from tests.servers.restic_key import make_cheap
 
 
 class BackupSite:
-    """Runs the command as a user does, each time a process of its own.
+    """Runs the command as a user types it: in this process, or in one of its own to be ended.
 
     Args:
         restic: which of the peers the settings name.
@@ -63,13 +66,22 @@ class BackupSite:
         ]  # fmt: skip
 
     def run(
-        self, *words: str | Path, status: int | None = 0, given: str | None = None
+        self, *words: str | Path, status: int | None = 0, given: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command that ends with this status."""
-        done = subprocess.run(
-            self.command(*words), env=self.environment, input=given, capture_output=True,
-            text=True, timeout=120, stdin=subprocess.DEVNULL if given is None else None,
-        )  # fmt: skip
+        """Run a command, in this process, that ends with this status."""
+        out, err = io.StringIO(), io.StringIO()
+        arguments = ["--config", str(self.config), "backup", *map(str, words)]
+        with (
+            mock.patch.dict(os.environ, self.environment, clear=True),
+            mock.patch("sys.stdin", io.StringIO(given)),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                ended = cli.main(arguments)
+            except SystemExit as error:  # argparse's
+                ended = int(error.code or 0)
+        done = subprocess.CompletedProcess(arguments, ended, out.getvalue(), err.getvalue())
         assert "Traceback" not in done.stderr, done.stderr
         assert "internal error" not in done.stderr, done.stderr
         if status is not None:

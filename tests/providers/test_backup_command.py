@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import random
 import re
 import shutil
 import signal
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -331,6 +334,29 @@ def test_a_backup_that_is_ended_leaves_nothing_half_done(
     assert leftovers == []
 
 
+def test_a_terminal_shows_a_bar(site: BackupSite) -> None:
+    """How much is done, how fast it goes and how long it will take; at the end a line of text."""
+    site.add_local("local")
+    site.providers.set("local", {"max_bandwidth": "2M"})
+    (site.home / "file").write_bytes(random.Random(1).randbytes(4 << 20))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        site.command("create", "-i", site.home, "--format", "archive", "--compression", "off"),
+        env=site.environment, stdout=theirs, stderr=theirs, stdin=theirs,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        shown = bytearray()
+        with contextlib.suppress(OSError):  # EIO: nobody is at the other end any more
+            while piece := os.read(ours, 65536):
+                shown += piece
+        assert process.wait() == 0, shown
+    os.close(ours)
+    text = shown.decode()
+    assert re.search(r"\[#+\.+\] +\d+% [\d.]+ \wiB of 4.0 MiB, .* \wiB/s, \d+s left", text), text
+    assert "files at local: done, 2 files, 4.0 MiB" in text
+    assert "{" not in text
+
+
 def test_keys_are_kept_safely(site: BackupSite) -> None:
     site.run("keys", "make")
     sheet = site.run("keys", "show").stdout
@@ -396,6 +422,21 @@ def test_prune_of_archives(site: BackupSite) -> None:
     shutil.copy(whole, folder / "home-20240101T000000Z.tar.zst.age")
     site.run("create", "--prune")
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_disabled_provider_is_left_out_and_told(site: BackupSite) -> None:
+    site.write(backup='to = ["one", "two"]')
+    site.add_local("one", "two")
+    site.providers.set("two", {"enabled": False})
+    (site.home / "file").write_text("x")
+    done = site.run("create", "-i", site.home, "--format", "archive")
+    assert "two is disabled and left out" in done.stderr
+    assert (len(site.files("one")), site.files("two")) == (1, [])
+    site.run("create", "-i", site.home, "--format", "archive", "-p", "two")
+    assert len(site.files("two")) == 1
+    site.providers.set("one", {"enabled": False})
+    assert "no provider is enabled" in site.run("create", "-i", site.home, status=2).stderr
+    assert "nowhere" in site.run("create", "-i", site.home, "-p", "nowhere", status=2).stderr
 
 
 def test_status_and_metrics(site: BackupSite, tmp_path: Path) -> None:

@@ -51,10 +51,15 @@ def words(text: str) -> list[str]:
 
 @SYSTEMD
 def test_a_timer_is_written_and_fires(site: BackupSite, tmp_path: Path) -> None:
+    site.environment |= {"BACKUPGW_LOG__LEVEL": "error", "BACKUPGW_BACKUP__PASSWORD": "hush-hush"}
     units = tmp_path / "units"
     add = ("schedule", "add", "home", "--folder", units)
     done = site.run(*add, "--at", "02:30")
     assert "*-*-* 02:30:00" in done.stdout
+    assert "BACKUPGW_BACKUP__PASSWORD is a secret" in done.stderr
+    text = (units / "backupgw-backup-home.service").read_text()
+    assert "BACKUPGW_LOG__LEVEL=error" in text
+    assert "hush-hush" not in text
     assert sorted(os.listdir(units)) == [
         "backupgw-backup-home.service", "backupgw-backup-home.timer",
     ]  # fmt: skip

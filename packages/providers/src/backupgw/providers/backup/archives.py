@@ -28,8 +28,6 @@ from backupgw.kvstore.layers.encrypt_streams import open_item
 from .archive_writing import BUFFER, TRAILER_MAGIC
 
 FOLDER = "archives"
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
-"""What sets and hosts may be called: a segment of a path on every place."""
 _FILE = re.compile(r"(?P<set>.+)-(?P<time>\d{8}T\d{6}Z)\.tar\.zst(?P<age>\.age)?\Z")
 _MOST_TRAILER = 1 << 16
 

@@ -73,8 +73,11 @@ class Run:
             pings.start()
             try:
                 self._hook(self._wanted.before, "before")
-                with self._reporter.progress(self._amounts.state):
+                with self._reporter.progress(self._state):
                     self._back_up()
+                for provider, outcome in self._outcomes.items():
+                    if outcome.result in ("done", "partly"):
+                        self._site.session.tidy(provider)
             except HookFailed as error:
                 for provider in self._targets:
                     self._end(self._failed(provider, f"the command before it: {error}"))
@@ -198,7 +201,6 @@ class Run:
                     compression=self._wanted.compression,
                     threads=min(4, os.cpu_count() or 1),
                     on_counts=self._show_counts,
-                    on_member=lambda _: self._update(),
                 )
             except (BackendError, CommandError, OSError) as error:
                 for provider in places:
@@ -250,11 +252,12 @@ class Run:
     def _show_counts(self, counts: Counts) -> None:
         self._counts = counts
 
-    def _update(self) -> None:
-        if self._counts is not None:
-            size, files = self._total or (None, None)
-            counts = self._counts
-            self._amounts.set("archive", State(counts.bytes, counts.members, size, files))
+    def _state(self) -> State:
+        """Return how far it is: of an archive as it is made, else of the providers together."""
+        if self._counts is None:
+            return self._amounts.state()
+        size, files = self._total or (None, None)
+        return State(self._counts.bytes, self._counts.members, size, files)
 
     # -- what is told and noted
 

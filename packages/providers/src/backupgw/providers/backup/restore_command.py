@@ -12,7 +12,15 @@ from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime.command import CommandError, Exit, UsageError
 from backupgw.runtime.commands.store.output import error_text, size_text
 from backupgw.runtime.commands.store.progress import State
-from backupgw.runtime.restic import Message, Node, Restic, ResticFailed, RestoreStatus, StopSignal
+from backupgw.runtime.restic import (
+    Message,
+    Node,
+    Restic,
+    ResticFailed,
+    RestoreStatus,
+    Snapshot,
+    StopSignal,
+)
 
 from .archive_restoring import Overwrite, Restore
 from .archives import Archive, ArchiveReader
@@ -170,10 +178,10 @@ def _snapshot(
     stop: StopSignal,
     arguments: Namespace,
 ) -> Done:
-    snapshot = backup.held.id
+    assert isinstance(backup.held, Snapshot)
     amounts = Amounts()
     with restic_at(site, at, stop=stop) as restic:
-        done = _counted(restic, snapshot, wanted, stop)
+        done = _counted(restic, backup.held, wanted, stop)
         if arguments.dry_run or not done.files:
             return done
         flags: list[str | tuple[str, str]] = [
@@ -193,20 +201,23 @@ def _snapshot(
 
         with reporter.progress(amounts.state):
             try:
-                restic.restore(snapshot, goal, flags=flags, on_message=show, stop=stop)
+                restic.restore(backup.held.id, goal, flags=flags, on_message=show, stop=stop)
             except ResticFailed as error:
                 done.problems.append((goal, error_text(error)))
     return done
 
 
-def _counted(restic: Restic, snapshot: str, wanted: Patterns, stop: StopSignal) -> Done:
+def _counted(restic: Restic, snapshot: Snapshot, wanted: Patterns, stop: StopSignal) -> Done:
     """Count what will be restored: restic itself says nothing where a pattern matches nothing."""
     done = Done()
+    if not wanted and snapshot.files and snapshot.bytes is not None:
+        done.files, done.bytes = snapshot.files, snapshot.bytes
+        return done
 
     def count(node: Node) -> None:
         if not wanted or wanted.match(node.path):
             done.files += 1
             done.bytes += node.size if node.type == "file" else 0
 
-    restic.list_nodes(snapshot, count, stop=stop)
+    restic.list_nodes(snapshot.id, count, stop=stop)
     return done

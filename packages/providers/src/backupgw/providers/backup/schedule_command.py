@@ -8,7 +8,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from backupgw.runtime.command import CommandError, Exit, UsageError
-from backupgw.runtime.commands.store.output import json_document, line, table
+from backupgw.runtime.commands.store.output import json_document, line, remark, table
+from backupgw.runtime.secrets import names_secret
+from backupgw.runtime.settings_sources import PREFIX
 
 from . import schedule_cron, schedule_systemd, schedule_times
 from .schedule_systemd import Units
@@ -114,8 +116,16 @@ def _config(site: Site) -> list[str]:
 def _environment(site: Site) -> dict[str, str]:
     """Return what a timer has to be told: it begins without an environment."""
     found = {"PATH": os.environ.get("PATH", os.defpath)}
-    for name in ("HOME", "XDG_CONFIG_HOME", "BACKUPGW_CONFIG"):
+    for name in ("HOME", "XDG_CONFIG_HOME"):
         if os.environ.get(name):
             found[name] = os.environ[name]
+    for name, value in sorted(os.environ.items()):
+        if not name.startswith(PREFIX):
+            continue
+        if names_secret(name):
+            # Others can read units, and see the environment of what cron starts.
+            remark(f"{name} is a secret and is not written down: the timer will not have it")
+        else:
+            found[name] = value
     found["STATE_DIRECTORY"] = str(site.state_folder)
     return found

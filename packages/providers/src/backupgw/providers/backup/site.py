@@ -15,6 +15,7 @@ from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime import state_folder
 from backupgw.runtime.command import CommandError, UsageError
+from backupgw.runtime.commands.store.output import remark
 from backupgw.runtime.restic import Restic
 from backupgw.runtime.settings import Settings, load
 
@@ -63,23 +64,28 @@ class Site:
         """Return the providers that a command is about, by name.
 
         Args:
-            chosen: on the command line.
+            chosen: on the command line; used whether enabled or not.
             wanted: the set whose providers count where none were chosen.
 
         Raises:
             UsageError: there is none.
         """
-        names = list(chosen) or list(wanted.to if wanted else ()) or list(self.backup.to)
-        if not names:
-            names = [each.name for each in self.providers.enabled()]
+        if chosen:
+            for name in chosen:
+                self.providers.get(name)
+            return list(dict.fromkeys(chosen))
+        enabled = [each.name for each in self.providers.enabled()]
+        named = list(dict.fromkeys((wanted.to if wanted else ()) or self.backup.to))
+        for name in named:
+            if not self.providers.get(name).enabled:
+                remark(f"{name} is disabled and left out; `backupgw provider enable {name}`")
+        names = [name for name in named if name in enabled] if named else enabled
         if not names:
             raise UsageError(
                 "no provider is enabled; `backupgw provider list` shows which there are, "
                 "`backupgw provider enable NAME` enables one"
             )
-        for name in names:
-            self.providers.get(name)
-        return list(dict.fromkeys(names))
+        return names
 
     def local_folder(self, name: str) -> str | None:
         """Return the folder of this machine that a provider keeps its files in, where it is one."""
