@@ -118,6 +118,7 @@ def day(tmp_path: Path, s3: S3Server, b2: Double) -> Day:
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{tmp_path}/bin:{os.environ['PATH']}",
         "HOME": str(tmp_path / "user"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),  # else root's is the system's
         "TMPDIR": str(tmp_path),
     }
     commands = re.findall(r"^    (backupgw .*)$", text, re.MULTILINE)
@@ -208,6 +209,18 @@ def test_a_day_from_the_page(day: Day, s3: S3Server, b2: Double, tmp_path: Path)
     hidden = [secret, s3.secret, key]
     for done in (first, status, told):
         assert not [word for word in hidden if word in done.stdout + done.stderr]
+    search(tmp_path, hidden)
+
+
+def search(folder: Path, hidden: list[str]) -> None:
+    """Look for secrets, byte by byte, in all that was written but where they are kept."""
+    found = []
+    for path in folder.rglob("*"):
+        kept = path.name == "provider-credentials.toml" or path.parent.name == "keys"
+        if path.is_file() and not path.is_symlink() and not kept:
+            content = path.read_bytes()
+            found += [str(path) for word in hidden if word.encode() in content]
+    assert found == []
 
 
 def stored(s3: S3Server) -> int:
