@@ -20,8 +20,10 @@ from .api.mount_routes import mount_operations
 from .api.operation import Operation
 from .api.share_routes import share_operations
 from .api.task_routes import task_operations
+from .api.transfer_routes import link_operations, transfer_operations
 from .api.upload_routes import upload_operations
 from .core import Core
+from .manager.files import manager_file_operations
 from .manager.folders import manager_folder_operations
 
 Security = Mapping[str, dict[str, Any]]
@@ -29,13 +31,17 @@ Security = Mapping[str, dict[str, Any]]
 
 def client_operations(core: Core, threads: Threads, security: Security) -> Sequence[Operation]:
     """Return what the API for clients consists of, its own document included."""
-    operations = _shared(core, threads)
+    operations = [*_shared(core, threads), *transfer_operations(core, threads)]
     return [*operations, *about(operations, "backupgw: virtual folders", "client-facing", security)]
 
 
 def manager_operations(core: Core, threads: Threads, security: Security) -> Sequence[Operation]:
     """Return what the API for managers consists of, its own document included."""
-    operations = [*_shared(core, threads), *manager_folder_operations(core)]
+    operations = [
+        *_shared(core, threads),
+        *manager_folder_operations(core),
+        *manager_file_operations(core, threads),
+    ]
     title = "backupgw: virtual folders, for managers"
     return [*operations, *about(operations, title, "manager-facing", security)]
 
@@ -47,6 +53,7 @@ def _shared(core: Core, threads: Threads) -> list[Operation]:
         *admin_operations(core),
         *task_operations(core, threads),
         *mount_operations(core),
+        *link_operations(core),
         *file_operations(core, threads),
         *entry_operations(core, threads),
         *change_operations(core, threads),

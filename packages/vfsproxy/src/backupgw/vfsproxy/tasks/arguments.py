@@ -35,6 +35,13 @@ class TransferTask(FolderTask):
     owner: str
 
 
+class DeleteFilesTask(FolderTask):
+    """Files in a folder are deleted; their paths were checked."""
+
+    paths: list[str]
+    recursive: bool = False
+
+
 class VolumeTask(_Arguments):
     """Something is done to a volume."""
 

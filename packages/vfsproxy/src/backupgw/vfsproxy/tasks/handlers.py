@@ -10,6 +10,7 @@ from . import snapshots
 from .arguments import (
     CleanupTask,
     CloneTask,
+    DeleteFilesTask,
     FolderTask,
     OrphansTask,
     SnapshotTask,
@@ -18,6 +19,7 @@ from .arguments import (
 )
 from .cleanup import Cleanup
 from .cloning import Clone
+from .deleting import DeleteFiles
 from .ending import Purge
 from .scanning import Orphans, Scan
 from .transfer import Transfer
@@ -47,6 +49,9 @@ def handlers_of(core: Core) -> list[JobHandler]:
             attempts=10,
             backoff=_PATIENT,
             limit=2,
+        ),
+        JobHandler(
+            "vfs.delete_files", DeleteFiles(core), DeleteFilesTask, attempts=5, backoff=_PATIENT
         ),
         JobHandler("vfs.scan", Scan(core), VolumeTask, attempts=5, backoff=_PATIENT, limit=1),
         JobHandler(
