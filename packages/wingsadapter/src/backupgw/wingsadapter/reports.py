@@ -112,8 +112,8 @@ class Reporter:
                 wait *= random.uniform(0.8, 1.2)  # noqa: S311 - only spreads the attempts
                 self._records.report_later(operation.number, time.time() + wait)
                 return
-            if error.status == 400 and operation.successful and "success" in str(error).lower():
-                log.info("%s: the Panel knows already", what)
+            if error.status == 400 and operation.tries:
+                log.info("%s: the Panel knows already: its answer was lost", what)
             else:
                 log.error("%s: %s; it is not told again", what, error)  # noqa: TRY400 - it is an answer
         self._records.reported(operation.number)

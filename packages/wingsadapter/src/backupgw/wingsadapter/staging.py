@@ -149,12 +149,12 @@ class Staging:
         Raises:
             StagingFailed: it did not work, and everything is as it was.
         """
-        os.mkdir(OLD, 0o700, dir_fd=self._area)
-        with _inside(self._area, NEW) as new, contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(AREA, dir_fd=new)  # of a backup that was made by another program
         moved: list[tuple[str, str]] = []
         phase = Phase.STAGED
         try:
+            os.mkdir(OLD, 0o700, dir_fd=self._area)
+            with _inside(self._area, NEW) as new, contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(AREA, dir_fd=new)  # of a backup that was made by another program
             with _Folders(self._root, self._area) as folders:
                 if whole:
                     phase = self._enter(Phase.OUT)
@@ -163,13 +163,18 @@ class Staging:
                 folders.fill(moved)
         except OSError as error:
             log.warning("%s: %s; the restore is undone", self.root, error)
-            with _Folders(self._root, self._area) as folders:
-                folders.undo(moved)
+            if moved:
+                with _Folders(self._root, self._area) as folders:
+                    folders.undo(moved)
             self.discard()
             raise StagingFailed(
                 f"{self.root}: {error.strerror}, in the phase {phase.value!r}; all is as it was"
             ) from error
-        self._enter(Phase.DONE)
+        try:
+            self._enter(Phase.DONE)
+        except OSError as error:
+            # Whoever finds it "in" has nothing left to move.
+            log.warning("%s: the restore's end cannot be noted: %s", self.root, error)
 
     def _enter(self, phase: Phase) -> Phase:
         _write(self._area, PHASE, phase.value)
@@ -203,8 +208,9 @@ def recover(root: str) -> Recovered | None:
         try:
             found = Recovered(_phase(_read(area, PHASE)), _read(area, NAME))
             if found.phase in (Phase.OUT, Phase.IN):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(OLD, 0o700, dir_fd=area)
+                for name in (NEW, OLD):  # their removal may have begun
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, 0o700, dir_fd=area)
                 with _Folders(descriptor, area) as folders:
                     if found.phase is Phase.OUT:
                         folders.put_back()
