@@ -196,6 +196,10 @@ class Running:
             return self._live(receive, send)
         return self._app(scope, receive, send)
 
+    def before_stop(self) -> None:
+        """End the streams of events: they would be waited for."""
+        self._hub.close()
+
     async def metrics_allowed(self, scope: Scope) -> int:
         """Return 200 for who shows the node's token."""
         import hmac
@@ -207,7 +211,6 @@ class Running:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._hub.close()
         try:
             # On a thread: running backups are stopped first, and that takes a while.
             await asyncio.to_thread(self.held.close)

@@ -159,6 +159,7 @@ class HostServer(uvicorn.Server):
         self.taker: Taker | None = None
         self.housekeeping: Housekeeping | None = None
         self.on_ready: Callable[[], None] | None = None
+        self.before_stop: Callable[[], None] | None = None
         self.failed = False
 
     async def startup(self, sockets: Any = None) -> None:  # noqa: ARG002 - uvicorn's signature
@@ -228,6 +229,8 @@ class HostServer(uvicorn.Server):
     async def shutdown(self, sockets: Any = None) -> None:
         """Take no new connection, let running requests end, stop the application."""
         self.host.stopping = True
+        if self.before_stop is not None:
+            self.before_stop()
         if self.taker is not None:
             self.taker.close()
         running = len(self.server_state.tasks)
@@ -312,6 +315,7 @@ def serve(
         config.app = Endpoints(app, host, housekeeping.publish if metrics else None)
         server.housekeeping = housekeeping
         server.on_ready = on_ready
+        server.before_stop = hook(app, "before_stop")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve())
     finally:

@@ -1,0 +1,351 @@
+"""A node killed, stopped, filled up and overrun: nothing stays pending, nothing half-done."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tests.conftest import SOAK
+from tests.servers import peers
+from tests.servers.panel import Backup, NodeRefused, NodeUnreachable, Panel
+from tests.servers.s3 import KEY_ID, SECRET, RcloneS3
+
+from backupgw.wingsadapter.staging import AREA
+
+from .node_site import PASSWORD, NodeSite, wipe
+
+pytestmark = [
+    pytest.mark.peers(peers.RESTIC_OLD, peers.RESTIC_NEW),
+    pytest.mark.xdist_group("wings-life"),
+]
+
+
+def restics(site: NodeSite) -> list[int]:
+    """The restic processes that work for a node."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            text = path.read_text()
+            name = text[text.index("(") + 1 : text.rindex(")")]
+            parent = int(text[text.rindex(")") + 2 :].split()[1])
+            if name == "restic" and parent == site.process.pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+@contextmanager
+def slow_node(tmp_path: Path, restic: str) -> Iterator[tuple[NodeSite, Panel]]:
+    """A node whose backups take some seconds."""
+    with Panel() as panel:
+        site = NodeSite(
+            tmp_path,
+            panel=panel,
+            restic=restic,
+            sections="upload = 2_000_000",
+        )
+        site.make_repository()
+        with site:
+            yield site, panel
+
+
+@pytest.mark.parametrize("restic", [peers.RESTIC_OLD, peers.RESTIC_NEW])
+def test_a_stop_in_good_order(tmp_path: Path, restic: str) -> None:
+    with slow_node(tmp_path, restic) as (site, panel):
+        server = site.add_server(files=4, size=3 << 20)
+        with site.listening(server) as listener:
+            row = panel.create_backup(server)
+            listener.wait_for("backup progress")
+            working = restics(site)
+            assert site.stop() == 0
+        assert working
+        assert not any(Path(f"/proc/{pid}").exists() for pid in working)
+        assert os.listdir(site.repository_folder / "locks") == []
+        assert row.completed is None
+        site.start()
+        assert panel.wait_for_backup(row)
+        assert len(site.snapshots(server)) == 1
+
+
+@pytest.mark.parametrize("seed", range(13 if SOAK else 1))
+def test_kills_at_any_moment(tmp_path: Path, seed: int) -> None:
+    """The node, its restics and the Panel, in turn, while it backs up and restores."""
+    chance = random.Random(seed)
+    with Panel() as panel:
+        site = NodeSite(tmp_path, panel=panel, more="running = 3")
+        site.make_repository()
+        site.start()
+        try:
+            servers = [site.add_server(files=6, size=300_000) for _ in range(3)]
+            restored = site.add_server(files=40, size=20_000)
+            known = panel.create_backup(restored)
+            assert panel.wait_for_backup(known)
+            one = site.tree(restored)
+            wipe(site.root(restored))
+            (site.root(restored) / "other").write_text("another world")
+            other = site.tree(restored)
+            rows: list[Backup] = []
+            restores = 0
+            for victim in ("node", "restic", "panel", "node"):
+                for server in servers:
+                    with suppress(NodeUnreachable, NodeRefused):
+                        rows.append(panel.create_backup(server))
+                with suppress(NodeUnreachable, NodeRefused):
+                    panel.restore_backup(known, truncate=True)
+                    restores += 1
+                threading.Event().wait(chance.uniform(0.0, 2.0))
+                _kill(victim, site, panel)
+                assert all(panel.wait_for_backup(row) is not None for row in rows)
+                panel.wait_for_restore(known, restores)
+                assert site.tree(restored) in (one, other)
+                assert AREA not in os.listdir(site.root(restored))
+                if site.tree(restored) == one:
+                    wipe(site.root(restored))
+                    (site.root(restored) / "other").write_text("another world")
+                other = site.tree(restored)
+            assert panel.pending == []
+            assert rows
+            assert any(row.successful for row in rows)
+            for row in rows:
+                status = site.request(
+                    "GET", f"/api/servers/{row.server}/backup/{row.uuid}/status"
+                ).json()
+                assert status["exists"] or not row.successful
+        finally:
+            site.stop()
+        restic = site.restic()
+        restic.unlock()
+        restic.check(read_data="all")
+
+
+def _kill(victim: str, site: NodeSite, panel: Panel) -> None:
+    if victim == "restic":
+        for pid in restics(site):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    elif victim == "panel":
+        panel.kill()
+        threading.Event().wait(0.5)
+        panel.start()
+    else:
+        site.process.kill()
+        site.start()
+
+
+@pytest.mark.parametrize("where", ["folder", "place"])
+def test_two_nodes_make_one_repository(tmp_path: Path, where: str) -> None:
+    rounds = 20 if SOAK else 2
+    with Panel() as first_panel, Panel() as second_panel:
+        shared = tmp_path / "shared"
+        nodes = [
+            NodeSite(
+                tmp_path,
+                panel=panel,
+                restic=restic,
+                repository=str(shared) if where == "folder" else None,
+                sections="per_server = true",
+                name=name,
+                state=name,
+            )
+            for panel, restic, name in (
+                (first_panel, peers.RESTIC_NEW, "first"),
+                (second_panel, peers.RESTIC_NEW, "second"),
+            )
+        ]
+        with nodes[0], nodes[1], ThreadPoolExecutor(2) as pool:
+            for _ in range(rounds):
+                server = nodes[0].add_server()
+                second_panel.add_server(server)
+                made = [
+                    pool.submit(panel.create_backup, server)
+                    for panel in (first_panel, second_panel)
+                ]
+                rows = [each.result() for each in made]
+                assert first_panel.wait_for_backup(rows[0])
+                assert second_panel.wait_for_backup(rows[1])
+                base = shared if where == "folder" else tmp_path / "place" / "wings"
+                assert len(os.listdir(base / server / "keys")) == 1
+                assert len(os.listdir(base / server / "snapshots")) == 2
+                assert not list((base / server).glob("backupgw-init*"))
+
+
+def test_twenty_servers_at_once(tmp_path: Path) -> None:
+    count = 20 if SOAK else 8
+    log = tmp_path / "log"
+    command = f"""["sh", "-c", "echo $1 >> {log}", "hook", """
+    hooks = f"""
+            [[wings.hook]]
+            when = "before"
+            command = {command}"begin"]
+            [[wings.hook]]
+            when = "after"
+            command = {command}"end"]
+    """
+    with Panel() as panel:
+        site = NodeSite(tmp_path, panel=panel, more="running = 3", sections=hooks)
+        site.make_repository()
+        with site:
+            servers = [site.add_server(files=2, size=500_000) for _ in range(count)]
+            rows = [panel.create_backup(server) for server in servers]
+            times = []
+            for row in rows:
+                began = time.monotonic()
+                site.snapshots(row.server, "?include_stats=false")
+                times.append(time.monotonic() - began)
+            assert all(panel.wait_for_backup(row) for row in rows)
+            assert all(len(site.snapshots(server)) == 1 for server in servers)
+    inside = most = 0
+    for line in log.read_text().split():
+        inside += 1 if line == "begin" else -1
+        most = max(most, inside)
+    assert (inside, most) == (0, 3)
+    assert sorted(times)[len(times) // 2] < 1.0  # the figure is benchmarks/wings.py's
+
+
+def test_a_hook_that_fails_fails_the_backup(tmp_path: Path) -> None:
+    hooks = """
+            [[wings.hook]]
+            when = "before"
+            command = ["sh", "-c", "test $BACKUPGW_SUCCESSFUL || echo no world >&2; exit 3"]
+    """
+    with Panel() as panel:
+        site = NodeSite(tmp_path, panel=panel, sections=hooks)
+        site.make_repository()
+        with site:
+            server = site.add_server()
+            row = panel.create_backup(server)
+            assert not panel.wait_for_backup(row)
+            site.process.wait_for_line("ended with status 3: no world")
+            assert site.snapshots(server) == []
+
+
+def test_a_server_that_runs_is_not_restored(node: NodeSite, panel: Panel) -> None:
+    server = node.add_server()
+    row = panel.create_backup(server)
+    assert panel.wait_for_backup(row)
+    (node.root(server) / "server.properties").write_text("changed")
+    before = node.tree(server)
+    with subprocess.Popen(["sleep", "300"], cwd=node.root(server)) as running:
+        panel.restore_backup(row, truncate=True)
+        assert not panel.wait_for_restore(row)
+        running.kill()
+    assert node.tree(server) == before
+    panel.restore_backup(row, truncate=True)
+    assert panel.wait_for_restore(row, 2)
+    assert node.tree(server) != before
+
+
+@pytest.mark.root
+def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
+    volumes = tmp_path / "volumes"
+    volumes.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", volumes], check=True)
+    try:
+        with Panel() as panel:
+            site = NodeSite(tmp_path, panel=panel)
+            site.make_repository()
+            with site:
+                server = site.add_server()
+                root = site.root(server)
+                # A page each on the disk, a byte each in the snapshot: nobody can tell beforehand.
+                (root / "many").mkdir()
+                for number in range(6500):
+                    (root / "many" / str(number)).write_bytes(b"x")
+                row = panel.create_backup(server)
+                assert panel.wait_for_backup(row)
+                (root / "server.properties").write_text("since then")
+                before = site.tree(server)
+                for truncate in (True, False):
+                    panel.restore_backup(row, truncate=truncate)
+                    assert not panel.wait_for_restore(row, 1 + (not truncate))
+                    assert site.tree(server) == before
+                    assert AREA not in os.listdir(root)
+                # What can be told beforehand is not even begun.
+                large = site.add_server(files=1, size=12 << 20)
+                shutil.rmtree(root / "many")
+                known = panel.create_backup(large)
+                assert panel.wait_for_backup(known)
+                (root / "filler").write_bytes(bytes(16 << 20))
+                panel.restore_backup(known)
+                assert not panel.wait_for_restore(known)
+                site.process.wait_for_line("are free; nothing was touched")
+    finally:
+        subprocess.run(["umount", volumes], check=True)
+
+
+def test_a_repository_on_s3(tmp_path: Path) -> None:
+    with Panel() as panel, RcloneS3(tmp_path / "s3") as s3:
+        s3.client().create_bucket(Bucket="games")
+        site = NodeSite(
+            tmp_path,
+            panel=panel,
+            repository=f"s3:{s3.endpoint}/games/node",
+            sections=f"""
+            [wings.restic.environment]
+            AWS_ACCESS_KEY_ID = "{KEY_ID}"
+            AWS_SECRET_ACCESS_KEY = "{SECRET}"
+            AWS_DEFAULT_REGION = "us-east-1"
+            """,
+        )
+        with site:
+            server = site.add_server()
+            before = site.tree(server)
+            row = panel.create_backup(server)
+            assert panel.wait_for_backup(row)
+            assert any("/snapshots/" in key for key in s3.keys("games"))
+            assert not any("backupgw-init" in key for key in s3.keys("games"))
+            wipe(site.root(server))
+            panel.restore_backup(row, truncate=True)
+            assert panel.wait_for_restore(row)
+            assert site.tree(server) == before
+            panel.delete_backup(row)
+            assert site.snapshots(server) == []
+            for secret in (SECRET, PASSWORD):
+                assert secret not in site.process.output
+
+
+def test_what_was_lost_in_between_is_reported(tmp_path: Path) -> None:
+    """Accepted, and killed before it was in the queue: the database of jobs knows nothing."""
+    from backupgw.wingsadapter.records import Kind, Records
+
+    with Panel() as panel:
+        site = NodeSite(tmp_path, panel=panel)
+        site.make_repository()
+        server = site.add_server()
+        row = Backup(str(uuid.uuid4()), server, "restic", hidden=False)
+        panel.backups[row.uuid] = row
+        site.state.mkdir(mode=0o700)
+        records = Records(site.state / "wings.sqlite3")
+        records.accept(Kind.BACKUP, server, row.uuid, "restic", {"ignore": ""})
+        records.close()
+        with site:
+            assert not panel.wait_for_backup(row)
+
+
+def test_a_missing_restic_is_a_line(tmp_path: Path) -> None:
+    site = NodeSite(tmp_path, panel=None)
+    text = site.config.read_text().replace(str(peers.get(peers.RESTIC_NEW).path), "/nowhere/restic")
+    site.config.write_text(text)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "backupgw", "wings", "serve", "--config", site.config],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path)},
+        timeout=60,
+    )
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if "nowhere" in line]
+    assert len(said) == 1
+    assert "there is no /nowhere/restic; install restic" in said[0]
+    assert "Traceback" not in done.stderr
