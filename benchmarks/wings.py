@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import httpx
-from tests.servers.panel import TOKEN, Panel
+from tests.servers.panel import TOKEN, Backup, Panel
 from tests.wingsadapter.node_site import NodeSite
 
 LIMIT = 50.0
@@ -50,7 +50,7 @@ def measure(site: NodeSite, panel: Panel, count: int, seconds: float) -> int:
     end = time.monotonic() + seconds
     made = 0
     with httpx.Client(base_url=site.url, headers=headers, timeout=60, trust_env=False) as client:
-        working = []
+        working: list[Backup] = []
         number = 0
         while time.monotonic() < end:
             working = [row for row in working if row.completed is None]

@@ -77,10 +77,13 @@ def test_who_waits_too_long_goes_first() -> None:
 def test_whoever_waits_can_be_stopped() -> None:
     gate = Gate()
     with StopSignal() as holder, gate.alone(holder, 0):
-        for wait in (lambda stop: gate.together(stop), lambda stop: gate.alone(stop, 60)):
-            with StopSignal() as stop:
-                threading.Timer(0.1, stop.set).start()
-                with pytest.raises(Stopped), wait(stop):
-                    pass
+        with StopSignal() as stop:
+            threading.Timer(0.1, stop.set).start()
+            with pytest.raises(Stopped), gate.together(stop):
+                pass
+        with StopSignal() as stop:
+            threading.Timer(0.1, stop.set).start()
+            with pytest.raises(Stopped), gate.alone(stop, 60):
+                pass
     with StopSignal() as stop, gate.together(stop):
         pass

@@ -106,7 +106,7 @@ class Site:
         ]
 
     def size(self) -> int:
-        return sum(path.stat().st_size for path in (self.repository / "data").rglob("*"))
+        return sum(p.stat().st_size for p in (self.repository / "data").rglob("*") if p.is_file())
 
     def close(self) -> None:
         self.jobs.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from backupgw.runtime.events import DamageFound, Events
+from backupgw.runtime.events import DamageFound
 from backupgw.runtime.jobs import (
     Backoff,
     JobContext,
@@ -24,6 +24,7 @@ from backupgw.runtime.jobs import (
     Schedule,
     Stop,
 )
+from backupgw.runtime.jobs.notices import Publisher
 from backupgw.runtime.restic import RepositoryDamaged, ResticError, ResticStopped, StopSignal
 
 from .adapter import Stopped
@@ -60,7 +61,7 @@ class Upkeep:
         index: SnapshotIndex,
         records: Records,
         panel: Panel | None,
-        events: Events,
+        events: Publisher,
     ) -> None:
         self._settings = settings
         self._node = node
