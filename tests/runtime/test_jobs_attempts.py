@@ -163,6 +163,25 @@ def test_a_running_job_is_cancelled_from_another_gateway(site: Site) -> None:
     assert (done.state, done.attempts) == (State.CANCELLED, 1)
 
 
+def test_what_a_handler_waits_for_is_ended_when_it_is_to_stop(site: Site) -> None:
+    calls = []
+
+    def handle(context: JobContext, _: object) -> None:
+        ended = threading.Event()
+        context.on_stop(lambda: calls.append("first"))
+        context.on_stop(ended.set)
+        assert ended.wait(PATIENCE)
+        context.on_stop(lambda: calls.append("late"))
+        context.check()
+
+    jobs = site.jobs([JobHandler("a.job", handle)])
+    job = jobs.submit("a.job")
+    running(jobs, job.id)
+    jobs.cancel(job.id)
+    assert finish(jobs, [job.id])[job.id].state is State.CANCELLED
+    assert calls == ["first", "late"]
+
+
 def test_a_job_that_waits_for_its_next_attempt_is_cancelled(site: Site) -> None:
     def fail(*_: object) -> None:
         raise OSError

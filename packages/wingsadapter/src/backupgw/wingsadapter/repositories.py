@@ -103,6 +103,11 @@ class Repositories:
         if self._own is not None:
             self._own.close()
 
+    @property
+    def served(self) -> bool:
+        """Whether the server in front of the place runs, where there is one."""
+        return self._own is None or self._own.process_id is not None
+
     def of(self, server: str) -> Held:
         """Return the repository that a server's backups are in."""
         return self.named(server if self._section.per_server else SHARED)

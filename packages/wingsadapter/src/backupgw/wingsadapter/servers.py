@@ -15,6 +15,8 @@ from .records import Records
 log = logging.getLogger(__name__)
 
 _COPY = "servers"
+READ_EVERY = 3600.0
+"""Seconds between two readings of the Panel's list: servers are removed, too."""
 UNKNOWN_FOR = 10.0
 """Seconds that the Panel is not asked again for a server that it does not know."""
 _MOST_UNKNOWN = 10_000
@@ -36,9 +38,31 @@ class Servers:
         self._lock = threading.Lock()
         self._known: dict[str, Server] = {}
         self._unknown: dict[str, float] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="wings-servers", daemon=True)
         text = records.copy(_COPY)
         if text is not None:
             self._known = {uuid: Server(uuid, limit) for uuid, limit in json.loads(text).items()}
+
+    def start(self) -> None:
+        """Read the Panel's list, now and every now and then, on a thread: it may be slow."""
+        if self._panel is not None:
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self.read()
+            except Exception:
+                # A defect must not end the thread: servers that were removed would stay known.
+                log.exception("the Panel's servers cannot be read")
+            self._closing.wait(READ_EVERY)
 
     def read(self) -> None:
         """Ask the Panel for all of them; where it is away, what was known stays."""

@@ -93,6 +93,7 @@ def _build(settings: Settings, stack: contextlib.ExitStack) -> Running:
         stack.callback(panel.close)
     deny = section.unknown_servers != "allow"
     servers = Servers(node, records, panel, deny=deny)
+    stack.callback(servers.close)
     reporter = Reporter(records, panel if section.notify else None)
     stack.callback(reporter.close)
     hub = EventHub()
@@ -133,12 +134,12 @@ def _build(settings: Settings, stack: contextlib.ExitStack) -> Running:
     jobs = Jobs(database, handlers, settings=_jobs(settings, section), events=orphans)
     stack.callback(jobs.close)
     worker.put_in_order()
-    servers.read()
+    servers.start()
     if index is not None:
         index.start()
     jobs.start()
+    jobs.set_schedules(f"wings {node.uuid}", upkeep.schedules() if upkeep is not None else [])
     if upkeep is not None:
-        jobs.set_schedules(f"wings {node.uuid}", upkeep.schedules())
         for name in sorted(set(records.to_remove().values())):
             jobs.submit(upkeep.kind("forget"), {"repository": name}, key=f"wings forget {name}")
     orphans.start(jobs)
@@ -157,7 +158,7 @@ def _build(settings: Settings, stack: contextlib.ExitStack) -> Running:
         threads,
         keep_alive=section.keep_alive,
     )
-    return Running(app, node.token, hub)
+    return Running(app, node.token, hub, repositories)
 
 
 def _panel(node: Node) -> Panel | None:
@@ -184,10 +185,13 @@ def _jobs(settings: Settings, section: WingsSettings) -> JobsSettings:
 class Running:
     """The application with what it holds while it runs: the ASGI callable of the worker."""
 
-    def __init__(self, app: WingsApp, token: str, hub: EventHub) -> None:
+    def __init__(
+        self, app: WingsApp, token: str, hub: EventHub, repositories: Repositories | None
+    ) -> None:
         self._app = app
         self._token = f"Bearer {token}".encode()
         self._hub = hub
+        self._repositories = repositories
         self.held = contextlib.ExitStack()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -195,6 +199,10 @@ class Running:
         if scope["type"] == "lifespan":
             return self._live(receive, send)
         return self._app(scope, receive, send)
+
+    async def ready(self) -> bool:
+        """Whether repositories can be reached, as far as that is this process's affair."""
+        return self._repositories is None or self._repositories.served
 
     def before_stop(self) -> None:
         """End the streams of events: they would be waited for."""

@@ -103,6 +103,7 @@ class Worker:
         self._servers = servers
         self._running = running
         self._events = events
+        self._started = time.time()
 
     def handlers(self) -> list[JobHandler]:
         """Return the handlers of backups and restores, which only this node has the files for."""
@@ -355,7 +356,7 @@ class Worker:
             try:
                 job = jobs.find(operation.job)
             except UnknownJob:
-                if time.time() - operation.created < _YOUNG:
+                if self._is_young(operation):
                     continue  # it is being submitted just now
                 error = "it was lost before it was begun"
             else:
@@ -366,8 +367,11 @@ class Worker:
 
     def has_young(self) -> bool:
         """Whether an operation is so new that its job may not be there yet."""
-        now = time.time()
-        return any(now - each.created < _YOUNG for each in self._records.unfinished())
+        return any(self._is_young(each) for each in self._records.unfinished())
+
+    def _is_young(self, operation: Operation) -> bool:
+        # What another process has accepted is submitted by nobody any more.
+        return operation.created >= self._started and time.time() - operation.created < _YOUNG
 
     def put_in_order(self) -> None:
         """Bring restores to an end that a crash has interrupted, before any server may start."""
