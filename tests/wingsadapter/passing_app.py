@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -9,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from backupgw.runtime.http.host import Hosted, run
 from backupgw.runtime.http.options import HttpOptions
+from backupgw.wingsadapter.incoming import Refusal
 from backupgw.wingsadapter.upstream import Upstream
 
 
@@ -24,7 +26,15 @@ class App:
                 if message["type"] == "lifespan.shutdown":
                     await self._upstream.aclose()
                     return
-        await self._upstream(scope, receive, send)
+        try:
+            await self._upstream(scope, receive, send)
+        except Refusal as refusal:
+            body = json.dumps({"error": refusal.text}).encode()
+            headers = [(b"content-length", b"%d" % len(body))]
+            await send(
+                {"type": "http.response.start", "status": refusal.status, "headers": headers}
+            )
+            await send({"type": "http.response.body", "body": body})
 
     async def ready(self) -> bool:
         return True

@@ -11,6 +11,7 @@ from backupgw.runtime.jobs import Jobs
 from backupgw.runtime.restic import ResticError
 
 from .adapter import Adapter, AdapterError
+from .archive_adapters import WingsAdapter
 from .ignore import IgnoreError
 from .incoming import Refusal
 from .node import Node
@@ -137,6 +138,13 @@ class NodeOperations:
 
     def delete_all(self, server: str) -> None:
         """See `app.Operations`."""
+        for adapter in self._adapters.values():
+            if isinstance(adapter, WingsAdapter):
+                try:
+                    adapter.delete_all(server)
+                except AdapterError as error:
+                    log.warning("the archives of %s cannot be removed: %s", server, error)
+                    raise Refusal(503, "the backups cannot be removed just now") from error
         if self._index is None or self._repositories is None:
             return
         try:

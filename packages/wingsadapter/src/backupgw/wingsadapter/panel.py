@@ -95,6 +95,14 @@ class Panel:
         """
         self._call("POST", f"/backups/{backup}/restore", {"successful": successful})
 
+    def upload_plan(self, backup: str, size: int) -> object:
+        """Return where the parts of an archive of `size` bytes go, as the Panel says it.
+
+        Raises:
+            PanelError: it did not say.
+        """
+        return self._call("GET", f"/backups/{backup}?size={size}")
+
     def lists(self, backup: str) -> bool:
         """Return whether the Panel knows a backup: only a 404 says that it does not.
 

@@ -9,7 +9,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.secrets import Secret
@@ -168,6 +176,10 @@ class WingsSettings(HttpOptions):
         token_id, token: what the Panel and this node know each other by; default the Wings file's.
         panel: address of the Panel; default the Wings file's; "" for none that is told.
         upstream: address of the Wings that answers what is not about backups.
+        upstream_verify: whether the certificate of that Wings is looked at.
+        download_hosts: where archives of the adapter `s3` may be fetched from in a restore:
+            "s3.example.com", "*.example.com", "http://minio.lan:9000"; none: any host on a public
+            address, by https.
         node: a name or uuid of this node; default the Wings file's uuid.
         data: folder of the servers' folders.
         backup_directory: folder of local archives.
@@ -189,6 +201,8 @@ class WingsSettings(HttpOptions):
     token: Secret | None = None
     panel: str | None = None
     upstream: str | None = None
+    upstream_verify: bool = True
+    download_hosts: list[str] = Field(default=[])
     node: str | None = None
     data: Path | None = None
     backup_directory: Path | None = None
@@ -204,6 +218,21 @@ class WingsSettings(HttpOptions):
     retention: RetentionSettings = RetentionSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
     hook: list[HookSettings] = Field(default=[])
+
+    @field_validator("download_hosts")
+    @classmethod
+    def _hosts(cls, entries: list[str]) -> list[str]:
+        from .download_source import host_entries  # late: the client library takes its time
+
+        host_entries(entries)
+        return entries
+
+    @field_validator("upstream")
+    @classmethod
+    def _upstream(cls, address: str | None) -> str | None:
+        from .upstream import check_address  # late, as above
+
+        return None if not address else check_address(address)
 
     @model_validator(mode="after")
     def _one_process(self) -> Self:

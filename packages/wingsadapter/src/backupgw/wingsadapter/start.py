@@ -22,6 +22,7 @@ from backupgw.runtime.threads import Threads
 from .adapter import Adapter
 from .answering import VERSION, Manner
 from .app import WingsApp
+from .archive_start import ArchivesHere
 from .event_hub import EventHub
 from .hooks import Hooks
 from .node import Node, node_of, restic_plan
@@ -36,6 +37,8 @@ from .servers import Servers
 from .settings import WingsSettings
 from .snapshots import SnapshotIndex
 from .upkeep import Upkeep
+from .upstream import Upstream
+from .upstream_events import UpstreamEvents
 from .work import Orphans, Worker
 
 log = logging.getLogger(__name__)
@@ -107,9 +110,14 @@ def _build(settings: Settings, stack: contextlib.ExitStack) -> Running:
         index = SnapshotIndex(repositories, records, section.restic.refresh)
         stack.callback(index.close)
         adapters["restic"] = ResticAdapter(repositories, index)
+    archives = ArchivesHere(section, node, panel)
+    adapters["wings"] = archives.wings
+    if archives.s3 is not None:
+        adapters["s3"] = archives.s3
     for adapter in adapters.values():
         stack.callback(adapter.close)
     upstream = section.upstream
+    behind = None if upstream is None else Upstream(upstream, verify=section.upstream_verify)
     worker = Worker(
         section,
         node,
@@ -157,8 +165,11 @@ def _build(settings: Settings, stack: contextlib.ExitStack) -> Running:
         hub,
         threads,
         keep_alive=section.keep_alive,
+        download=archives.downloads(database, threads, servers.knows),
+        upstream=behind,
+        other_events=None if behind is None else UpstreamEvents(behind, node.token),
     )
-    return Running(app, node.token, hub, repositories)
+    return Running(app, node.token, hub, repositories, behind)
 
 
 def _panel(node: Node) -> Panel | None:
@@ -186,12 +197,18 @@ class Running:
     """The application with what it holds while it runs: the ASGI callable of the worker."""
 
     def __init__(
-        self, app: WingsApp, token: str, hub: EventHub, repositories: Repositories | None
+        self,
+        app: WingsApp,
+        token: str,
+        hub: EventHub,
+        repositories: Repositories | None,
+        behind: Upstream | None,
     ) -> None:
         self._app = app
         self._token = f"Bearer {token}".encode()
         self._hub = hub
         self._repositories = repositories
+        self._behind = behind
         self.held = contextlib.ExitStack()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -219,6 +236,8 @@ class Running:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if self._behind is not None:
+            await self._behind.aclose()
         try:
             # On a thread: running backups are stopped first, and that takes a while.
             await asyncio.to_thread(self.held.close)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
@@ -24,6 +23,8 @@ import httpx
 from starlette.types import Receive, Scope, Send
 
 from backupgw.runtime.http.upgrade import UPGRADE, Gone, Tunnel, Upgrade
+
+from .incoming import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,24 @@ KEPT = 32
 PIECE = 64 << 10
 
 
+def check_address(url: str) -> str:
+    """Return the address of a Wings without a slash at its end.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(url)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.path.strip("/")
+        or parts.query
+        or parts.username is not None
+    ):
+        raise ValueError(f"{url!r} is no address of Wings, such as http://127.0.0.1:8081")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 class Upstream:
     """An ASGI application that passes on. Its connections belong to one event loop.
 
@@ -62,16 +81,7 @@ class Upstream:
     """
 
     def __init__(self, url: str, *, verify: bool = True) -> None:
-        parts = urlsplit(url)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.path.strip("/")
-            or parts.query
-            or parts.username is not None
-        ):
-            raise ValueError(f"{url!r} is no address of Wings, such as http://127.0.0.1:8081")
-        self._url = httpx.URL(f"{parts.scheme}://{parts.netloc}")
+        self._url = httpx.URL(check_address(url))
         self._verify = verify
         self._transport: httpx.AsyncHTTPTransport | None = None
 
@@ -81,7 +91,11 @@ class Upstream:
         return str(self._url).rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request, and its answer."""
+        """Pass on a request, and its answer.
+
+        Raises:
+            Refusal: Wings is away, or does not answer.
+        """
         if scope["type"] != "http":
             raise ValueError(f"{scope['type']} is not passed on")
         upgrade = scope.get("extensions", {}).get(UPGRADE)
@@ -146,9 +160,9 @@ class Upstream:
             try:
                 answer = await _unless(leaving, self.ask(request))
             except httpx.HTTPError as error:
-                if not body.left.is_set():
-                    await _refuse(error, send)
-                return
+                if body.left.is_set():
+                    return
+                raise _refusal(error) from error
             if answer is None:
                 return
             if watching is None:
@@ -187,8 +201,7 @@ class Upstream:
         try:
             answer = await self.ask(self.request(scope["method"], _target(scope), headers))
         except httpx.HTTPError as error:
-            await _refuse(error, send)
-            return
+            raise _refusal(error) from error
         try:
             if answer.status_code != 101:
                 never = asyncio.get_running_loop().create_future()
@@ -335,16 +348,9 @@ def _to_wings(scope: Scope) -> Headers:
     return headers
 
 
-async def _refuse(error: httpx.HTTPError, send: Send) -> None:
-    """Tell the client that Wings cannot be had."""
-    late = isinstance(error, httpx.TimeoutException)
+def _refusal(error: httpx.HTTPError) -> Refusal:
+    """Return what the client is told where Wings cannot be had."""
     log.warning("Wings does not answer: %s", str(error) or type(error).__name__)
-    text = "Wings did not answer in time" if late else "Wings cannot be reached behind this gateway"
-    body = json.dumps({"error": text}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    status = 504 if late else 502
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    if isinstance(error, httpx.TimeoutException):
+        return Refusal(504, "Wings did not answer in time")
+    return Refusal(502, "Wings cannot be reached behind this gateway")
