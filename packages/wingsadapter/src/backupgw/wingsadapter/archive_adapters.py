@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ from .server_tree import FOLDER
 from .wings_file import Compression
 
 log = logging.getLogger(__name__)
+
+PLAN_PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between questions to the Panel, before the attempt is given up."""
 
 
 class WingsAdapter:
@@ -144,8 +148,7 @@ class S3Adapter:
         with _told():
             try:
                 made = make(self._spool, request, control, self._compression)
-                answer = self._panel.upload_plan(request.backup, made.size)
-                plan = PartPlan.from_answer(answer, made.size)
+                plan = self._plan(request.backup, made.size, control)
                 parts = self._upload(request.backup, made, plan, control)
             finally:
                 self._spool.delete(request.backup)
@@ -177,16 +180,16 @@ class S3Adapter:
             control.check()
             control.progress(Progress(None, done, total))
 
-        def pause(seconds: float) -> None:
-            until = time.monotonic() + seconds
-            while (left := until - time.monotonic()) > 0:
-                control.check()
-                time.sleep(min(left, 0.5))
-
         with _told():
             self._spool.store(
                 request.backup,
-                lambda write: fetch(url, write, allowed=self._allowed, tell=tell, pause=pause),
+                lambda write: fetch(
+                    url,
+                    write,
+                    allowed=self._allowed,
+                    tell=tell,
+                    pause=lambda seconds: _wait(control, seconds),
+                ),
             )
             try:
                 server = server_of(self._spool.label(request.backup))
@@ -216,6 +219,14 @@ class S3Adapter:
 
 
 # -- what both do
+
+
+def _wait(control: Control, seconds: float) -> None:
+    """Wait, unless it is to stop. Raises Stopped."""
+    stop = select.poll()
+    stop.register(control.stop.fileno(), select.POLLIN)
+    stop.poll(seconds * 1000)
+    control.check()
 
 
 def make(
