@@ -29,6 +29,7 @@ from backupgw.wingsadapter.archive_adapters import S3Adapter, WingsAdapter
 from backupgw.wingsadapter.download_source import Allowed
 from backupgw.wingsadapter.local_archives import LocalArchives
 from backupgw.wingsadapter.part_upload import reported
+from backupgw.wingsadapter.staging import AREA
 
 SERVER = "342dd230-48d3-4b39-a7fe-ba0fb5e62e80"
 OTHER = "342dd230-48d3-4b39-a7fe-ba0fb5e62e81"
@@ -124,6 +125,19 @@ def test_the_requests_rules_win_over_the_servers_own(
     assert restored("world") == everything - {"world"}
     with pytest.raises(AdapterError, match="zero byte"):
         wings.create(request(root, "a\0b"), control)
+
+
+def test_a_restore_that_is_under_way_is_no_part_of_a_backup(
+    wings: WingsAdapter, root: Path, tmp_path: Path, control: Control
+) -> None:
+    (root / AREA / "new").mkdir(parents=True)
+    (root / AREA / "new" / "x").write_text("x")
+    for ignore in ("", "!.backupgw-restore"):
+        wings.create(request(root, ignore), control)
+        target = tmp_path / f"target{ignore}"
+        target.mkdir()
+        wings.unpack(RestoreRequest(SERVER, BACKUP), str(target), control)
+        assert not (target / AREA).exists()
 
 
 def test_single_paths_come_back_with_their_folders(

@@ -30,12 +30,17 @@ from .ignore import IgnoreError, IgnoreRules, read_rules
 from .local_archives import LocalArchives
 from .part_upload import PartPlan, UploadError, upload_parts
 from .server_tree import FOLDER
+from .staging import AREA
 from .wings_file import Compression
 
 log = logging.getLogger(__name__)
 
 PLAN_PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between questions to the Panel, before the attempt is given up."""
+
+
+_NO_AREA = IgnoreRules.parse(f"/{AREA}")
+"""A restore that is under way is no part of a server; as the last line, nothing takes it back."""
 
 
 class WingsAdapter:
@@ -242,6 +247,7 @@ def make(
         root = os.open(request.root, FOLDER)
         try:
             rules = IgnoreRules.parse(request.ignore) if request.ignore else read_rules(root)
+            rules = IgnoreRules((*rules.rules, *_NO_AREA.rules))
             return archives.make(
                 request.backup,
                 root,
