@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 
 from .double import Double, Receive, Scope, Send
 from .panel import TOKEN
+from .tls import Certificate
 
 PIECE = bytes(range(256)) * 256
 
@@ -29,8 +30,8 @@ class WingsDouble(Double):
         sockets: how websockets ended: (code, reason).
     """
 
-    def __init__(self, *, events: bool = False) -> None:
-        super().__init__(self._pass)
+    def __init__(self, *, events: bool = False, certificate: Certificate | None = None) -> None:
+        super().__init__(self._pass, certificate=certificate)
         self.events = events
         self.left = threading.Event()
         self.sockets: list[tuple[int, str]] = []

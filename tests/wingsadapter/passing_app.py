@@ -15,8 +15,8 @@ from backupgw.wingsadapter.upstream import Upstream
 
 
 class App:
-    def __init__(self, url: str) -> None:
-        self._upstream = Upstream(url)
+    def __init__(self, url: str, *, verify: bool) -> None:
+        self._upstream = Upstream(url, verify=verify)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -44,7 +44,7 @@ class App:
 
 
 def make(argument: dict[str, Any]) -> App:
-    return App(argument["url"])
+    return App(argument["url"], verify=argument["verify"])
 
 
 if __name__ == "__main__":
@@ -54,7 +54,7 @@ if __name__ == "__main__":
                 Hosted(
                     name="passing",
                     app="tests.wingsadapter.passing_app:make",
-                    argument={"url": sys.argv[1]},
+                    argument={"url": sys.argv[1], "verify": "--no-verify" not in sys.argv},
                     options=HttpOptions(listen=["127.0.0.1:0"], graceful_timeout=5),
                 )
             ]

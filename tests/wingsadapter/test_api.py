@@ -173,7 +173,7 @@ class TestWhatIsRefused:
         assert len(row.reports) == 1
 
     def test_what_is_nowhere(self, node: NodeSite) -> None:
-        for path in ("/", "/api", "/api/system", f"/api/servers/{SOME}/files", "/download/backup"):
+        for path in ("/", "/api", "/api/system", f"/api/servers/{SOME}/files"):
             refused(node.request("GET", path), 404)
 
 

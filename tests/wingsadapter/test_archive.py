@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import socket
 import stat
 import subprocess
@@ -206,6 +207,63 @@ def test_no_archive_leads_out(kind: str, folder: Callable[[str], Folder], tmp_pa
         unpacked(ESCAPES[kind], target)
     assert {path.name for path in tmp_path.iterdir()} == before
     assert (tmp_path / "secret").read_text() == "secret"
+
+
+def hostile_archive(draws: random.Random) -> bytes:
+    """Entries of every kind, names and targets that lead everywhere, in any order."""
+    names = [
+        "a",
+        "b",
+        "a/b",
+        "a/b/c",
+        "./a",
+        "a/.",
+        "..",
+        "../outside/x",
+        "/tmp/x",
+        "a/../../x",
+        "c",
+    ]
+    targets = [".", "..", "/", "../outside", "OUTSIDE", "a", "b", "a/b", "../../outside", ""]
+    kinds = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE]
+    members: list[tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]] = []
+    for _ in range(draws.randrange(1, 8)):
+        info = tarfile.TarInfo(draws.choice(names))
+        info.type = draws.choice(kinds)
+        info.mode = 0o700 | draws.randrange(0o10000)
+        info.mtime = draws.choice([0, 1, 2**33, -5])
+        if info.type in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            info.linkname = draws.choice(targets)
+        members.append((info, b"overwritten") if info.isreg() else info)
+    return tar_of(*members)
+
+
+def test_no_mixture_of_entries_leads_out(folder: Callable[[str], Folder], tmp_path: Path) -> None:
+    outside = folder("outside")
+    (outside.path / "x").write_text("precious")
+    (outside.path / "folder").mkdir()
+    before = tree.describe(outside.path)
+    draws = random.Random(11)
+    whole = refused = 0
+    for number in range(600):
+        target = tmp_path / "targets" / str(number)
+        target.mkdir(parents=True)
+        for planted in draws.sample(["a", "b", "c"], draws.randrange(3)):
+            (target / planted).symlink_to(draws.choice([str(outside.path), "../../outside/x", "."]))
+        descriptor = os.open(target, os.O_RDONLY)
+        try:
+            content = hostile_archive(draws)
+            extract_archive(io.BytesIO(content), descriptor, owner=None)
+            whole += 1
+        except ArchiveError:
+            refused += 1
+        finally:
+            os.close(descriptor)
+        assert tree.describe(outside.path) == before, number
+        assert os.listdir(tmp_path / "targets") == [str(number)]
+        shutil.rmtree(target)
+    assert sorted(os.listdir(tmp_path)) == ["outside", "targets"]
+    assert min(whole, refused) > 50
 
 
 def test_links_in_the_way_are_replaced_not_followed(

@@ -309,7 +309,7 @@ def test_a_disk_that_gets_full_in_a_restore_costs_nothing(site: Hostile, adapter
         before, inode = site.tree(server), root.stat().st_ino
         panel.restore_backup(row, truncate=True)
         assert not panel.wait_for_restore(row)
-        assert "restore" in site.process.output.splitlines()[-1]
+        assert f"restore {row.uuid} of {server} has failed" in site.process.output
         assert site.tree(server) == before
         assert root.stat().st_ino == inode
     finally:

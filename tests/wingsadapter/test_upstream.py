@@ -15,6 +15,7 @@ import httpx
 import pytest
 from tests.runtime.http_process import Wire
 from tests.servers.process import ServerProcess
+from tests.servers.tls import Certificate
 from tests.servers.wings_double import PIECE, WingsDouble
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -31,9 +32,9 @@ def wings() -> Iterator[WingsDouble]:
         yield wings
 
 
-def start(url: str) -> ServerProcess:
+def start(url: str, *flags: str) -> ServerProcess:
     return ServerProcess(
-        [sys.executable, "-m", "tests.wingsadapter.passing_app", url],
+        [sys.executable, "-m", "tests.wingsadapter.passing_app", url, *flags],
         ready=r"start server on (\S+)",
         directory=ROOT,
     )
@@ -168,6 +169,18 @@ def test_a_wings_that_is_away_is_told(wings: WingsDouble) -> None:
             with pytest.raises(InvalidStatus) as refused:
                 connect(url.replace("http", "ws") + "/api/servers/x/ws").close()
             assert refused.value.response.status_code == 502
+
+
+def test_a_wings_with_tls_of_its_own_is_reached(certificate: Certificate) -> None:
+    with WingsDouble(certificate=certificate) as wings:
+        with start(wings.url) as strict:
+            assert httpx.get(f"http://{strict.match[1]}/api/x", timeout=60).status_code == 502
+        with start(wings.url, "--no-verify") as process:
+            url = f"http://{process.match[1]}"
+            assert httpx.get(f"{url}/api/x", timeout=60).status_code == 200
+            with ws(url) as console:
+                console.send("hello")
+                assert console.recv(60) == "hello"
 
 
 def test_a_restarted_wings_is_found_again(wings: WingsDouble, url: str) -> None:

@@ -32,8 +32,7 @@ def site(wings: WingsDouble, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             site = NodeSite(
                 tmp_path_factory.mktemp("node"),
                 panel=panel,
-                more=f'keep_alive = 1.0\nupstream = "{wings.url}"\n'
-                f'download_hosts = ["{s3.endpoint}"]',
+                more=f'upstream = "{wings.url}"\ndownload_hosts = ["{s3.endpoint}"]',
             )
             site.make_repository()
             with site:

@@ -159,6 +159,18 @@ class S3Adapter:
                 self._spool.delete(request.backup)
         return BackupOutcome(made.sha1, "sha1", made.size, parts, warnings=_warnings(made))
 
+    def _plan(self, backup: str, size: int, control: Control) -> PartPlan:
+        """Ask the Panel; for some seconds again, since a new backup may not be there for it yet."""
+        for pause in (*PLAN_PAUSES, None):
+            try:
+                return PartPlan.from_answer(self._panel.upload_plan(backup, size), size)
+            except AdapterError as error:
+                if pause is None or not error.retryable:
+                    raise
+                log.info("the Panel is asked again where backup %s goes: %s", backup, error)
+                _wait(control, pause)
+        raise AssertionError("unreachable")
+
     def _upload(self, backup: str, made: Made, plan: PartPlan, control: Control) -> Sequence[Part]:
         clock = _Clock()
 
