@@ -35,7 +35,7 @@ class WingsDouble(Double):
         self.events = events
         self.left = threading.Event()
         self.sockets: list[tuple[int, str]] = []
-        self._listeners: list[asyncio.Queue[bytes]] = []
+        self._listeners: list[tuple[str, asyncio.Queue[bytes]]] = []
         self._listening = threading.Condition()
 
     def tell(self, name: str, document: dict[str, Any]) -> None:
@@ -43,14 +43,18 @@ class WingsDouble(Double):
         data = json.dumps(document)
         with self._listening:
             assert self._loop is not None
-            for queue in self._listeners:
+            for _, queue in self._listeners:
                 frame = f"event: {name}\ndata: {data}\n\n".encode()
                 self._loop.call_soon_threadsafe(queue.put_nowait, frame)
 
-    def wait_for_listeners(self, count: int, timeout: float = 60) -> None:
-        """Wait until that many event streams are open."""
+    def wait_for_listener(self, server: str, timeout: float = 60) -> None:
+        """Wait until an event stream for a server is open."""
+
+        def open_for_it() -> bool:
+            return any(server in asked for asked, _ in self._listeners)
+
         with self._listening:
-            assert self._listening.wait_for(lambda: len(self._listeners) >= count, timeout)
+            assert self._listening.wait_for(open_for_it, timeout)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -158,7 +162,8 @@ class WingsDouble(Double):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
         with self._listening:
-            self._listeners.append(queue)
+            listener = (scope["query_string"].decode(), queue)
+            self._listeners.append(listener)
             self._listening.notify_all()
         try:
             while True:
@@ -167,7 +172,7 @@ class WingsDouble(Double):
                     await send({"type": "http.response.body", "body": byte, "more_body": True})
         finally:
             with self._listening:
-                self._listeners.remove(queue)
+                self._listeners.remove(listener)
 
     async def _on_nothing(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _answer(send, 404, b'{"error":"not found"}')

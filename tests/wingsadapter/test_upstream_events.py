@@ -43,7 +43,7 @@ def test_events_of_the_servers_asked_for_are_handed_on(
         assert client is not None
         upstream = Upstream(wings.url)
         following = asyncio.create_task(UpstreamEvents(upstream, TOKEN).follow([SERVER], client))
-        await asyncio.to_thread(wings.wait_for_listeners, 1)
+        await asyncio.to_thread(wings.wait_for_listener, SERVER)
         wings.tell("status", {"server_id": SERVER, "status": "running"})
         wings.tell("status", {"server_id": OTHER, "status": "running"})
         wings.tell("backup completed", {"server_id": SERVER, "is_successful": False})
@@ -55,7 +55,7 @@ def test_events_of_the_servers_asked_for_are_handed_on(
         assert not any(b"false" in frame for frame in frames)
         # It is restarted, and heard again.
         await asyncio.to_thread(wings.restart)
-        await asyncio.to_thread(wings.wait_for_listeners, 1)
+        await asyncio.to_thread(wings.wait_for_listener, SERVER)
         wings.tell("status", {"server_id": SERVER, "status": "offline"})
         assert b"offline" in (await heard(client, 1))[0]
         following.cancel()

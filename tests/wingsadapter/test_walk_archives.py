@@ -169,7 +169,7 @@ def test_everything_else_is_wings(site: NodeSite, wings: WingsDouble) -> None:
 def test_its_events_are_told_among_ours(site: NodeSite, wings: WingsDouble) -> None:
     server = site.add_server()
     with site.listening(server) as listener:
-        wings.wait_for_listeners(1)
+        wings.wait_for_listener(server)
         wings.tell("status", {"server_id": server, "status": "running"})
         assert listener.wait_for("status") == [{"server_id": server, "status": "running"}]
         row = panel_of(site).create_backup(server, adapter="wings")
