@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -260,6 +262,48 @@ def test_no_link_of_a_customer_is_written_through(
     assert (outside / "properties").read_text() == "precious"
     assert sorted(os.listdir(outside / "region")) == ["r.0.mca"]
     assert site.tree(server) == before
+
+
+@pytest.mark.parametrize("adapter", ["restic", "wings"])
+def test_links_that_are_swapped_in_during_a_restore_lead_nowhere(
+    site: Hostile, adapter: str, tmp_path: Path
+) -> None:
+    """Players of the server's owner have its files by SFTP while the node writes them as root."""
+    panel = site.panel
+    assert panel is not None
+    server = site.add_server(files=1500)
+    row = panel.create_backup(server, adapter=adapter)
+    assert panel.wait_for_backup(row)
+    outside = tmp_path / "outside"
+    (outside / "world" / "region").mkdir(parents=True)
+    root = site.root(server)
+    area = root / ".backupgw-restore"
+    (root / "evil").mkdir()
+    (root / "evil" / "new").symlink_to(outside)
+    ended = threading.Event()
+    swapped: list[str] = []
+
+    def swap() -> None:
+        while not ended.is_set() and len(swapped) < 2:
+            with contextlib.suppress(OSError):
+                if not swapped:  # a folder in what is being unpacked
+                    os.rename(area / "new" / "world" / "region", root / "moved")
+                    (area / "new" / "world" / "region").symlink_to(outside)
+                    swapped.append("region")
+                os.rename(area, root / "area")  # and then all of it
+                area.symlink_to("evil")
+                swapped.append("area")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        panel.restore_backup(row)
+        panel.wait_for_restore(row)
+    finally:
+        ended.set()
+        thread.join()
+    assert "region" in swapped
+    assert [path for path in outside.rglob("*") if not path.is_dir()] == []
 
 
 @pytest.mark.parametrize("plant", ["file", "link", "folder", "journal"])

@@ -24,12 +24,13 @@ from .adapter import (
 from .archive import ArchiveError, Made
 from .archive import Progress as Done
 from .archive_extract import extract_archive, inspect_archive
+from .chosen_paths import ChosenPaths
 from .download_source import ANYWHERE_PUBLIC, Allowed, DownloadError, fetch
 from .downloads import label_of
 from .ignore import IgnoreError, IgnoreRules, read_rules
 from .local_archives import LocalArchives
 from .part_upload import PartPlan, UploadError, upload_parts
-from .server_tree import FOLDER
+from .server_tree import FOLDER, open_staged
 from .staging import AREA
 from .wings_file import Compression
 
@@ -279,7 +280,7 @@ def inspect(archives: LocalArchives, request: RestoreRequest, control: Control) 
         ArchiveError: it is damaged or unsafe.
         AdapterError: a path that is wanted is not in it.
     """
-    chosen = _Chosen(request.paths)
+    chosen = ChosenPaths(request.paths)
 
     def tell(done: Done) -> None:
         control.check()
@@ -300,39 +301,16 @@ def unpack(archives: LocalArchives, request: RestoreRequest, target: str, contro
         control.progress(Progress(None, done.bytes, None, done.files))
 
     with _told():
-        folder = os.open(target, FOLDER)
+        folder = open_staged(target)
         try:
             with open(archives.open(request.backup), "rb", buffering=0) as file:
-                extract_archive(file, folder, owner=None, wanted=_Chosen(request.paths), tell=tell)
+                extract_archive(
+                    file, folder, owner=None, wanted=ChosenPaths(request.paths), tell=tell
+                )
         except FileNotFoundError:
             raise BackupUnknown(f"there is no archive of backup {request.backup}") from None
         finally:
             os.close(folder)
-
-
-class _Chosen:
-    """Which entries are wanted: those below some paths, and the folders on the way."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = {path: tuple(os.fsencode(path).split(b"/")) for path in paths}
-        self._missing = set(paths)
-
-    @property
-    def missing(self) -> list[str]:
-        """Paths that no entry was about."""
-        return sorted(self._missing)
-
-    def __call__(self, names: Sequence[bytes]) -> bool:
-        if not self._paths:
-            return True
-        found = False
-        for path, wanted in self._paths.items():
-            if tuple(names[: len(wanted)]) == wanted:
-                self._missing.discard(path)
-                found = True
-            elif wanted[: len(names)] == tuple(names):
-                found = True
-        return found
 
 
 def server_of(label: str) -> str | None:

@@ -92,6 +92,8 @@ def extract_archive(
     wanted: Callable[[Sequence[bytes]], bool] = lambda _: True,
     limits: Limits = ANY,
     tell: Tell = nobody,
+    packed: bool = True,
+    below: Sequence[bytes] = (),
 ) -> Content:
     """Unpack an archive into a folder.
 
@@ -102,13 +104,17 @@ def extract_archive(
         wanted: whether the entry of these names is to be unpacked.
         limits: where to stop.
         tell: called often; what it raises ends the work.
+        packed: whether it is compressed by gzip; if not, whether it is whole is for the caller to
+            find out, since a tar file may end after any entry.
+        below: names that all paths begin with, which are cut off; what has others is left out.
 
     Raises:
         ArchiveError: the archive is damaged or unsafe, or holds too much. What was unpacked before
             is there.
         OSError: the folder cannot be written (ENOSPC where it is full).
     """
-    return _Unpacking(folder, owner, tell).run(_members(source, limits), wanted)
+    members = _members(source, limits, packed=packed)
+    return _Unpacking(folder, owner, tell).run(members, wanted, tuple(below))
 
 
 class _Unpacking:
@@ -125,11 +131,15 @@ class _Unpacking:
         self,
         members: Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]],
         wanted: Callable[[Sequence[bytes]], bool],
+        below: tuple[bytes, ...],
     ) -> Content:
         entries = content = left_out = 0
         try:
             for info, body in members:
                 names = _names(info)
+                if names[: len(below)] != below:
+                    continue
+                names = names[len(below) :]
                 if not names or not wanted(names):
                     continue
                 if not _wanted_kind(info):
@@ -380,9 +390,23 @@ class _Unpacker:
         return b""
 
 
-def _members(source: Source, limits: Limits) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
+class _Plain:
+    """What is not compressed, with the same face."""
+
+    def __init__(self, source: Source) -> None:
+        self.read = source.read
+
+    def drain(self) -> None:
+        """Read what is behind the end of the archive."""
+        while self.read(PIECE):
+            pass
+
+
+def _members(
+    source: Source, limits: Limits, *, packed: bool = True
+) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
     """Yield each entry with its content, and at the end make sure that the archive is whole."""
-    unpacker = _Unpacker(source)
+    unpacker = _Unpacker(source) if packed else _Plain(source)
     content = entries = 0
     options: dict[str, Any] = {"mode": "r|", "fileobj": unpacker, "bufsize": PIECE}
     options |= {"encoding": "utf-8", "errors": "surrogateescape"}

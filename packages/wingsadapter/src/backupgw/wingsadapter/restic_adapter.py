@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 
 from backupgw.runtime.restic import (
@@ -13,7 +12,6 @@ from backupgw.runtime.restic import (
     Message,
     ResticError,
     ResticStopped,
-    RestoreStatus,
     Snapshot,
 )
 
@@ -28,15 +26,21 @@ from .adapter import (
     RestoreRequest,
     Stopped,
 )
+from .archive import ArchiveError
+from .archive import Progress as Done
+from .archive_extract import extract_archive
+from .chosen_paths import ChosenPaths
 from .ignore import IgnoreError, IgnoreRules, read_rules
+from .pouring import pour
 from .repositories import Held, Repositories
 from .restic_excludes import excludes
+from .restored_times import RestoredTimes
+from .server_tree import open_staged
 from .snapshots import BACKUP_TAG, SERVER_TAG, SnapshotIndex, tagged
 from .staging import AREA
 
 log = logging.getLogger(__name__)
 
-_NESTED = ".backupgw-nested"
 _MOST_WARNINGS = 20
 
 
@@ -121,45 +125,32 @@ class ResticAdapter:
             snapshot, held = self._snapshot(request, control)
             if len(snapshot.paths) != 1:
                 raise AdapterError(f"snapshot {snapshot.short_id} is not of one folder")
-            with held.gate.together(control.stop):
-                if held.restic.program.restores_subfolders:
-                    held.restic.restore(
-                        snapshot.id,
-                        target,
-                        folder=snapshot.paths[0],
-                        include=[f"/{path}" for path in request.paths],
-                        on_message=lambda message: _tell(message, control),
-                        stop=control.stop,
-                    )
-                else:
-                    self._unpack_nested(held, snapshot, request, target, control)
-        for path in request.paths:
-            if not os.path.lexists(os.path.join(target, path)):
-                raise AdapterError(f"{path} is not in the backup")
+            size = self._index.size_of(snapshot)
+            chosen = ChosenPaths(request.paths)
 
-    def _unpack_nested(
-        self,
-        held: Held,
-        snapshot: Snapshot,
-        request: RestoreRequest,
-        target: str,
-        control: Control,
-    ) -> None:
-        """restic before 0.16 restores with the whole path: what lies below it is moved up."""
-        folder = snapshot.paths[0]
-        nested = os.path.join(target, _NESTED)
-        held.restic.restore(
-            snapshot.id,
-            nested,
-            include=[f"{folder}/{path}" for path in request.paths],
-            on_message=lambda message: _tell(message, control),
-            stop=control.stop,
-        )
-        inside = f"{nested}{folder}"
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(inside):
-                os.rename(os.path.join(inside, name), os.path.join(target, name))
-        shutil.rmtree(nested)
+            def tell(done: Done) -> None:
+                control.check()
+                fraction = min(done.bytes / size, 1.0) if size and not request.paths else None
+                control.progress(Progress(fraction, done.bytes, size, done.files))
+
+            # Not `restic restore`: it opens each file by its path, and whoever owns the server can
+            # put links into a folder that it is writing to. What it dumps is unpacked by
+            # descriptors, which lead nowhere else.
+            below = [os.fsencode(name) for name in snapshot.paths[0].split("/") if name]
+            with held.gate.together(control.stop), _staged(target) as folder:
+                pour(
+                    lambda write: held.restic.dump_tar(
+                        snapshot.id, snapshot.paths[0], write, stop=control.stop
+                    ),
+                    lambda source: extract_archive(
+                        source, folder, owner=None, wanted=chosen, tell=tell, packed=False,
+                        below=below,
+                    ),
+                )  # fmt: skip
+                with RestoredTimes(folder, below) as times:
+                    held.restic.list_nodes(snapshot.id, times.take, stop=control.stop)
+        if missing := chosen.missing:
+            raise AdapterError(f"{missing[0]} is not in the backup")
 
     def _snapshot(self, request: RestoreRequest, control: Control) -> tuple[Snapshot, Held]:
         server = None if request.cross_server else request.server
@@ -200,7 +191,7 @@ def _translated() -> Iterator[None]:
         raise Stopped(str(error)) from error
     except ResticError as error:
         raise AdapterError(str(error), retryable=error.retryable) from error
-    except IgnoreError as error:
+    except (ArchiveError, IgnoreError) as error:
         raise AdapterError(str(error)) from error
     except OSError as error:
         raise AdapterError(f"{error.filename or 'the disk'}: {error.strerror}") from error
@@ -212,6 +203,15 @@ def _opened(root: str) -> Iterator[int]:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise AdapterError(f"the server's folder {root}: {error.strerror}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _staged(target: str) -> Iterator[int]:
+    descriptor = open_staged(target)
     try:
         yield descriptor
     finally:
@@ -251,13 +251,3 @@ def _tell(message: Message, control: Control) -> None:
                 message.seconds_left,
             )
         )
-    elif isinstance(message, RestoreStatus):
-        left = None
-        if 0 < message.fraction < 1 and message.seconds:
-            left = message.seconds * (1 - message.fraction) / message.fraction
-        control.progress(
-            Progress(
-                message.fraction, message.bytes, message.total_bytes, message.files,
-                message.total_files, left,
-            )
-        )  # fmt: skip

@@ -53,6 +53,22 @@ def open_folder(root: int, names: Sequence[bytes]) -> int:
     return descriptor
 
 
+def open_staged(path: str) -> int:
+    """Return a descriptor of a folder two levels below a server's root, by its absolute path.
+
+    The last two names are in the hands of whoever owns the server: neither may be a link.
+
+    Raises:
+        OSError: it does not exist, or a link or something else is on the way.
+    """
+    root, area, name = path.rsplit("/", 2)
+    descriptor = os.open(root, FOLDER)
+    try:
+        return open_folder(descriptor, [os.fsencode(area), os.fsencode(name)])
+    finally:
+        os.close(descriptor)
+
+
 class Walk:
     """All of a folder, each folder before what is in it, by name.
 

@@ -79,6 +79,7 @@ def run_child(
     time_limit: float | None = None,
     directory: str = "/",
     stdin: int = subprocess.DEVNULL,
+    on_piece: Line | None = None,
 ) -> Ended:
     """Run a program to its end and return how it ended.
 
@@ -92,6 +93,7 @@ def run_child(
         ending: how it is asked to stop.
         grace: seconds until it is killed after that.
         time_limit: seconds after which it is stopped; None: none.
+        on_piece: given its output as it comes, instead of `on_output` by the line.
 
     Raises:
         OSError: it cannot be started.
@@ -113,9 +115,8 @@ def run_child(
     descriptor = -1
     try:
         descriptor = os.pidfd_open(process.pid)
-        return _Watch(process, descriptor, on_output, on_error, stop, ending, grace).follow(
-            time_limit
-        )
+        output = _Lines(on_output) if on_piece is None else _Pieces(on_piece)
+        return _Watch(process, descriptor, output, on_error, stop, ending, grace).follow(time_limit)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             if process.poll() is None:
@@ -141,7 +142,7 @@ class _Watch:
         self,
         process: subprocess.Popen[bytes],
         descriptor: int,
-        on_output: Line,
+        output: _Lines | _Pieces,
         on_error: Line,
         stop: StopSignal | None,
         ending: signal.Signals,
@@ -151,8 +152,8 @@ class _Watch:
         assert process.stderr is not None
         self._process = process
         self._descriptor = descriptor
-        self._lines = {
-            process.stdout.fileno(): _Lines(on_output),
+        self._lines: dict[int, _Lines | _Pieces] = {
+            process.stdout.fileno(): output,
             process.stderr.fileno(): _Lines(on_error),
         }
         self._stop = stop
@@ -252,3 +253,13 @@ class _Lines:
         if self._rest:
             self._tell(bytes(self._rest))
             self._rest.clear()
+
+
+class _Pieces:
+    """Passes output on as it comes."""
+
+    def __init__(self, tell: Line) -> None:
+        self.add = tell
+
+    def end(self) -> None:
+        """There is nothing left over."""

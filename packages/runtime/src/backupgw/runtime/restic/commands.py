@@ -267,6 +267,28 @@ class Restic:
             )
         return ran
 
+    def dump_tar(
+        self,
+        snapshot: str,
+        folder: str,
+        on_piece: Callable[[bytes], None],
+        *,
+        stop: StopSignal | None = None,
+    ) -> None:
+        """Pass on a folder of a snapshot as a tar file, not compressed.
+
+        Its entries have their whole path as a name, without a slash at the start. It is whole only
+        if nothing is raised here.
+
+        Args:
+            on_piece: given the file piece by piece. What it raises ends restic.
+
+        Raises:
+            ResticError: it is not whole.
+        """
+        operands = [snapshot_id(snapshot), absolute(folder)]
+        self.run("dump", [("--archive", "tar")], operands, on_piece=on_piece, stop=stop)
+
     # -- upkeep
 
     def init(self, *, time_limit: float | None = 60.0, stop: StopSignal | None = None) -> None:
@@ -341,6 +363,7 @@ class Restic:
         stop: StopSignal | None = None,
         time_limit: float | None = None,
         waiting: bool = True,
+        on_piece: Callable[[bytes], None] | None = None,
     ) -> Ran:
         """Run a command with --json.
 
@@ -354,6 +377,7 @@ class Restic:
             descriptors: further ones that restic inherits.
             time_limit: seconds after which it is stopped.
             waiting: for a lock, as `lock_wait` says.
+            on_piece: given the answer as it comes; it is neither messages nor kept then.
 
         Raises:
             ResticError: of the kind that its exit status and words stand for.
@@ -361,7 +385,7 @@ class Restic:
         try:
             return self._run(
                 command, flags, operands, on_message, keep, tolerated, descriptors, stop,
-                time_limit, 0.0,
+                time_limit, 0.0, on_piece,
             )  # fmt: skip
         except RepositoryLocked as locked:
             if not waiting or (stop is not None and stop.is_set):
@@ -370,7 +394,7 @@ class Restic:
         self.unlock(stop=stop)
         return self._run(
             command, flags, operands, on_message, keep, tolerated, descriptors, stop, time_limit,
-            self.lock_wait,
+            self.lock_wait, on_piece,
         )  # fmt: skip
 
     def _run(
@@ -385,6 +409,7 @@ class Restic:
         stop: StopSignal | None,
         time_limit: float | None,
         lock_wait: float,
+        on_piece: Callable[[bytes], None] | None,
     ) -> Ran:
         transcript = messages.Transcript()
         output = bytearray()
@@ -425,6 +450,7 @@ class Restic:
                     ending=ending,
                     grace=self.grace,
                     time_limit=time_limit,
+                    on_piece=on_piece,
                 )
         except OSError as error:
             raise ResticUnusable(f"{self.program.path} cannot be run: {error.strerror}") from error

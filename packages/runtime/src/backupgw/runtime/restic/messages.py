@@ -141,12 +141,17 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An entry of a snapshot: `type` is "file", "dir", "symlink" …; size is bytes."""
+    """An entry of a snapshot: `type` is "file", "dir", "symlink" …; size is bytes.
+
+    Attributes:
+        changed: when its content was, in nanoseconds since 1970; None where restic does not say.
+    """
 
     path: str
     type: str
     size: int
     mode: int
+    changed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +256,25 @@ def _message(fields: Fields) -> Message | None:
                 str(fields["type"]),
                 _number(fields, "size"),
                 _number(fields, "mode"),
+                _nanoseconds(fields.get("mtime")),
             )
         case _:
             return None
+
+
+def _nanoseconds(text: object) -> int | None:
+    """Return a time such as "2024-02-02T17:32:46.258123456+01:00" without rounding it."""
+    found = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return None
+    try:
+        whole = datetime.fromisoformat(f"{found[1]}{found[3]}")
+    except ValueError:
+        return None
+    return int(whole.timestamp()) * 10**9 + int((found[2] or ".0")[1:10].ljust(9, "0"))
+
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
 
 def _status(fields: Fields) -> BackupStatus | RestoreStatus:
