@@ -32,7 +32,7 @@ class RestoredTimes:
         self._leave()
 
     def take(self, node: Node) -> None:
-        """Set the times of an entry; one that was not unpacked, or is another now, is passed over."""
+        """Set the times of an entry; pass over one that was not unpacked, or is another now."""
         names = tuple(name for name in os.fsencode(node.path).split(b"/") if name)
         begin = len(self._below)
         if node.changed is None or names[:begin] != self._below or len(names) == begin:
