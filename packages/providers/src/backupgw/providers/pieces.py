@@ -26,7 +26,7 @@ class Pieces:
     """One item on its way into a file.
 
     Args:
-        first: reads the first `piece` bytes, or all.
+        first: reads the first `piece` bytes.
         stopping: set by who wants it to end.
     """
 
@@ -46,9 +46,8 @@ class Pieces:
         self._new = new
         self._piece = piece
         self._stopping = stopping
-        whole = first.remaining == self._size
-        self._starts = iter(range(self._size if whole else piece, self._size, piece))
-        self._begun = self._size if whole else min(piece, self._size)
+        self._starts = iter(range(piece, self._size, piece))
+        self._begun = min(piece, self._size)
         self._changed = threading.Condition()
         # What follows changes under it.
         self._done = 0

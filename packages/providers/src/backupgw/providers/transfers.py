@@ -56,8 +56,7 @@ class Transfers:
         part_size: bytes up to which a file goes by one request; None where there are no parts.
         journal: of uploads that were interrupted.
         stopping: set by who wants transfers to end soon.
-        sync: whether a file that was fetched is synced before it gets its name; who fetches many
-            may sync once, at the end.
+        sync: whether a file that was fetched is synced before it gets its name.
         connections: that all downloads together have at most; a large file is fetched by several.
         piece: bytes that one connection fetches of a large file at a time.
     """
@@ -198,9 +197,24 @@ class Transfers:
         with self._connections, _beginning(place, name, self.piece) as first:
             with NewFile(path, sync=self.sync) as new:
                 tell(0, first.item_size)
-                pieces = Pieces(place, name, first, self.piece, new, self.stopping)
-                pieces.fetch(self._connections, tell)
+                if first.remaining == first.item_size:
+                    self._alone(name, first, new, tell)
+                else:
+                    pieces = Pieces(place, name, first, self.piece, new, self.stopping)
+                    pieces.fetch(self._connections, tell)
             return first.item_size
+
+    def _alone(self, name: str, reader: Reader, new: NewFile, tell: ProgressCallback) -> None:
+        """Fetch an item by one connection."""
+        done, size = 0, reader.item_size
+        while chunk := reader.read(CHUNK):
+            if self.stopping.is_set():
+                raise Interrupted("the transfer was ended")
+            new.write_at(chunk, done)
+            done += len(chunk)
+            tell(done, size)
+        if done != size:
+            raise BackendError(f"{name}: {done} of {size} bytes came", retryable=True)
 
 
 def _nobody(done: int, total: int) -> None:

@@ -132,7 +132,7 @@ def _download_folder(session: Session, folder: str, target: Path | None) -> int:
     there = 0
     other: list[str] = []
     if isinstance(provider, PlaceProvider):
-        provider.transfers.sync = False  # once, below
+        provider.transfers.sync = False  # as cp does: the provider still has them
     work = Transfer(session, provider, download, "downloaded", jobs=arguments.jobs)
 
     def jobs() -> Iterator[Job]:
@@ -148,7 +148,6 @@ def _download_folder(session: Session, folder: str, target: Path | None) -> int:
                 yield Job(name, path, size)
 
     totals = work.run(jobs())
-    os.sync()
     for name in other:
         totals.failed += 1
         remark(f"{cell(name)}: another file of that name is there; --force replaces it")
