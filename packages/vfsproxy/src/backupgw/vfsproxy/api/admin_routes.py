@@ -316,6 +316,7 @@ def _others(core: Core) -> list[Operation]:
             "Tell what was changed: of a folder, to its owner; of everything, to administrators",
             parameters=ListAudit,
             answer=AuditList,
+            problems=(404,),
             tag="audit",
         ),
     ]

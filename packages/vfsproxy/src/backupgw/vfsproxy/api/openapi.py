@@ -186,13 +186,16 @@ def _responses(operation: Operation, schemas: _Schemas) -> Schema:
                 "content": {"application/problem+json": {"schema": problem}},
             },
         )
+    # Said by the host, before the API sees the request.
+    responses["431"] = {"description": "The URL or the headers are too long."}
     return responses
 
 
 def _media(media: Media) -> Schema:
     if media.types == ("application/json",):
         return {"application/json": {"schema": {"type": "object"}}}
-    schema: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
+    # Bytes are of no type that a schema has (OpenAPI 3.1, 4.8.14.1).
+    schema: Schema = {}
     if media.description:
         schema["description"] = media.description
     return {kind: {"schema": schema} for kind in media.types}
