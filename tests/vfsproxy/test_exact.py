@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.conftest import SOAK
+from tests.servers.postgres import PASSWORD, QUOTED_PASSWORD
+from tests.servers.vfs_gateway import VfsGateway
 
 from backupgw.runtime.database import connect, schema
 from backupgw.vfsproxy.folders.lifecycle import Wanted
@@ -26,14 +30,17 @@ WRITERS = 64
 
 
 @pytest.fixture
-def shared(tmp_path: Path, postgres_url: str) -> Iterator[Inside]:
-    """A core on a PostgreSQL that others share."""
+def state(postgres_url: str) -> str:
+    """The section `[state]` of gateways that share a PostgreSQL."""
     with connect(postgres_url) as database:
         schema.migrate(database)
-    url = postgres_url.replace("correct%20horse%2Fbattery", "")
-    assert "battery" not in url
-    user, _, rest = url.partition(":@")
-    state = f'database = "{user}@{rest}"\ndatabase_password = "correct horse/battery"'
+    user, _, rest = postgres_url.replace(QUOTED_PASSWORD, "").partition(":@")
+    return f'database = "{user}@{rest}"\ndatabase_password = "{PASSWORD}"'
+
+
+@pytest.fixture
+def shared(tmp_path: Path, state: str) -> Iterator[Inside]:
+    """A core on a PostgreSQL that others share."""
     found = Inside(tmp_path / "gateway", state=state)
     with found.core:
         yield found
@@ -141,3 +148,27 @@ def test_a_gateway_that_is_killed_leaves_the_accounts_right(shared: Inside) -> N
     last.begin()
     assert last.outcomes()["stored"] == FITTING - files
     assert on_disk(shared, folder) == (FITTING * SIZE, FITTING)
+
+
+def test_exactly_what_fits_is_stored_over_http(tmp_path: Path, shared: Inside, state: str) -> None:
+    limits = Limits(bytes=FITTING * SIZE)
+    folder = shared.lifecycle.create(MANAGER, Wanted(name="http", limits=limits))
+    url = f"/v1/folders/{folder.id}/files"
+    with (
+        VfsGateway(tmp_path / "one", state=state, volume=shared.volume) as one,
+        VfsGateway(tmp_path / "other", state=state, volume=shared.volume) as other,
+        one.manager() as first,
+        other.manager() as second,
+        ThreadPoolExecutor(WRITERS) as pool,
+    ):
+        begin = threading.Barrier(WRITERS)
+
+        def put(number: int) -> int:
+            begin.wait()
+            client = (first, second)[number % 2]
+            return client.put(f"{url}/{number}", content=bytes(SIZE)).status_code
+
+        statuses = Counter(pool.map(put, range(WRITERS)))
+    assert statuses == {201: FITTING, 507: WRITERS - FITTING}
+    assert on_disk(shared, folder) == (FITTING * SIZE, FITTING)
+    assert used(shared, folder.scope) == (FITTING * SIZE, FITTING)

@@ -180,6 +180,19 @@ def test_a_snapshot_brings_back_what_was(working: Inside) -> None:
         assert snapshots.of_folder(connection, folder.id, "", 10) == []
 
 
+def test_a_snapshot_keeps_what_a_mount_writes_into(working: Inside) -> None:
+    folder, files = made(working)
+    files.store("file", b"before")
+    snapshot, job = snapshot_tasks.submit_create(working.core, ALICE, folder.id, "now", None)
+    done(working, job)
+    with (working.volume / folder.path / "file").open("r+b") as mounted:
+        mounted.write(b"AFTER!")
+    kept = working.volume / "snapshots" / folder.id / snapshot.id / "file"
+    assert kept.read_bytes() == b"before"
+    done(working, snapshot_tasks.submit_restore(working.core, ALICE, folder.id, snapshot.id))
+    assert content(files_of(working, folder)) == {"file": b"before"}
+
+
 def test_a_snapshot_is_of_one_moment(working: Inside) -> None:
     folder, files = made(working)
     files.store("file", b"before")
