@@ -12,7 +12,7 @@ from backupgw.runtime.restic import ResticProgram, ResticUnusable, find_program
 from backupgw.runtime.secrets import Secret
 from backupgw.runtime.settings import Settings
 
-from .settings import WingsSettings
+from .settings import ResticSettings, WingsSettings
 from .wings_file import PATHS, WingsFile, read_wings_file
 
 DATA = "/var/lib/pelican/volumes"
@@ -111,6 +111,7 @@ class ResticPlan:
         place: name of the place, where the repository lies on this gateway's storage.
         password: None: made at the first start.
         cache: folder.
+        upload: bytes a second; None: no limit.
     """
 
     program: ResticProgram
@@ -119,6 +120,7 @@ class ResticPlan:
     password: Secret | None
     environment: dict[str, str] = field(repr=False)
     cache: Path
+    upload: int | None = None
 
 
 def restic_plan(settings: Settings, node: Node, state: Path) -> ResticPlan | None:
@@ -166,14 +168,28 @@ def restic_plan(settings: Settings, node: Node, state: Path) -> ResticPlan | Non
         raise settings.mistake(
             "the repository's password is missing", "wings", "restic", "password"
         )
+    program = _program(settings, section.binary, block.binary_path if block else None)
+    if section.compression is not None and section.compression not in program.compressions:
+        raise settings.mistake(
+            f"{program.shown} knows {', '.join(program.compressions)} only",
+            *("wings", "restic", "compression"),
+        )
     return ResticPlan(
-        program=_program(settings, section.binary, block.binary_path if block else None),
+        program=program,
         address=address,
         place=place,
         password=password,
         environment=environment,
         cache=section.cache or _cache(block.cache_dir if block else None, state),
+        upload=_upload(section, node),
     )
+
+
+def _upload(section: ResticSettings, node: Node) -> int | None:
+    if section.upload is not None:
+        return int(section.upload)
+    limit = node.wings.system.backups.write_limit if node.wings else 0
+    return limit << 20 or None
 
 
 def _program(settings: Settings, binary: str | None, from_file: str | None) -> ResticProgram:

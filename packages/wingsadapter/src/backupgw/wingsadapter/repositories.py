@@ -150,7 +150,7 @@ class Repositories:
             repository,
             cache=plan.cache,
             limits=Limits(
-                None if section.upload is None else int(section.upload),
+                plan.upload,
                 None if section.download is None else int(section.download),
                 section.compression,
             ),

@@ -62,7 +62,8 @@ class ResticSettings(_Section):
         binary: name or path of the program; default that of the Wings file, else "restic".
         cache: folder of restic's cache; default that of the Wings file, else the state folder.
         compression: "auto", "off", "max" and, since 0.18, "fastest" and "better".
-        upload, download: bytes a second, for each restic that runs.
+        upload, download: bytes a second, for each restic that runs; upload defaults to the Wings
+            file's write_limit.
         lock_wait: seconds that a command waits for a repository that another node has locked.
         refresh: seconds between two looks for snapshots that others have made or removed.
     """
