@@ -200,14 +200,13 @@ def test_a_day_from_the_page(day: Day, s3: S3Server, b2: Double, tmp_path: Path)
     day.type("backupgw backup schedule add home")
     assert day.commands == [], "every command of the page was typed"
 
-    fire(tmp_path / "units" / "backupgw-backup-home.service")
-    day.commands = ["backupgw backup list --json"]
-    found = records(day.type("backupgw backup list"), "backup")
-    assert sum(each["set"] == "home" for each in found) == 9, "one more at each provider"
+    fired = fire(tmp_path / "units" / "backupgw-backup-home.service")
+    assert [each["result"] for each in records(fired, "backup")] == ["done"] * 3
+    assert [each["kept"] for each in records(fired, "pruned")] == [3] * 3, "one more at each"
 
     key = sheet.split("restic password:")[1].split()[0]
     hidden = [secret, s3.secret, key]
-    for done in (first, status, told):
+    for done in (first, status, told, fired):
         assert not [word for word in hidden if word in done.stdout + done.stderr]
     search(tmp_path, hidden)
 
@@ -229,7 +228,7 @@ def stored(s3: S3Server) -> int:
     return sum(each["Size"] for page in pages for each in page.get("Contents", []))
 
 
-def fire(unit: Path) -> None:
+def fire(unit: Path) -> subprocess.CompletedProcess[str]:
     """Run the timer's service once, as systemd does: with its own environment and no other."""
     lines = [line.partition("=")[::2] for line in unit.read_text().splitlines()]
     [command] = [shlex.split(value) for name, value in lines if name == "ExecStart"]
@@ -243,3 +242,4 @@ def fire(unit: Path) -> None:
         command, env=environment, cwd="/", capture_output=True, text=True, timeout=3000
     )
     assert done.returncode == 0, (done.stdout, done.stderr)
+    return done

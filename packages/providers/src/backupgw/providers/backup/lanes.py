@@ -15,7 +15,7 @@ from enum import Enum
 from backupgw.kvstore.backends.base import Backend, Writer
 from backupgw.kvstore.backends.errors import BackendError
 
-_WAITING = 8
+_WAITING = 4
 """Pieces that may wait for a place: about a mebibyte each."""
 
 
