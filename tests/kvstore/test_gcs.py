@@ -190,6 +190,17 @@ class TestFaults:
         assert [entry.name for entry in place.list("")] == ["item"]
         assert place.reap(0) == 0, "nothing is left"
 
+    def test_what_waited_for_a_writer_that_died_is_cleared_away(self, place: Backend) -> None:
+        place.store("item", b"old")
+        writer = place.open_writer("item", if_absent=True)
+        writer.write(bytes(2 * PART + 1))
+        with pytest.raises(ObjectExists):
+            writer.commit()
+        assert place.reap(3600.0) == 0, "the writer may be alive"
+        assert place.reap(0) == 1
+        assert place.load("item") == b"old"
+        writer.abort()
+
     def test_a_value_that_came_in_the_middle_of_an_upload_stays(self, place: Backend) -> None:
         writer = place.open_writer("item", if_absent=True)
         writer.write(bytes(2 * PART + 1))

@@ -376,7 +376,7 @@ class TestFaults:
         place.store("item", b"value")
         double.tell(change, revoked=True)
         for attempt in (lambda: place.load("item"), lambda: place.store("item", b"x")):
-            with pytest.raises(PermissionDenied, match="backupgw store auth") as caught:
+            with pytest.raises(PermissionDenied, match="backupgw store auth NAME") as caught:
                 attempt()
             assert not caught.value.retryable
             assert str(options["refresh_token"]) not in f"{caught.value!r} {place!r}"
@@ -517,8 +517,8 @@ class TestGrants:
         ("answer", "message"),
         [
             ("wrong", "begin again"),
-            ("http://127.0.0.1:1/?error=access_denied", "access_denied"),
-            ("http://127.0.0.1:1/?code=4/x&state=another", "another attempt|this attempt"),
+            ("http://127.0.0.1:53671/?error=access_denied", "access_denied"),
+            ("http://127.0.0.1:53671/?code=4/x&state=another", "another attempt|this attempt"),
         ],
     )
     def test_answers_that_bring_none(

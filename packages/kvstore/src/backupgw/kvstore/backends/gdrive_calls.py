@@ -37,7 +37,9 @@ T = TypeVar("T")
 
 SERVICE = "Google Drive"
 API = "https://www.googleapis.com"
-RECONNECT = "connect the account again with `backupgw store auth`"
+RECONNECT = (
+    "connect the account again with `backupgw store auth NAME`, NAME as the settings call the place"
+)
 
 MOST_AT_ONCE = 5_000_000
 """Bytes that one request carries (https://developers.google.com/workspace/drive/api/guides/manage-uploads)."""

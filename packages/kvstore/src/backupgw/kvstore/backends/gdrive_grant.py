@@ -23,8 +23,8 @@ from .google_session import TOKEN_URI
 from .grants import Grant
 
 _AUTH_URI = "https://accounts.google.com/o/oauth2/v2/auth"
-_REDIRECT = "http://127.0.0.1:1/"
-"""Where the browser is sent: nothing listens on that port."""
+_REDIRECT = "http://127.0.0.1:53671/"
+"""Where the browser is sent. Nothing should listen there; what does cannot use the code (PKCE)."""
 
 
 def begin(options: Mapping[str, object]) -> Grant:
