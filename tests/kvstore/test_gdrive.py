@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import urllib.error
@@ -503,6 +504,25 @@ class TestGrants:
         place.create()
         with place:
             place.store("item", b"value")
+
+    def test_no_log_tells_a_secret(
+        self, secure: tuple[Double, dict[str, Any]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        double, options = secure
+        service: Any = double._application
+        with caplog.at_level(logging.DEBUG):
+            grant = grants.begin("gdrive:x", options)
+            token = grant.finish(self.agree(double, grant.visit, options["cacert"]))
+            place = open_place("gdrive:x", refresh_token=token, part_size=1 << 20, **options)
+            place.create()
+            with place:
+                place.store("item", bytes(3 << 20))
+                place.load("item")
+        ours = [record for record in caplog.records if not record.name.startswith("uvicorn")]
+        said = "".join(f"{record.getMessage()} {record.__dict__}" for record in ours)
+        assert said, "at this level something is told"
+        for secret in (token, service.client_secret, "upload_id", *service._tokens):
+            assert secret not in said
 
     def test_the_code_alone_does_as_well(self, secure: tuple[Double, dict[str, Any]]) -> None:
         double, options = secure

@@ -118,7 +118,7 @@ class GoogleService:
             {name: values[0] for name, values in query.items()},
             headers,
             bytes(body),
-            f"http://{host}:{port}",
+            f"{scope['scheme']}://{host}:{port}",
         )
         try:
             reply = self._answer(request)

@@ -9,6 +9,7 @@ address line holds the code, on whatever machine it runs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +22,9 @@ from .errors import BackendConnectionError, BackendURLInvalid, PermissionDenied
 from .gdrive_urls import ALL, FILES
 from .google_session import TOKEN_URI
 from .grants import Grant
+
+for _teller in ("oauthlib", "requests_oauthlib"):
+    logging.getLogger(_teller).setLevel(logging.INFO)  # below, they tell codes and secrets
 
 _AUTH_URI = "https://accounts.google.com/o/oauth2/v2/auth"
 _REDIRECT = "http://127.0.0.1:53671/"

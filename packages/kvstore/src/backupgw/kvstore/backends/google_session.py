@@ -26,8 +26,9 @@ from .errors import BackendURLInvalid, PermissionDenied
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
-logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
-# Below, it tells the addresses of uploads, and who has one needs no key.
+for _teller in ("urllib3.connectionpool", "google.auth"):
+    # Below, they tell what is asked for tokens, and the addresses of uploads, which need no key.
+    logging.getLogger(_teller).setLevel(logging.INFO)
 
 TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 CONNECT_TIMEOUT = 10.0
