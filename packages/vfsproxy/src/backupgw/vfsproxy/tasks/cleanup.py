@@ -21,6 +21,7 @@ from ..identity import job_of
 from ..problems import Problem
 from .arguments import CleanupTask, FolderTask, SnapshotTask
 from .board import key_of
+from .uploads import reap_uploads
 from .working import ended
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Cleanup:
                 unique=True,  # the others of the folder are next time's
             )
         stuck = [folder for folder in alone if self._release(folder)]
+        uploads = reap_uploads(core, context, task.actor)
         reaped = self._reap(context)
         core.database.run(lambda connection: audit.forget_old(connection, now), idempotent=True)
         return {
@@ -90,6 +92,7 @@ class Cleanup:
             "purged": len(old),
             "snapshots": len(snapshots),
             "stuck": len(stuck),
+            "uploads": uploads,
             "reaped": reaped,
         }
 

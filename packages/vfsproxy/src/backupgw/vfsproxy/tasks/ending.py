@@ -24,6 +24,7 @@ from ..folders.records import Folder, Permission, Status
 from ..identity import Identity, job_of
 from .arguments import FolderTask
 from .board import key_of
+from .uploads import end_uploads
 from .working import Removal, working
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Purge:
             with core.database.read() as connection:
                 if _is_being_cloned(connection, folder.id):
                     raise JobFailed("the folder is being cloned", retry=True)
+            end_uploads(core, folder, task.actor)
             files = self._remove(context, folder)
 
             def forget(connection: Connection) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from backupgw.kvstore.backends.errors import BackendError
 
+from ..problems import Problem
 from .bodies import Space, forget
 from .holds import LEASE
 from .records import UploadBusy, UploadStore
@@ -67,7 +68,7 @@ def _end(store: UploadStore, upload_id: str, space_of: Callable[[str], Space | N
         space = space_of(held.upload.folder)
         if space is not None:
             forget(space, held.upload)
-    except BackendError as error:
+    except (BackendError, Problem) as error:
         logger.warning("upload %s cannot be removed yet: %s", upload_id, error)
         store.release(held)
         return False
