@@ -1,5 +1,6 @@
 // One upload by tus-js-client; the only argument is JSON, see tus_js.py. Prints JSON.
 const fs = require("fs");
+const { PassThrough } = require("stream");
 const tus = require("tus-js-client");
 
 const asked = JSON.parse(process.argv[2]);
@@ -11,7 +12,9 @@ function tell(more) {
   process.exit(0);
 }
 
-const upload = new tus.Upload(fs.createReadStream(asked.file), {
+// Of a file the client knows the length; of a stream it does not.
+const file = fs.createReadStream(asked.file);
+const upload = new tus.Upload(asked.deferred ? file.pipe(new PassThrough()) : file, {
   endpoint: asked.endpoint,
   uploadUrl: asked.url || null,
   uploadSize: asked.parallel > 1 || asked.deferred ? null : fs.statSync(asked.file).size,
