@@ -17,6 +17,7 @@ from tests.vfsproxy.file_site import Site
 
 from backupgw.runtime.database import open_database, sqlite_url
 from backupgw.vfsproxy.tus.database import DatabaseUploads
+from backupgw.vfsproxy.tus.records import Upload
 
 TUS = {"Tus-Resumable": "1.0.0"}
 OCTETS = {**TUS, "Content-Type": "application/offset+octet-stream"}
@@ -88,6 +89,13 @@ class FileProcess(ServerProcess):
                     return upload.offset
                 time.sleep(0.02)
         raise AssertionError(f"nothing of {path} is kept")
+
+    def upload(self, path: str) -> Upload:
+        """Return an upload as it is remembered."""
+        with open_database(sqlite_url(Path(self.site.state) / "state.sqlite3")) as database:
+            found = DatabaseUploads(database).find(path.rpartition("/")[2])
+        assert found is not None
+        return found
 
     def stop(self) -> int:
         self.client.close()

@@ -247,6 +247,7 @@ class TestConcatenation:
         for start, end in itertools.pairwise(cuts):
             paths.append(server.start(end - start, Upload_Concat="partial"))
             assert server.head(paths[-1]).headers["upload-concat"] == "partial"
+        begun = server.upload(paths[0])
         threads = [
             threading.Thread(target=server.patch, args=(path, 0, content[start:end]))
             for path, start, end in zip(paths, cuts, cuts[1:], strict=False)
@@ -255,6 +256,8 @@ class TestConcatenation:
             thread.start()
         for thread in threads:
             thread.join()
+        # A part that is done waits as long for the others as one that is not.
+        assert server.upload(paths[0]).expires >= begun.expires
         urls = [paths[0], f"{server.url}{paths[1]}", paths[2]]
         final = server.start(-1, "joined.bin", Upload_Concat=f"final;{' '.join(urls)}")
         assert (server.files / "joined.bin").read_bytes() == content

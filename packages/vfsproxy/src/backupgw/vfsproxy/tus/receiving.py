@@ -20,7 +20,7 @@ from ..files.refusals import FileRefusal
 from .bodies import Body, Space, open_body
 from .headers import Checksum
 from .holds import Hold, locked
-from .records import Upload, UploadLost, UploadStore
+from .records import Kind, Upload, UploadLost, UploadStore
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ class Terms:
     max_size: int | None = None
     max_checked: int = 1 << 30
     spool: str | None = None
+
+    def after(self, done: Upload) -> float:
+        """Return the seconds that an upload which is done is remembered: a part of a file waits
+        for the others."""
+        return self.lifetime if done.kind is Kind.PARTIAL else self.kept
 
 
 class Receiver:
@@ -236,7 +241,7 @@ class Receiver:
             self._give_up(body, error)
             raise
         self._body = None
-        return self._record(upload, self._terms.kept)
+        return self._record(upload, self._terms.after(upload))
 
     def _record(self, upload: Upload, lifetime: float) -> Upload:
         if self._hold is None:

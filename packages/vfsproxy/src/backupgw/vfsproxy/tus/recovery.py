@@ -49,4 +49,4 @@ def _done(store: UploadStore, hold: Hold, space: Space, terms: Terms) -> Upload:
     done = dataclasses.replace(
         upload, state=State.DONE, offset=upload.length, token=None, pieces=pieces
     )
-    return store.keep(hold.held, done, terms.kept, release=False)
+    return store.keep(hold.held, done, terms.after(done), release=False)
