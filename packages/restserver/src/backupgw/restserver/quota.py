@@ -26,7 +26,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from backupgw.kvstore.backends.base import Backend, Writer
+from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.ledger import Alarm, Ledger, Report, SQLiteLedger, Usage
 from backupgw.runtime.secrets import redact_url
@@ -34,7 +34,7 @@ from backupgw.runtime.settings import Settings
 from backupgw.runtime.settings_state import StateSettings
 
 from .identification import place_folder
-from .limits import SERVER, Limits, all_accounts, server_alone
+from .limits import SERVER, Limits, all_accounts, repository_of, server_alone
 from .settings import RestSettings
 
 _log = logging.getLogger(__name__)
@@ -174,6 +174,8 @@ class RepositoryQuota(QuotaLayer):
             scopes=scopes,
             place=names.divided() if limits.divided else names.together(),
             exempt=is_lock,
+            # What a folder of a repository holds counts as the repository does.
+            alike=lambda folder: repository_of(folder) is not None,
             total=names.scope(SERVER),
         )
         self._names = names
@@ -181,19 +183,9 @@ class RepositoryQuota(QuotaLayer):
         self._divided = limits.divided
         self._known: set[str] = set()
 
-    def open_writer(
-        self,
-        name: str,
-        *,
-        size: int | None = None,
-        if_absent: bool = False,
-        expected_hash: str | None = None,
-    ) -> Writer:
+    def before_writing(self, name: str) -> None:
         if not self._known.issuperset(self.scopes_of(name)):
             self._learn(name)
-        return super().open_writer(
-            name, size=size, if_absent=if_absent, expected_hash=expected_hash
-        )
 
     def copy(self, name: str, new_name: str) -> None:
         self._learn(new_name)
@@ -233,6 +225,7 @@ class RepositoryQuota(QuotaLayer):
             raise ValueError("the first limit of users or repositories needs a restart")
         self._limits = limits
         self._known = set()
+        self._gates = {}
         for account, usage in self.usages():
             wanted = limits.of(account)
             if usage.limit != wanted:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Sequence
 
 from ..names import check_path
-from .base import CHUNK, Writer
+from .base import CHUNK
 from .beneath import exchange
 from .checkpoint_tokens import write_token
 from .errors import (
@@ -25,6 +25,7 @@ from .errors import (
     ObjectNotFound,
     UnsupportedOperation,
 )
+from .gated import GatedWriter
 from .plan import Plan
 from .posixfs_errors import translate
 from .posixfs_leftovers import PART, TEMPORARY
@@ -39,7 +40,7 @@ _OPEN_FILES = "/proc/self/fd"
 """By which an unnamed file gets its name; there is none in a bare chroot."""
 
 
-class PosixWriter(Writer):
+class PosixWriter(GatedWriter):
     """A value on its way into a folder.
 
     Folders that are missing are made when the value gets its name, so that a refused one leaves
@@ -185,9 +186,24 @@ class PosixWriter(Writer):
         except OSError as error:
             raise translate(error, self._plan.name) from error
 
+    def surely_new(self, name: str) -> bool:
+        if self._missing:
+            return False
+        try:
+            os.stat(name.rpartition("/")[2], dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def commit(self) -> None:
+        gate, plan = self.gate, self._plan
+        if gate is not None and plan.size is not None:
+            self.gate = None
+            gate.commit(self, plan.name, plan.size)
+            return
         self._check_content()
-        plan = self._plan
         segment = plan.name.rpartition("/")[2]
         try:
             if self._sync:
@@ -363,6 +379,10 @@ class PosixWriter(Writer):
 
     def checkpoint(self) -> str:
         self._require_open()
+        gate, plan = self.gate, self._plan
+        if gate is not None and plan.size is not None:
+            self.gate = None
+            return gate.checkpoint(self, plan.name, plan.size)
         try:
             part = self._name_part()
             if self._sync:

@@ -32,6 +32,7 @@ from ..backends.base import (
     require_found,
 )
 from ..backends.errors import ObjectExists, ObjectNotFound, UnsupportedOperation
+from ..backends.gated import GatedWriter
 from ..ledger import (
     NOTHING,
     Amount,
@@ -45,7 +46,8 @@ from ..ledger import (
 )
 from ..names import KernelPath, check_path, is_reserved
 from .base import Layer
-from .quota_writer import ExemptRoom, Parked, QuotaWriter, Room, carry_out
+from .quota_gate import NewItemGate
+from .quota_writer import UNRESERVED, ExemptRoom, Parked, QuotaWriter, Room, carry_out
 from .trash_keeper import Keeper
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,9 @@ EXEMPT_SIZE = 1 << 20
 _NAMES_REMEMBERED = 256
 """Names whose scopes are known without asking; as many as change at a time."""
 
+_FOLDERS_REMEMBERED = 10_000
+"""Folders of which it is known how their items count."""
+
 
 class QuotaLayer(Layer, Keeper):
     """A backend whose scopes have limits.
@@ -71,6 +76,8 @@ class QuotaLayer(Layer, Keeper):
         place: what the ledger calls the inner backend, unique among those that it serves.
         exempt: names that always get through, such as locks: not counted, and never refused up to
             EXEMPT_SIZE bytes each.
+        alike: whether all names directly in a folder surely count towards the same scopes, and none
+            of them is exempt unless all are; asked once for a folder.
         total: the scope that `quota` reports.
         parked: seconds that the room of a checkpointed write is kept; no shorter than the place
             keeps the checkpoint.
@@ -87,6 +94,7 @@ class QuotaLayer(Layer, Keeper):
         *,
         place: str = "",
         exempt: Callable[[str], bool] = lambda _name: False,
+        alike: Callable[[str], bool] = lambda _folder: False,
         total: str | None = None,
         parked: float = 14 * 24 * 3600.0,
         whole: bool = False,
@@ -98,6 +106,8 @@ class QuotaLayer(Layer, Keeper):
         self.whole = whole
         self._scopes = scopes
         self._exempt = exempt
+        self._alike = alike
+        self._gates: dict[str, NewItemGate] = {}
         self._total = total
         self._keeper = inner if isinstance(inner, Keeper) else None
         # Asked several times for each upload, by whoever is around this layer too.
@@ -201,7 +211,19 @@ class QuotaLayer(Layer, Keeper):
         if_absent: bool = False,
         expected_hash: str | None = None,
     ) -> Writer:
+        if if_absent and size is not None and size <= UNRESERVED:
+            # What is small and new is counted as it gets its name, and not before.
+            gate = self._gates.get(name.rpartition("/")[0]) or self._gate(name)
+            if gate is not None:
+                writer = self.inner.open_writer(
+                    name, size=size, if_absent=True, expected_hash=expected_hash
+                )
+                if isinstance(writer, GatedWriter):
+                    writer.gate = gate
+                    return writer
+                return QuotaWriter(writer, self._room(name, size=size, if_absent=True))
         check_path(name)
+        self.before_writing(name)
         room = self._room(name, size=size, if_absent=if_absent)
         if size is not None:
             room.announce(size)
@@ -213,6 +235,31 @@ class QuotaLayer(Layer, Keeper):
             room.give_back()
             raise
         return QuotaWriter(writer, room)
+
+    def before_writing(self, name: str) -> None:
+        """Get accounts ready; told before an item is written, of each name or folder at first."""
+
+    def _gate(self, name: str) -> NewItemGate | None:
+        """Return the gate for new items like this one; None where they are not counted."""
+        check_path(name)
+        gates = self._gates  # those of other limits, perhaps, before this is done
+        self.before_writing(name)
+        scopes = self.scopes_of(name)
+        if not scopes:
+            return None
+        gate = NewItemGate(
+            self.ledger,
+            self.place,
+            scopes,
+            lookup=self.held_by,
+            room=lambda name, size: self._room(name, size=size, if_absent=True),
+        )
+        folder = name.rpartition("/")[0]
+        if folder and self._alike(folder):
+            if len(gates) >= _FOLDERS_REMEMBERED:
+                gates.clear()
+            gates[folder] = gate
+        return gate
 
     def resume_writer(self, token: str) -> Writer:
         parked = Parked.from_token(token)

@@ -74,6 +74,13 @@ def did_not_end_well(
         ledger.resolve(change, found)
 
 
+def change_of(item: NewItem, place: str, name: str, scopes: tuple[str, ...], size: int) -> Change:
+    """Return what was intended for a new item."""
+    after = Amount(size, 1)
+    effect = Effect(name, scopes, NOTHING, after)
+    return Change(place, (item.generation,), (effect,), (dict.fromkeys(scopes, after),))
+
+
 @dataclass(frozen=True, slots=True)
 class Parked:
     """A checkpointed write: the inner backend's token, and the room that is kept for it."""
@@ -326,10 +333,7 @@ class Room:
             work(None)
             settled = True
         except BaseException as error:
-            after = Amount(received, 1)
-            effect = Effect(self.name, self._scopes, NOTHING, after)
-            held = dict.fromkeys(self._scopes, after)
-            change = Change(self._place, (item.generation,), (effect,), (held,))
+            change = change_of(item, self._place, self.name, self._scopes, received)
             did_not_end_well(self._ledger, change, error, self._lookup)
             raise
         finally:

@@ -4,17 +4,20 @@ Byte-range locks of open file descriptions (fcntl(2), F_OFD_SETLK, Linux 3.15 an
 beside the ledger. Unlike SQLite's own locks they are waited for in the kernel and not by sleeping
 and polling, unlike a row in a table nobody has to find out that its holder died, and unlike
 ordinary POSIX locks they hold between threads as well. The bytes stand for things; nothing is
-kept in the file but a flag.
+kept in the file but two flags.
 
 Names are locked so that a change can look a name up, change it and record that as one step:
 
 - a change locks its place shared and its names exclusively;
-- who counts a place raises a flag, the one byte of the file that has a meaning, and waits for the
+- who counts a place raises a flag, the first byte of the file, and waits for the
   changes that have not seen it. A change that sees it locks all folders above its names shared as
   well;
 - a count of a folder locks it exclusively while it is listed, so that it sees all of a change of
   a name beneath it or nothing. Both go through a gate first, so that a stream of changes cannot
   keep a count waiting for ever.
+
+Who has to wait for a lock raises the second byte: a process may have more locked than it needs just
+now (`tenure`), and gives that up then.
 
 Names are locked in the order of their bytes, and a count holds one folder at a time: no circle can
 arise. Two names whose checksums agree wait for each other now and then, nothing more.
@@ -29,8 +32,9 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 
 from .errors import LedgerError
 
@@ -41,6 +45,9 @@ _SESSIONS = 1 << 32
 _PLACES = 2 << 32
 _FOLDERS = 3 << 32
 _NAMES = 4 << 32
+
+_ALL_NAMES = 1 << 32
+"""Bytes of all names; and as many of all places."""
 
 _MOST_IDLE = 64
 """Descriptors kept for the next change."""
@@ -69,20 +76,6 @@ def _set(fd: int, flock: bytes) -> bool:
     raise LedgerError(f"the ledger's locks: {os.strerror(code)}")
 
 
-def _await(fd: int, flock: bytes) -> None:
-    """Lock bytes as soon as nobody else has them. Raises LedgerError."""
-    if _set(fd, flock):
-        return
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, flock)
-    except OSError as error:
-        raise LedgerError(f"the ledger's locks: {error.strerror}") from error
-
-
-def _wait(fd: int, kind: int, byte: int) -> None:
-    _await(fd, _flock(kind, byte))
-
-
 def _try(fd: int, kind: int, byte: int) -> bool:
     return _set(fd, _flock(kind, byte))
 
@@ -94,6 +87,22 @@ def _drop(fd: int, byte: int) -> None:
 _TO_WRITE = _flock(fcntl.F_WRLCK, _WRITER)
 _WRITTEN = _flock(fcntl.F_UNLCK, _WRITER)
 _ALL = _flock(fcntl.F_UNLCK, 0, 0)
+_EVERY_NAME = _flock(fcntl.F_WRLCK, _NAMES, _ALL_NAMES)
+_EVERY_PLACE = _flock(fcntl.F_RDLCK, _PLACES, _ALL_NAMES)
+
+_COUNTING, _WANTED = 0, 1
+"""The flags, by their places in the file."""
+
+
+@lru_cache(maxsize=64)
+def _place_checksum(place: str) -> int:
+    return zlib.crc32(place.encode())
+
+
+def name_bytes(place: str, name: str) -> tuple[int, int]:
+    """Return the bytes that stand for a name and for its place."""
+    checksum = _place_checksum(place)
+    return _NAMES + zlib.crc32(name.encode(), checksum), _PLACES + checksum
 
 
 def _checksum(place: str, name: str = "") -> int:
@@ -114,16 +123,23 @@ class ByteLocks:
         self._path = path
         self._fds: set[int] = set()
         self._idle: list[int] = []
-        self._checksums: dict[str, int] = {}
+        self._keeps_writing = False
+        self.before_locking: Callable[[], None] = lambda: None
+        """Called before names are locked or counts begin."""
         self._fd = self._open()
         try:
-            with self.writing():
-                if os.fstat(self._fd).st_size == 0:
-                    os.pwrite(self._fd, b"\0", 0)
-            self._flag = mmap.mmap(self._fd, 1, prot=mmap.PROT_READ)
+            self._lengthen()
+            self._flags = mmap.mmap(self._fd, _WANTED + 1, prot=mmap.PROT_READ)
         except OSError as error:
             self._close(self._fd)
             raise LedgerError(f"the ledger's locks {path}: {error.strerror}") from error
+
+    def _lengthen(self) -> None:
+        """Make room for the flags, in a new file or one that had fewer."""
+        with self.writing():
+            size = os.fstat(self._fd).st_size
+            if size < _WANTED + 1:
+                os.pwrite(self._fd, bytes(_WANTED + 1 - size), size)
 
     def _open(self) -> int:
         try:
@@ -141,17 +157,22 @@ class ByteLocks:
     @contextmanager
     def _holder(self) -> Iterator[int]:
         """Yield a descriptor to hold locks by; afterwards it holds none."""
-        fd = self._idle_descriptor()
+        fd = self.open_descriptor()
         try:
             yield fd
         finally:
             self.let_go(fd)
 
-    def _idle_descriptor(self) -> int:
+    def open_descriptor(self) -> int:
+        """Return a descriptor to hold locks by, which holds none."""
         try:
             return self._idle.pop()
         except IndexError:
             return self._open()
+
+    def close_descriptor(self, fd: int) -> None:
+        """Close what `open_descriptor` returned, and let go of what it holds. Idempotent."""
+        self._close(fd)
 
     def let_go(self, fd: int) -> None:
         """Give up all locks held by a descriptor."""
@@ -163,7 +184,7 @@ class ByteLocks:
 
     def close(self) -> None:
         """Let go of everything but what `changing` and `counting` hold."""
-        self._flag.close()
+        self._flags.close()
         self._close(self._fd)
         while self._idle:
             self._close(self._idle.pop())
@@ -175,9 +196,33 @@ class ByteLocks:
         names that threads of the parent have long let go.
         """
         self._idle.clear()
-        self._flag.close()
+        self._flags.close()
         for fd in list(self._fds):
             self._close(fd)
+
+    # -- waiting
+
+    def _take(self, fd: int, flock: bytes) -> None:
+        """Lock bytes as soon as nobody else has them, and let those who may do without know."""
+        if _set(fd, flock):
+            return
+        self._raise_flag(_WANTED, b"\1")
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, flock)
+        except OSError as error:
+            raise LedgerError(f"the ledger's locks: {error.strerror}") from error
+
+    def _wait(self, fd: int, kind: int, byte: int) -> None:
+        self._take(fd, _flock(kind, byte))
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits, or has waited, for a lock."""
+        return self._flags[_WANTED] != 0
+
+    def answer(self) -> None:
+        """Take back what `wanted` says: who waits gets the lock now."""
+        self._raise_flag(_WANTED, b"\0")
 
     # -- processes
 
@@ -192,16 +237,27 @@ class ByteLocks:
 
     def begin_writing(self) -> None:
         """Wait until this process is the one that writes."""
-        if _fcntl(self._fd, fcntl.F_OFD_SETLK, _TO_WRITE):
-            _await(self._fd, _TO_WRITE)
+        if not self._keeps_writing and _fcntl(self._fd, fcntl.F_OFD_SETLK, _TO_WRITE):
+            self._take(self._fd, _TO_WRITE)
 
     def end_writing(self) -> None:
+        """Let others write, unless this process keeps it up."""
+        if not self._keeps_writing:
+            _fcntl(self._fd, fcntl.F_OFD_SETLK, _WRITTEN)
+
+    def keep_writing(self) -> bool:
+        """Be the one process that writes, until `stop_writing`; returns whether that is so."""
+        self._keeps_writing = _set(self._fd, _TO_WRITE)
+        return self._keeps_writing
+
+    def stop_writing(self) -> None:
         """Let others write."""
-        _fcntl(self._fd, fcntl.F_OFD_SETLK, _WRITTEN)
+        self._keeps_writing = False
+        self.end_writing()
 
     def begin_session(self, session: int) -> None:
         """Show that the session lives, for as long as this object is not closed."""
-        _wait(self._fd, fcntl.F_WRLCK, _SESSIONS + session)
+        self._wait(self._fd, fcntl.F_WRLCK, _SESSIONS + session)
 
     def is_dead(self, session: int) -> bool:
         """Whether the process of another session has ended."""
@@ -216,72 +272,95 @@ class ByteLocks:
 
     def lock_names(self, place: str, names: Sequence[str]) -> int:
         """Wait for names and hold them; returns what `let_go` takes."""
-        fd = self._idle_descriptor()
+        self.before_locking()
+        fd = self.open_descriptor()
         try:
             self._enter(fd, place, names)
             for byte in sorted({_checksum(place, name) for name in names}):
-                _wait(fd, fcntl.F_WRLCK, _NAMES + byte)
+                self._wait(fd, fcntl.F_WRLCK, _NAMES + byte)
         except BaseException:
             self.let_go(fd)
             raise
         return fd
 
-    def try_name(self, place: str, name: str) -> int | None:
-        """Hold a name if that needs no waiting; returns what `let_go` takes, or None.
-
-        One frame for all of it: this is a part of each upload.
-        """
-        fd = self._idle_descriptor()
-        checksum = self._checksums.get(place)
-        if checksum is None:
-            checksum = self._checksums[place] = zlib.crc32(place.encode())
-        byte = _NAMES + zlib.crc32(name.encode(), checksum)
-        pack, lock = _FLOCK.pack, fcntl.F_OFD_SETLK
-        if (
-            _fcntl(fd, lock, pack(fcntl.F_RDLCK, 0, _PLACES + checksum, 1, 0))
-            or self._flag[0]
-            or _fcntl(fd, lock, pack(fcntl.F_WRLCK, 0, byte, 1, 0))
-        ):
-            self.let_go(fd)
-            return None
-        return fd
-
     @contextmanager
     def trying(self, place: str, name: str) -> Iterator[bool]:
         """Hold a name if nobody else does; yields whether that is so."""
+        self.before_locking()
         with self._holder() as fd:
             self._enter(fd, place, [name])
-            yield _try(fd, fcntl.F_WRLCK, _NAMES + _checksum(place, name))
+            byte = _NAMES + _checksum(place, name)
+            free = _try(fd, fcntl.F_WRLCK, byte)
+            if not free:
+                # Perhaps it is just among all that somebody holds; he gives that up with this.
+                self._wait(fd, fcntl.F_WRLCK, _WRITER)
+                _drop(fd, _WRITER)
+                free = _try(fd, fcntl.F_WRLCK, byte)
+            yield free
 
     def _enter(self, fd: int, place: str, names: Sequence[str]) -> None:
         """Keep counts of the names' folders waiting."""
-        if not self._flag[0]:
-            _wait(fd, fcntl.F_RDLCK, _PLACES + _checksum(place))
-            if not self._flag[0]:
+        if not self._flags[_COUNTING]:
+            self._wait(fd, fcntl.F_RDLCK, _PLACES + _checksum(place))
+            if not self._flags[_COUNTING]:
                 return
-        _wait(fd, fcntl.F_RDLCK, _GATE)
+        self._wait(fd, fcntl.F_RDLCK, _GATE)
         for folder in {folder for name in names for folder in _folders(name)}:
-            _wait(fd, fcntl.F_RDLCK, _FOLDERS + _checksum(place, folder))
+            self._wait(fd, fcntl.F_RDLCK, _FOLDERS + _checksum(place, folder))
         _drop(fd, _GATE)
+
+    # -- names of new items, by a descriptor for many of them
+
+    @property
+    def somebody_counts(self) -> bool:
+        """Whether changes have to look out for a count."""
+        return self._flags[_COUNTING] != 0
+
+    def share_place(self, fd: int, byte: int) -> bool:
+        """Keep counts of a place waiting, if that needs no waiting itself."""
+        return _try(fd, fcntl.F_RDLCK, byte)
+
+    def take_name(self, fd: int, byte: int) -> bool:
+        """Hold a name, if that needs no waiting."""
+        return _try(fd, fcntl.F_WRLCK, byte)
+
+    def take_all(self, fd: int) -> bool:
+        """Hold all names and keep all counts waiting, if that needs no waiting; where it returns
+        False, some of that may be so."""
+        return _set(fd, _EVERY_NAME) and _set(fd, _EVERY_PLACE)
+
+    def drop(self, fd: int, byte: int) -> None:
+        """Let go of a name or a place."""
+        _drop(fd, byte)
+
+    def drop_all_but(self, fd: int, kept: Iterable[int]) -> None:
+        """Let go of all names and places but some, and of those never."""
+        start = _PLACES
+        for byte in sorted(kept):
+            if byte > start:
+                _set(fd, _flock(fcntl.F_UNLCK, start, byte - start))
+            start = byte + 1
+        _set(fd, _flock(fcntl.F_UNLCK, start, _NAMES + _ALL_NAMES - start))
 
     # -- counts
 
     @contextmanager
     def counting(self, place: str) -> Iterator[None]:
         """Be the only one who counts a place, and let all changes know."""
+        self.before_locking()
         with self._holder() as fd:
-            _wait(fd, fcntl.F_WRLCK, _COUNT)
-            self._raise_flag(b"\1")
+            self._wait(fd, fcntl.F_WRLCK, _COUNT)
+            self._raise_flag(_COUNTING, b"\1")
             try:
-                _wait(fd, fcntl.F_WRLCK, _PLACES + _checksum(place))
+                self._wait(fd, fcntl.F_WRLCK, _PLACES + _checksum(place))
                 _drop(fd, _PLACES + _checksum(place))
                 yield
             finally:
-                self._raise_flag(b"\0")
+                self._raise_flag(_COUNTING, b"\0")
 
-    def _raise_flag(self, value: bytes) -> None:
+    def _raise_flag(self, flag: int, value: bytes) -> None:
         try:
-            os.pwrite(self._fd, value, 0)
+            os.pwrite(self._fd, value, flag)
         except OSError as error:
             raise LedgerError(f"the ledger's locks {self._path}: {error.strerror}") from error
 
@@ -289,8 +368,8 @@ class ByteLocks:
     def listing(self, place: str, folder: str) -> Iterator[None]:
         """Wait until no change beneath a folder is under way, and keep new ones waiting."""
         with self._holder() as fd:
-            _wait(fd, fcntl.F_WRLCK, _GATE)
-            _wait(fd, fcntl.F_WRLCK, _FOLDERS + _checksum(place, folder))
+            self._wait(fd, fcntl.F_WRLCK, _GATE)
+            self._wait(fd, fcntl.F_WRLCK, _FOLDERS + _checksum(place, folder))
             _drop(fd, _GATE)
             yield
 

@@ -6,6 +6,7 @@ import itertools
 import logging
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from .records import Alarm, NewItem
 from .sqlite_books import SQLiteBooks
 from .sqlite_file import boot_id, prepare, translate
 from .sqlite_state import SQLiteState
+from .tenure import PAUSE, Tenure
 from .turns import Step, Turns
 
 logger = logging.getLogger(__name__)
@@ -48,8 +50,9 @@ class SQLiteSession:
         self._on_alarm = on_alarm
         self._clock = clock
         self._alarms: deque[Alarm] = deque()
-        self._turns = Turns(self._transact, self._emit)
+        self._turns = Turns(self._transact, self._emit, self._tick)
         self._locks: ByteLocks | None = None
+        self._tenure: Tenure | None = None
         self._state = SQLiteState(path)
         self._boot = boot_id()
         self._session = 0
@@ -76,16 +79,21 @@ class SQLiteSession:
             raise LedgerError(f"the ledger {self.path} is open already")
         try:
             prepare(self.path)
-            self._locks = ByteLocks(f"{self.path}-locks")
+            self._open_locks()
         except OSError as error:
             raise translate(error, self.path) from error
-        self._turns = Turns(self._transact, self._emit)
+        self._turns = Turns(self._transact, self._emit, self._tick)
         forks.follow(self)
         try:
             self.run(lambda books: books.reclaim())
         except BaseException:
             self._let_go()
             raise
+
+    def _open_locks(self) -> None:
+        self._locks = locks = ByteLocks(f"{self.path}-locks")
+        self._tenure = Tenure(locks, time.monotonic, lambda: self._turns.wake())
+        locks.before_locking = self._end_tenure
 
     def close(self) -> None:
         """Write down what is pending and end the session on record."""
@@ -104,9 +112,12 @@ class SQLiteSession:
         with self._turns.turn:
             forks.leave(self)
             locks, self._locks = self._locks, None
+            tenure, self._tenure = self._tenure, None
             self._session = 0
             if locks is not None:
                 try:
+                    if tenure is not None:
+                        tenure.close()
                     with locks.writing():
                         self._state.disconnect()
                 finally:
@@ -117,6 +128,8 @@ class SQLiteSession:
         self._turns.turn.acquire()
         try:
             if self._locks is not None:
+                if self._tenure is not None:
+                    self._tenure.end()
                 with self._locks.writing():
                     self._state.disconnect()
         except BaseException:
@@ -128,7 +141,7 @@ class SQLiteSession:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: locks, turn and session are the parent's."""
-        self._turns = Turns(self._transact, self._emit)
+        self._turns = Turns(self._transact, self._emit, self._tick)
         self._alarms.clear()
         self._settled.clear()
         self._draining = None
@@ -137,7 +150,7 @@ class SQLiteSession:
         self._state.leave_to_parent()
         if self._locks is not None:
             self._locks.leave_to_parent()
-            self._locks = ByteLocks(f"{self.path}-locks")
+            self._open_locks()
 
     # -- transactions
 
@@ -173,45 +186,48 @@ class SQLiteSession:
         lease: float,
     ) -> NewItem | None:
         """As `Ledger.begin_new`."""
-        locks = self._locks
-        if locks is None:
+        locks, tenure = self._locks, self._tenure
+        if locks is None or tenure is None:
             return None
-        fd = locks.try_name(place, name)
-        if fd is None:
+        held = tenure.hold(place, name)
+        if held is None:
             return None
         number = 0
         try:
             if missing(name):
-                number = self._intend_new(locks, place, name, scopes, size, lease)
+                intent = size, name, lease
+                number = self._intend_new(locks, tenure, place, scopes, intent)
         finally:
             if not number:
-                locks.let_go(fd)
-        return NewItem(number, locks, fd) if number else None
+                tenure.let_go(held)
+        return NewItem(number, tenure, held) if number else None
 
     def _intend_new(
         self,
         locks: ByteLocks,
+        tenure: Tenure,
         place: str,
-        name: str,
         scopes: tuple[str, ...],
-        size: int,
-        lease: float,
+        intent: tuple[int, str, float],
     ) -> int:
         turns = self._turns
-        if not turns.take_at_once(self._draining):
+        if not turns.take_at_once(self._draining, wait=tenure.taken):
             return 0
         try:
             if not self._session:
                 return 0
+            size, name, lease = intent
             number = self._session << 32 | next(self._numbers)
             settled = list(self._settled)
-            locks.begin_writing()
-            try:
-                done = self._state.intend_new(
-                    place, scopes, (number, self._clock() + lease, name, size), settled
-                )
-            finally:
-                locks.end_writing()
+            record = number, self._clock() + lease, name, size
+            if tenure.go_on():
+                done = self._state.intend_new(place, scopes, record, settled)
+            else:
+                locks.begin_writing()
+                try:
+                    done = self._state.intend_new(place, scopes, record, settled)
+                finally:
+                    locks.end_writing()
             if not done:
                 return 0
             for _ in settled:
@@ -225,12 +241,23 @@ class SQLiteSession:
         finally:
             turns.give_back()
 
+    def _end_tenure(self) -> None:
+        """Let others have what this process holds beyond its need; a thread of it is one."""
+        tenure = self._tenure
+        if tenure is not None and tenure.taken:
+            with self._turns.turn:
+                tenure.end(PAUSE)
+
+    def _tick(self) -> bool:
+        tenure = self._tenure
+        return tenure is not None and tenure.tick()
+
     def end_new(self, item: NewItem, *, settled: bool) -> None:
         """As `Ledger.end_new`."""
-        number, locks, fd = item
+        number, tenure, held = item
         if settled:
             self.settle_new(number)
-        locks.let_go(fd)
+        tenure.let_go(held)
 
     def settle_new(self, number: int) -> None:
         """Let the intent of a new item end as intended, by the next intent or in a while."""

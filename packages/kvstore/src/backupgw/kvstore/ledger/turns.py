@@ -67,13 +67,20 @@ class Turns:
         transact: does the steps in one transaction, setting `result` or `error` of each. It raises
             when the transaction failed: then nothing of it happened.
         after: called after transactions, by a thread that has not got the turn.
+        tick: called with the turn, LINGER seconds after `wake` or when something began to linger;
+            returns whether it wants to be called again.
     """
 
     def __init__(
-        self, transact: Callable[[Sequence[Step[Any]]], None], after: Callable[[], None]
+        self,
+        transact: Callable[[Sequence[Step[Any]]], None],
+        after: Callable[[], None],
+        tick: Callable[[], bool] = lambda: False,
     ) -> None:
         self._transact = transact
         self._after = after
+        self._tick = tick
+        self._starting = threading.Lock()
         self._queue: deque[Step[Any]] = deque()
         self._kept: deque[Step[Any]] = deque()
         self._failing = False
@@ -103,19 +110,23 @@ class Turns:
         """
         if linger:
             self._lingering.append(step)
-            if not self._wake.is_set():
-                self._wake.set()
-                if self._flusher is None:
-                    self._start_flusher()
+            self.wake()
             return
         self._queue.append(step)
         self._sweep()
         self._after()
 
-    def take_at_once(self, idle: Step[Any] | None) -> bool:
-        """Take the turn, to be given back by `give_back`, if the ledger is free and nothing is to
-        be done but perhaps the step `idle`."""
-        if self._queue or self._kept or not self.turn.acquire(blocking=False):
+    def wake(self) -> None:
+        """Have what lingers done, and a tick, in LINGER seconds."""
+        if not self._wake.is_set():
+            self._wake.set()
+            if self._flusher is None:
+                self._start_flusher()
+
+    def take_at_once(self, idle: Step[Any] | None, *, wait: bool = False) -> bool:
+        """Take the turn, to be given back by `give_back`, if nothing is to be done but perhaps the
+        step `idle`, and the ledger is free or one may `wait`."""
+        if self._queue or self._kept or not self.turn.acquire(blocking=wait):
             return False
         lingering = self._lingering  # others may add to it, but nobody takes from it now
         if lingering and (len(lingering) > 1 or lingering[0] is not idle):
@@ -146,7 +157,7 @@ class Turns:
                 self._take()
 
     def _start_flusher(self) -> None:
-        with self.turn:
+        with self._starting:
             if self._flusher is None:
                 self._flusher = threading.Thread(
                     target=self._flush, name="ledger-flusher", daemon=True
@@ -162,6 +173,10 @@ class Turns:
                 with self.turn:
                     self._take()
                 self._after()
+            with self.turn:
+                again = self._tick()
+            if again:
+                self._wake.set()
 
     def _sweep(self) -> None:
         """Do what was queued while the turn was taken and nobody waits for."""

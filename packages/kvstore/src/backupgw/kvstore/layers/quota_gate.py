@@ -1,0 +1,67 @@
+"""The short way of a small new item through the quota: counted as it gets its name.
+
+Its size was announced, and the inner writer stores just that or nothing. So nothing has to be
+watched while the body comes, and the writer is the inner one itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..backends.errors import ObjectExists
+from ..backends.gated import GatedWriter
+from ..ledger import Amount, Ledger
+from .quota_writer import AnyRoom, QuotaWriter, change_of, did_not_end_well
+
+
+class NewItemGate:
+    """Counts new items of the same scopes.
+
+    Args:
+        lookup: tells what a name holds now.
+        room: returns the room for a new item of a name and a size, for whatever is not simple.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        place: str,
+        scopes: tuple[str, ...],
+        *,
+        lookup: Callable[[str], Amount],
+        room: Callable[[str, int], AnyRoom],
+    ) -> None:
+        self._ledger = ledger
+        self._place = place
+        self._scopes = scopes
+        self._lookup = lookup
+        self._room = room
+
+    def commit(self, writer: GatedWriter, name: str, size: int) -> None:
+        """As `Gate.commit`."""
+        ledger = self._ledger
+        try:
+            item = ledger.begin_new(self._place, name, self._scopes, size, writer.surely_new)
+            if item is None:
+                QuotaWriter(writer, self._room(name, size), offset=size).commit()
+                return
+            settled = False
+            try:
+                writer.commit()
+                settled = True
+            except BaseException as error:
+                change = change_of(item, self._place, name, self._scopes, size)
+                did_not_end_well(ledger, change, error, self._lookup)
+                raise
+            finally:
+                ledger.end_new(item, settled=settled)
+        except ObjectExists:
+            writer.gate = self  # it may be called again, once that item was moved out of the way
+            raise
+        except BaseException:
+            writer.abort()
+            raise
+
+    def checkpoint(self, writer: GatedWriter, name: str, size: int) -> str:
+        """As `Gate.checkpoint`."""
+        return QuotaWriter(writer, self._room(name, size), offset=writer.offset).checkpoint()

@@ -1,0 +1,187 @@
+"""Names of new items that a process holds, and its tenure: a while in which it alone has a ledger.
+
+Locking a name, the ledger for a record and unlocking both are five questions to the kernel, and to
+a process that does much else each costs more than all that the ledger computes for an upload.
+Nearly always one process uses a ledger, or one at a time. So who is busy takes the locks of all
+names and of the writer at once, for a while, and does without any single one.
+
+Why it is right. All locks of new items lie on one descriptor (`_fd`), and locks of one descriptor
+do not conflict with each other:
+
+- In a tenure that descriptor has the lock of every name, and a shared one of every place; the
+  writers' lock is held too. To all others, threads of this process that lock names by descriptors
+  of their own among them, each name is held and a transaction under way, as if that were so. They
+  wait in the kernel as they always do, and nothing here decides anything that others decide too.
+- A tenure is taken only where nothing has to be waited for: nobody holds any name then, counts a
+  place or writes.
+- It ends by unlocking the gaps between the names in use, and afterwards the writers' lock: what is
+  held for an item under way is never let go of in between, so nobody has to wait for it, and who
+  gets the lock of a writer finds all records written.
+- Between two threads of this process a name is held by whoever has put its byte into `_held`,
+  before it is locked and until after it is unlocked; `_guard` makes that one step. Names whose
+  checksums agree are one name.
+- If the process is killed, the kernel takes all locks back at once.
+
+Who has to wait for anything raises the one byte `wanted` beside the locks (`ByteLocks`). It is only
+a request: whoever has the tenure ends it when a new item comes, or at the next tick, and takes none
+for PAUSE seconds. If the request was lost, a tenure ends all the same after LONGEST seconds or when
+nothing new came for a tick, with a pause in which those who wait get what they wait for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from .locks import ByteLocks, name_bytes
+
+PAUSE = 0.5
+"""Seconds without a tenure after one that others wanted to end."""
+
+LONGEST = 1.0
+"""Seconds that a tenure lasts at most."""
+
+REST = 0.05
+"""Seconds without one after a tenure that nobody wanted to end."""
+
+
+class Tenure:
+    """The names that new items of one session have, and whether it holds all there are.
+
+    `take`, `begin` and `end` are called by the thread that has the turn, `hold` and `let_go` by
+    any. All raise LedgerError.
+
+    Args:
+        locks: of the ledger.
+        clock: seconds that pass evenly.
+        began: told when a tenure begins, which is to `tick` soon.
+    """
+
+    def __init__(
+        self, locks: ByteLocks, clock: Callable[[], float], began: Callable[[], None]
+    ) -> None:
+        self.taken = False
+        """Whether this process has all names, and the writers' lock."""
+        self._locks = locks
+        self._clock = clock
+        self._began = began
+        self._fd = locks.open_descriptor()
+        self._guard = threading.Lock()
+        self._held: dict[int, int] = {}  # bytes of names, each with its place's
+        self._places: dict[int, int] = {}  # how many of them a place has, where it is locked
+        self._until = 0.0
+        self._not_before = 0.0
+        self._came = False
+        self._closed = False
+
+    # -- names
+
+    def hold(self, place: str, name: str) -> int | None:
+        """Hold a name where that needs no waiting; returns what `let_go` takes, or None."""
+        byte, of_place = name_bytes(place, name)
+        locks, held = self._locks, self._held
+        with self._guard:
+            if byte in held or self._closed:
+                return None
+            if self.taken:
+                if locks.somebody_counts:
+                    return None
+                held[byte] = of_place
+                return byte
+            if of_place not in self._places:
+                if not locks.share_place(self._fd, of_place):
+                    return None
+                self._places[of_place] = 0
+            if locks.somebody_counts or not locks.take_name(self._fd, byte):
+                self._leave(of_place)
+                return None
+            held[byte] = of_place
+            self._places[of_place] += 1
+            return byte
+
+    def let_go(self, held: int) -> None:
+        """Give a name back."""
+        with self._guard:
+            of_place = self._held[held]
+            if not self.taken:
+                self._locks.drop(self._fd, held)
+                self._places[of_place] -= 1
+                self._leave(of_place)
+            del self._held[held]
+            if self._closed and not self._held:
+                self._locks.close_descriptor(self._fd)
+
+    def _leave(self, place: int) -> None:
+        if not self._places[place]:
+            del self._places[place]
+            self._locks.drop(self._fd, place)
+
+    # -- the tenure
+
+    def go_on(self) -> bool:
+        """Whether a new item has the tenure for it; begins one if it is time, ends one that others
+        wait for."""
+        self._came = True
+        if self._locks.wanted:
+            if self.taken:
+                self.end(PAUSE)
+            else:
+                self._not_before = self._clock() + PAUSE
+            self._locks.answer()
+            return False
+        return self.taken or self._begin()
+
+    def _begin(self) -> bool:
+        now = self._clock()
+        locks = self._locks
+        if now < self._not_before or locks.somebody_counts or self._closed:
+            return False
+        self._not_before = now + REST  # if it fails
+        with self._guard:
+            if not locks.keep_writing():
+                return False
+            if not locks.take_all(self._fd):
+                self._shrink()
+                locks.stop_writing()
+                return False
+            self.taken = True
+            self._until = now + LONGEST
+        self._began()
+        return True
+
+    def end(self, pause: float = REST) -> None:
+        """End the tenure if there is one; take none for `pause` seconds."""
+        with self._guard:
+            if not self.taken:
+                return
+            self.taken = False
+            self._not_before = self._clock() + pause
+            self._shrink()
+            self._locks.stop_writing()
+
+    def _shrink(self) -> None:
+        """Leave nothing locked but the names in use, and their places."""
+        self._places = {}
+        for place in self._held.values():
+            self._places[place] = self._places.get(place, 0) + 1
+        self._locks.drop_all_but(self._fd, [*self._held, *self._places])
+
+    def tick(self) -> bool:
+        """End a tenure that is wanted, unused or too long; returns whether it goes on."""
+        came, self._came = self._came, False
+        if not self.taken:
+            return False
+        if self._locks.wanted:
+            self.end(PAUSE)
+            self._locks.answer()
+        elif not came or self._clock() > self._until:
+            self.end()
+        return self.taken
+
+    def close(self) -> None:
+        """End the tenure, and hold no more names; those in use are let go of as ever."""
+        self.end()
+        with self._guard:
+            self._closed = True
+            if not self._held:
+                self._locks.close_descriptor(self._fd)
