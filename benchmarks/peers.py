@@ -178,8 +178,9 @@ class Server:
     def __init__(self, program: Program, store: Path, site: Site, *, tls: bool) -> None:
         self.program = program
         self.store = store
-        self._output = site.folder / f"{program.name.replace('/', '-')}.output"
-        log = site.folder / f"{program.name.replace('/', '-')}.access"
+        label = program.name.replace("/", "-")
+        self._output = site.folder / f"{label}.output"
+        log = site.folder / f"{label}.access"
         port, metrics_port = free_ports(2)
         self.address = Address("127.0.0.1", port, str(site.authority) if tls else None)
         launch = Launch(store, port, metrics_port, site, tls, log)
@@ -190,7 +191,12 @@ class Server:
                 stdout=output,
                 stderr=output,
                 cwd=ROOT,
-                env={**os.environ, "BACKUPGW_CONFIG": os.devnull},
+                env={
+                    **os.environ,
+                    "BACKUPGW_CONFIG": os.devnull,
+                    # Not the machine's own, which other versions may have made.
+                    "BACKUPGW_STATE__FOLDER": str(site.folder / f"{label}.state"),
+                },
             )
         self.pid = self._process.pid
         try:
