@@ -34,7 +34,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
 
 from .errors import LedgerError
 
@@ -42,9 +41,9 @@ _WRITER = 0
 _GATE = 1
 _COUNT = 2
 _SESSIONS = 1 << 32
-_PLACES = 2 << 32
+PLACES = 2 << 32
 _FOLDERS = 3 << 32
-_NAMES = 4 << 32
+NAMES = 4 << 32
 
 _ALL_NAMES = 1 << 32
 """Bytes of all names; and as many of all places."""
@@ -87,22 +86,12 @@ def _drop(fd: int, byte: int) -> None:
 _TO_WRITE = _flock(fcntl.F_WRLCK, _WRITER)
 _WRITTEN = _flock(fcntl.F_UNLCK, _WRITER)
 _ALL = _flock(fcntl.F_UNLCK, 0, 0)
-_EVERY_NAME = _flock(fcntl.F_WRLCK, _NAMES, _ALL_NAMES)
-_EVERY_PLACE = _flock(fcntl.F_RDLCK, _PLACES, _ALL_NAMES)
+_EVERY_NAME = _flock(fcntl.F_WRLCK, NAMES, _ALL_NAMES)
+_EVERY_PLACE = _flock(fcntl.F_RDLCK, PLACES, _ALL_NAMES)
 
-_COUNTING, _WANTED = 0, 1
-"""The flags, by their places in the file."""
-
-
-@lru_cache(maxsize=64)
-def _place_checksum(place: str) -> int:
-    return zlib.crc32(place.encode())
-
-
-def name_bytes(place: str, name: str) -> tuple[int, int]:
-    """Return the bytes that stand for a name and for its place."""
-    checksum = _place_checksum(place)
-    return _NAMES + zlib.crc32(name.encode(), checksum), _PLACES + checksum
+COUNTING, WANTED = 0, 1
+"""The flags, by their places in the file: changes have to look out for a count; somebody waits, or
+has waited, for a lock."""
 
 
 def _checksum(place: str, name: str = "") -> int:
@@ -129,7 +118,7 @@ class ByteLocks:
         self._fd = self._open()
         try:
             self._lengthen()
-            self._flags = mmap.mmap(self._fd, _WANTED + 1, prot=mmap.PROT_READ)
+            self.flags = mmap.mmap(self._fd, WANTED + 1, prot=mmap.PROT_READ)
         except OSError as error:
             self._close(self._fd)
             raise LedgerError(f"the ledger's locks {path}: {error.strerror}") from error
@@ -138,8 +127,8 @@ class ByteLocks:
         """Make room for the flags, in a new file or one that had fewer."""
         with self.writing():
             size = os.fstat(self._fd).st_size
-            if size < _WANTED + 1:
-                os.pwrite(self._fd, bytes(_WANTED + 1 - size), size)
+            if size < WANTED + 1:
+                os.pwrite(self._fd, bytes(WANTED + 1 - size), size)
 
     def _open(self) -> int:
         try:
@@ -184,7 +173,7 @@ class ByteLocks:
 
     def close(self) -> None:
         """Let go of everything but what `changing` and `counting` hold."""
-        self._flags.close()
+        self.flags.close()
         self._close(self._fd)
         while self._idle:
             self._close(self._idle.pop())
@@ -196,7 +185,7 @@ class ByteLocks:
         names that threads of the parent have long let go.
         """
         self._idle.clear()
-        self._flags.close()
+        self.flags.close()
         for fd in list(self._fds):
             self._close(fd)
 
@@ -206,7 +195,7 @@ class ByteLocks:
         """Lock bytes as soon as nobody else has them, and let those who may do without know."""
         if _set(fd, flock):
             return
-        self._raise_flag(_WANTED, b"\1")
+        self._raise_flag(WANTED, b"\1")
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, flock)
         except OSError as error:
@@ -215,14 +204,9 @@ class ByteLocks:
     def _wait(self, fd: int, kind: int, byte: int) -> None:
         self._take(fd, _flock(kind, byte))
 
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody waits, or has waited, for a lock."""
-        return self._flags[_WANTED] != 0
-
     def answer(self) -> None:
-        """Take back what `wanted` says: who waits gets the lock now."""
-        self._raise_flag(_WANTED, b"\0")
+        """Take back what the flag WANTED says: who waits gets the lock now."""
+        self._raise_flag(WANTED, b"\0")
 
     # -- processes
 
@@ -277,7 +261,7 @@ class ByteLocks:
         try:
             self._enter(fd, place, names)
             for byte in sorted({_checksum(place, name) for name in names}):
-                self._wait(fd, fcntl.F_WRLCK, _NAMES + byte)
+                self._wait(fd, fcntl.F_WRLCK, NAMES + byte)
         except BaseException:
             self.let_go(fd)
             raise
@@ -289,7 +273,7 @@ class ByteLocks:
         self.before_locking()
         with self._holder() as fd:
             self._enter(fd, place, [name])
-            byte = _NAMES + _checksum(place, name)
+            byte = NAMES + _checksum(place, name)
             free = _try(fd, fcntl.F_WRLCK, byte)
             if not free:
                 # Perhaps it is just among all that somebody holds; he gives that up with this.
@@ -300,9 +284,9 @@ class ByteLocks:
 
     def _enter(self, fd: int, place: str, names: Sequence[str]) -> None:
         """Keep counts of the names' folders waiting."""
-        if not self._flags[_COUNTING]:
-            self._wait(fd, fcntl.F_RDLCK, _PLACES + _checksum(place))
-            if not self._flags[_COUNTING]:
+        if not self.flags[COUNTING]:
+            self._wait(fd, fcntl.F_RDLCK, PLACES + _checksum(place))
+            if not self.flags[COUNTING]:
                 return
         self._wait(fd, fcntl.F_RDLCK, _GATE)
         for folder in {folder for name in names for folder in _folders(name)}:
@@ -310,11 +294,6 @@ class ByteLocks:
         _drop(fd, _GATE)
 
     # -- names of new items, by a descriptor for many of them
-
-    @property
-    def somebody_counts(self) -> bool:
-        """Whether changes have to look out for a count."""
-        return self._flags[_COUNTING] != 0
 
     def share_place(self, fd: int, byte: int) -> bool:
         """Keep counts of a place waiting, if that needs no waiting itself."""
@@ -335,12 +314,12 @@ class ByteLocks:
 
     def drop_all_but(self, fd: int, kept: Iterable[int]) -> None:
         """Let go of all names and places but some, and of those never."""
-        start = _PLACES
+        start = PLACES
         for byte in sorted(kept):
             if byte > start:
                 _set(fd, _flock(fcntl.F_UNLCK, start, byte - start))
             start = byte + 1
-        _set(fd, _flock(fcntl.F_UNLCK, start, _NAMES + _ALL_NAMES - start))
+        _set(fd, _flock(fcntl.F_UNLCK, start, NAMES + _ALL_NAMES - start))
 
     # -- counts
 
@@ -350,13 +329,13 @@ class ByteLocks:
         self.before_locking()
         with self._holder() as fd:
             self._wait(fd, fcntl.F_WRLCK, _COUNT)
-            self._raise_flag(_COUNTING, b"\1")
+            self._raise_flag(COUNTING, b"\1")
             try:
-                self._wait(fd, fcntl.F_WRLCK, _PLACES + _checksum(place))
-                _drop(fd, _PLACES + _checksum(place))
+                self._wait(fd, fcntl.F_WRLCK, PLACES + _checksum(place))
+                _drop(fd, PLACES + _checksum(place))
                 yield
             finally:
-                self._raise_flag(_COUNTING, b"\0")
+                self._raise_flag(COUNTING, b"\0")
 
     def _raise_flag(self, flag: int, value: bytes) -> None:
         try:

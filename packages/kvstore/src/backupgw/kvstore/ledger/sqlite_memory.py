@@ -47,7 +47,7 @@ class Memory:
     Attributes:
         tag: of the records that belong to it.
         end: where the last record that it knows ends.
-        held: all rows, by their numbers.
+        held: all rows, by their numbers, but for new items' that `spread` has not seen yet.
         sessions: (number, boot) of those on record.
         counting: a count of a place is in progress; the rest is empty then, and nothing is logged.
     """
@@ -64,6 +64,8 @@ class Memory:
         self._changed: set[str] = set()
         self._tallies: dict[tuple[str, str], list[int]] = {}
         self._routes: dict[tuple[str, str], uploads.Route] = {}
+        self._short_routes: dict[tuple[str, tuple[str, ...]], uploads.Route] = {}
+        self._new: dict[int, uploads.New] = {}
         self._rows: set[int] = set()
         self._filed: set[int] = set()
 
@@ -132,25 +134,62 @@ class Memory:
     ) -> bytes | None:
         """Let intents of new items end as intended, and record one more.
 
+        All in one frame, but for what is rare: this is a part of each upload.
+
         Returns:
             the record of it; None where that needs books, and nothing was done.
         """
-        routes = self._routes
-        route = routes.get((place, _scopes_text(scopes))) or self._route(
-            place, _scopes_text(scopes), scopes
-        )
-        if route is None or (place, intent[2]) in self._named or not route.takes(intent[3]):
+        route = self._short_routes.get((place, scopes)) or self._short_route(place, scopes)
+        number, deadline, name, size = intent
+        if route is None or (self._named and (place, name) in self._named):
             return None
-        for number in settled:
-            row = self.held.get(number)
-            if row is not None and (row[3], row[6]) not in routes:
+        for account in route.accounts:
+            if not (
+                0 <= account.used_bytes <= account.calm_bytes - account.reserved_bytes - size
+                and 0 <= account.used_objects <= account.calm_objects - account.reserved_objects - 1
+            ):
                 return None
-        for number in settled:
-            row = self.drop(number)
-            if row is not None:
-                routes[row[3], row[6]].use(row[10], row[11])
-        self._admit(intent, route)
+        new = self._new
+        for ended in settled:
+            if ended not in new and not self._knows_route(ended):
+                return None
+        for ended in settled:
+            item = new.pop(ended, None)
+            if item is not None:
+                item[0].use(item[3], 1)
+            else:
+                self._settle(ended)
+        for account in route.accounts:
+            account.reserved_bytes += size
+            account.reserved_objects += 1
+        new[number] = route, deadline, name, size
         return uploads.record(settled, intent, route)
+
+    def spread(self) -> None:
+        """Give new items rows like all others have."""
+        while self._new:
+            number, (route, deadline, name, size) = self._new.popitem()
+            self._put_new(route, (number, deadline, name, size))
+
+    def _put_new(self, route: uploads.Route, intent: uploads.Intent) -> None:
+        number, deadline, name, size = intent
+        start = number, number >> 32, deadline, route.place, route.holds(size)
+        self.put((*start, name, route.scopes_text, None, 0, 0, size, 1))
+
+    def _knows_route(self, number: int) -> bool:
+        row = self.held.get(number)
+        return row is None or (row[3], row[6]) in self._routes
+
+    def _settle(self, number: int) -> None:
+        row = self.drop(number)
+        if row is not None:
+            self._routes[row[3], row[6]].use(row[10], row[11])
+
+    def _short_route(self, place: str, scopes: tuple[str, ...]) -> uploads.Route | None:
+        route = self._route(place, _scopes_text(scopes), scopes)
+        if route is not None:
+            self._short_routes[place, scopes] = route
+        return route
 
     def _route(self, place: str, text: str, scopes: Sequence[str]) -> uploads.Route | None:
         """Return what items of these scopes share; None where accounts are not known yet."""
@@ -165,22 +204,19 @@ class Memory:
             route = self._routes[place, text] = uploads.Route(place, scopes, accounts, tallies)
         return route
 
-    def _admit(self, intent: uploads.Intent, route: uploads.Route) -> None:
-        number, deadline, name, size = intent
-        for account in route.accounts:
-            account.reserved_bytes += size
-            account.reserved_objects += 1
-        start = number, number >> 32, deadline, route.place, route.holds(size)
-        self.put((*start, name, route.scopes_text, None, 0, 0, size, 1))
-
     def _replay_new(self, connect: Callable[[], sqlite3.Connection], record: bytes) -> None:
         settled, intent, place, scopes = uploads.read(record)
+        self.spread()
         for number in settled:
             row = self.drop(number)
             if row is not None:
                 route = self._surely_route(connect, row[3], row[6], json.loads(row[6]))
                 route.use(row[10], row[11])
-        self._admit(intent, self._surely_route(connect, place, json.dumps(scopes), scopes))
+        route = self._surely_route(connect, place, json.dumps(scopes), scopes)
+        for account in route.accounts:
+            account.reserved_bytes += intent[3]
+            account.reserved_objects += 1
+        self._put_new(route, intent)
 
     def _surely_route(
         self,
@@ -236,6 +272,7 @@ class Memory:
         if record.startswith(uploads.MARK):
             self._replay_new(connect, record)
             return
+        self.spread()
         written: list[list[Any]]
         written, added, put, dropped = json.loads(record)
         self.accounts(connect, [scope for scope, *_ in written])
@@ -279,6 +316,7 @@ class Memory:
         self._changed.clear()
         self._tallies.clear()
         self._routes.clear()
+        self._short_routes.clear()
         self._rows.clear()
         self._filed = set(self.held)
         if len(self._accounts) > _MOST_ACCOUNTS:

@@ -195,8 +195,7 @@ class SQLiteSession:
         number = 0
         try:
             if missing(name):
-                intent = size, name, lease
-                number = self._intend_new(locks, tenure, place, scopes, intent)
+                number = self._intend_new(locks, tenure, place, scopes, (name, size, lease))
         finally:
             if not number:
                 tenure.let_go(held)
@@ -208,7 +207,7 @@ class SQLiteSession:
         tenure: Tenure,
         place: str,
         scopes: tuple[str, ...],
-        intent: tuple[int, str, float],
+        what: tuple[str, int, float],
     ) -> int:
         turns = self._turns
         if not turns.take_at_once(self._draining, wait=tenure.taken):
@@ -216,16 +215,17 @@ class SQLiteSession:
         try:
             if not self._session:
                 return 0
-            size, name, lease = intent
+            name, size, lease = what
             number = self._session << 32 | next(self._numbers)
             settled = list(self._settled)
-            record = number, self._clock() + lease, name, size
+            intent = number, int(self._clock() + lease) + 1, name, size
+            long = tenure.taken
             if tenure.go_on():
-                done = self._state.intend_new(place, scopes, record, settled)
+                done = self._state.intend_new(place, scopes, intent, settled, alone=long)
             else:
                 locks.begin_writing()
                 try:
-                    done = self._state.intend_new(place, scopes, record, settled)
+                    done = self._state.intend_new(place, scopes, intent, settled, alone=False)
                 finally:
                     locks.end_writing()
             if not done:

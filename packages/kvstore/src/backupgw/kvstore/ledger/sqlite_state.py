@@ -88,18 +88,30 @@ class SQLiteState:
         if memory.counting:
             return None
         self._catch_up(log, memory)
+        memory.spread()
         self._memory = memory
         return LoggedBooks(memory, self._connect, session=session, now=now, is_dead=is_dead)
 
     def intend_new(
-        self, place: str, scopes: tuple[str, ...], intent: Intent, settled: Sequence[int]
+        self,
+        place: str,
+        scopes: tuple[str, ...],
+        intent: Intent,
+        settled: Sequence[int],
+        *,
+        alone: bool,
     ) -> bool:
-        """Put an intent and what has ended on record the short way; False where that cannot be."""
+        """Put an intent and what has ended on record the short way; False where that cannot be.
+
+        Args:
+            alone: nobody else has written since this process did.
+        """
         memory, log = self._memory, self._log
         if memory is None or log is None or memory.counting:
             return False
-        if not log.ends_at(memory.tag, memory.end):
+        if not alone and not log.ends_at(memory.tag, memory.end):
             if not log.has(memory.tag):
+                self._memory = None
                 return False
             self._catch_up(log, memory)
         record = memory.intend_new(place, scopes, intent, settled)
@@ -175,6 +187,7 @@ class SQLiteState:
             memory = self._load()
         if not memory.counting:
             self._catch_up(log, memory)
+        memory.spread()
         tag = os.urandom(len(NO_TAG))
         if durable:
             db.execute("PRAGMA synchronous = FULL")

@@ -47,16 +47,6 @@ class Route:
         """Return as text that each scope holds one item of `size` bytes."""
         return str(size).join(self._pieces)
 
-    def takes(self, size: int) -> bool:
-        """Whether the accounts stay calm with one item more."""
-        for account in self.accounts:
-            if not (
-                0 <= account.used_bytes <= account.calm_bytes - account.reserved_bytes - size
-                and 0 <= account.used_objects <= account.calm_objects - account.reserved_objects - 1
-            ):
-                return False
-        return True
-
     def use(self, size: int, objects: int) -> None:
         """Make used what was reserved."""
         for account in self.accounts:
@@ -69,15 +59,18 @@ class Route:
             tally[1] += objects
 
 
-Intent = tuple[int, float, str, int]
+Intent = tuple[int, int, str, int]
 """The number, deadline, name and size of a new item that is about to come."""
+
+New = tuple[Route, int, str, int]
+"""The route, deadline, name and size of one that is on record."""
 
 
 def record(settled: Sequence[int], intent: Intent, route: Route) -> bytes:
     """Return what the log gets for an intent, and for the settles before it, by their numbers."""
     number, deadline, name, size = intent
-    ended = ",".join(map(str, settled))
-    return f"+[[{ended}],{number},{deadline!r},{_text(name)},{size},{route.tail}".encode()
+    ended = str(settled[0]) if len(settled) == 1 else ",".join(map(str, settled))
+    return f"+[[{ended}],{number},{deadline},{_text(name)},{size},{route.tail}".encode()
 
 
 def read(text: bytes) -> tuple[list[int], Intent, str, list[str]]:

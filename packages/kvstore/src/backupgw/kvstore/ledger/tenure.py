@@ -32,8 +32,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from zlib import crc32
 
-from .locks import ByteLocks, name_bytes
+from .locks import COUNTING, NAMES, PLACES, WANTED, ByteLocks
 
 PAUSE = 0.5
 """Seconds without a tenure after one that others wanted to end."""
@@ -67,6 +68,7 @@ class Tenure:
         self._began = began
         self._fd = locks.open_descriptor()
         self._guard = threading.Lock()
+        self._checksums: dict[str, int] = {}
         self._held: dict[int, int] = {}  # bytes of names, each with its place's
         self._places: dict[int, int] = {}  # how many of them a place has, where it is locked
         self._until = 0.0
@@ -78,13 +80,16 @@ class Tenure:
 
     def hold(self, place: str, name: str) -> int | None:
         """Hold a name where that needs no waiting; returns what `let_go` takes, or None."""
-        byte, of_place = name_bytes(place, name)
+        checksum = self._checksums.get(place)
+        if checksum is None:
+            checksum = self._checksums[place] = crc32(place.encode())
+        byte, of_place = NAMES + crc32(name.encode(), checksum), PLACES + checksum
         locks, held = self._locks, self._held
         with self._guard:
             if byte in held or self._closed:
                 return None
             if self.taken:
-                if locks.somebody_counts:
+                if locks.flags[COUNTING]:
                     return None
                 held[byte] = of_place
                 return byte
@@ -92,7 +97,7 @@ class Tenure:
                 if not locks.share_place(self._fd, of_place):
                     return None
                 self._places[of_place] = 0
-            if locks.somebody_counts or not locks.take_name(self._fd, byte):
+            if locks.flags[COUNTING] or not locks.take_name(self._fd, byte):
                 self._leave(of_place)
                 return None
             held[byte] = of_place
@@ -122,7 +127,7 @@ class Tenure:
         """Whether a new item has the tenure for it; begins one if it is time, ends one that others
         wait for."""
         self._came = True
-        if self._locks.wanted:
+        if self._locks.flags[WANTED]:
             if self.taken:
                 self.end(PAUSE)
             else:
@@ -134,7 +139,7 @@ class Tenure:
     def _begin(self) -> bool:
         now = self._clock()
         locks = self._locks
-        if now < self._not_before or locks.somebody_counts or self._closed:
+        if now < self._not_before or locks.flags[COUNTING] or self._closed:
             return False
         self._not_before = now + REST  # if it fails
         with self._guard:
@@ -171,7 +176,7 @@ class Tenure:
         came, self._came = self._came, False
         if not self.taken:
             return False
-        if self._locks.wanted:
+        if self._locks.flags[WANTED]:
             self.end(PAUSE)
             self._locks.answer()
         elif not came or self._clock() > self._until:

@@ -68,7 +68,7 @@ class Turns:
             when the transaction failed: then nothing of it happened.
         after: called after transactions, by a thread that has not got the turn.
         tick: called with the turn, LINGER seconds after `wake` or when something began to linger;
-            returns whether it wants to be called again.
+            returns whether it wants to be called again, and what lingers alone may wait for that.
     """
 
     def __init__(
@@ -169,14 +169,16 @@ class Turns:
             self._wake.clear()
             if self._ending.is_set():
                 return  # its wake-up may just have been cleared
-            while self._lingering:
-                with self.turn:
-                    self._take()
-                self._after()
             with self.turn:
                 again = self._tick()
             if again:
                 self._wake.set()
+                if len(self._lingering) < 2:
+                    continue
+            while self._lingering:
+                with self.turn:
+                    self._take()
+                self._after()
 
     def _sweep(self) -> None:
         """Do what was queued while the turn was taken and nobody waits for."""
