@@ -14,8 +14,9 @@ intend, which takes along the settle of an item before it (`turns`: a settle tha
 linger for some milliseconds, since what it will say is on record); a larger body costs one more for
 each step. The item of every day, which is new and far from every limit and level, does not even
 need books: name, intent and settle are a few sums in memory and a record that is stored into the
-mapped log (`sqlite_uploads`, `begin_new`), without handing the interpreter's lock around. None of
-them waits for the disk: log and file are written but not synced (WAL, synchronous=NORMAL), which
+mapped log (`sqlite_uploads`, `begin_new`), without handing the interpreter's lock around. Nor does
+it lock anything while the process has the ledger for itself (`tenure`), which is so whenever no
+other one wants it. None of them waits for the disk: log and file are written but not synced (WAL, synchronous=NORMAL), which
 holds against SIGKILL, since what a process has written the kernel has. The threads of a process
 share transactions; processes wait for each other in the kernel (`locks`), where SQLite by itself
 would sleep and poll. There is no row for each item: a tally for each place and scope, and a row for

@@ -22,7 +22,7 @@ from .records import Alarm, NewItem
 from .sqlite_books import SQLiteBooks
 from .sqlite_file import boot_id, prepare, translate
 from .sqlite_state import SQLiteState
-from .tenure import PAUSE, Tenure
+from .tenure import Tenure
 from .turns import Step, Turns
 
 logger = logging.getLogger(__name__)
@@ -219,13 +219,14 @@ class SQLiteSession:
             number = self._session << 32 | next(self._numbers)
             settled = list(self._settled)
             intent = number, int(self._clock() + lease) + 1, name, size
-            long = tenure.taken
-            if tenure.go_on():
-                done = self._state.intend_new(place, scopes, intent, settled, alone=long)
+            if tenure.goes_on():
+                done = self._state.intend_new(place, scopes, intent, settled, alone=True)
             else:
                 locks.begin_writing()
                 try:
                     done = self._state.intend_new(place, scopes, intent, settled, alone=False)
+                    if done:
+                        tenure.begin()
                 finally:
                     locks.end_writing()
             if not done:
@@ -246,7 +247,7 @@ class SQLiteSession:
         tenure = self._tenure
         if tenure is not None and tenure.taken:
             with self._turns.turn:
-                tenure.end(PAUSE)
+                tenure.end()
 
     def _tick(self) -> bool:
         tenure = self._tenure

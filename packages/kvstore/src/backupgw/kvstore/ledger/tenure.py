@@ -30,11 +30,15 @@ nothing new came for a tick, with a pause in which those who wait get what they 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from zlib import crc32
 
+from .errors import LedgerError
 from .locks import COUNTING, NAMES, PLACES, WANTED, ByteLocks
+
+logger = logging.getLogger(__name__)
 
 PAUSE = 0.5
 """Seconds without a tenure after one that others wanted to end."""
@@ -49,8 +53,8 @@ REST = 0.05
 class Tenure:
     """The names that new items of one session have, and whether it holds all there are.
 
-    `take`, `begin` and `end` are called by the thread that has the turn, `hold` and `let_go` by
-    any. All raise LedgerError.
+    `hold` and `let_go` are called by any thread, all else by the one that has the turn. All raise
+    LedgerError, but for `let_go` and `begin`.
 
     Args:
         locks: of the ledger.
@@ -109,9 +113,12 @@ class Tenure:
         with self._guard:
             of_place = self._held[held]
             if not self.taken:
-                self._locks.drop(self._fd, held)
-                self._places[of_place] -= 1
-                self._leave(of_place)
+                try:
+                    self._locks.drop(self._fd, held)
+                    self._places[of_place] -= 1
+                    self._leave(of_place)
+                except LedgerError as error:
+                    logger.warning("a name stays held until the ledger is closed: %s", error)
             del self._held[held]
             if self._closed and not self._held:
                 self._locks.close_descriptor(self._fd)
@@ -123,9 +130,8 @@ class Tenure:
 
     # -- the tenure
 
-    def go_on(self) -> bool:
-        """Whether a new item has the tenure for it; begins one if it is time, ends one that others
-        wait for."""
+    def goes_on(self) -> bool:
+        """Whether a new item has a tenure for it; ends one that others wait for."""
         self._came = True
         if self._locks.flags[WANTED]:
             if self.taken:
@@ -133,26 +139,27 @@ class Tenure:
             else:
                 self._not_before = self._clock() + PAUSE
             self._locks.answer()
-            return False
-        return self.taken or self._begin()
+        return self.taken
 
-    def _begin(self) -> bool:
-        now = self._clock()
-        locks = self._locks
+    def begin(self) -> None:
+        """Begin a tenure if it is time, and nothing has to be waited for.
+
+        Called by who writes, after it has read what others wrote.
+        """
+        now, locks = self._clock(), self._locks
         if now < self._not_before or locks.flags[COUNTING] or self._closed:
-            return False
-        self._not_before = now + REST  # if it fails
+            return
         with self._guard:
-            if not locks.keep_writing():
-                return False
-            if not locks.take_all(self._fd):
+            try:
+                self.taken = locks.keep_writing() and locks.take_all(self._fd)
+            except LedgerError as error:
+                logger.warning("no tenure: %s", error)
+            if not self.taken:
+                self._not_before = now + REST
                 self._shrink()
-                locks.stop_writing()
-                return False
-            self.taken = True
-            self._until = now + LONGEST
+                return
+        self._until = now + LONGEST
         self._began()
-        return True
 
     def end(self, pause: float = REST) -> None:
         """End the tenure if there is one; take none for `pause` seconds."""
@@ -162,14 +169,16 @@ class Tenure:
             self.taken = False
             self._not_before = self._clock() + pause
             self._shrink()
-            self._locks.stop_writing()
 
     def _shrink(self) -> None:
-        """Leave nothing locked but the names in use, and their places."""
+        """Leave nothing locked but the names in use, and their places; then let others write."""
         self._places = {}
         for place in self._held.values():
             self._places[place] = self._places.get(place, 0) + 1
-        self._locks.drop_all_but(self._fd, [*self._held, *self._places])
+        try:
+            self._locks.drop_all_but(self._fd, [*self._held, *self._places])
+        finally:
+            self._locks.stop_writing()
 
     def tick(self) -> bool:
         """End a tenure that is wanted, unused or too long; returns whether it goes on."""
