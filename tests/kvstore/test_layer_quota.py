@@ -24,6 +24,7 @@ from backupgw.kvstore.backends.errors import (
 from backupgw.kvstore.backends.memory import Memory
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.base import Layer
+from backupgw.kvstore.layers.prefix import PrefixLayer
 from backupgw.kvstore.layers.quota import EXEMPT_SIZE, QuotaLayer
 from backupgw.kvstore.layers.quota_writer import STEP, UNRESERVED
 from backupgw.kvstore.ledger import (
@@ -319,6 +320,78 @@ class TestCheckpoints:
         for token in ("", "{}", "[]", '{"token": "x"}'):
             with pytest.raises(ValueError, match="not a token"):
                 place.resume_writer(token)
+
+
+class TestSmallAndNew:
+    """Items whose body goes past the layer, to the disk's own writer."""
+
+    def test_limits_around_limits_all_count(self, tmp_path: Path, ledger: SQLiteLedger) -> None:
+        quota_place.make(tmp_path)
+        disk = quota_place.layer_of(tmp_path, ledger).inner
+        inner = QuotaLayer(disk, ledger, lambda _: ["inside"], place="inner")
+        with QuotaLayer(inner, ledger, lambda _: ["outside"], place="outer") as place:
+            for name in ("a", "b", "folder/c"):
+                with place.open_writer(name, size=100, if_absent=True) as writer:
+                    writer.write(b"x" * 100)
+            place.delete("a")
+        for scope in ("inside", "outside"):
+            assert ledger.usage(scope).used == Amount(200, 2)
+            assert ledger.usage(scope).reserved == NOTHING
+
+    def test_a_folder_of_a_place_is_accounted_by_its_own_names(
+        self, tmp_path: Path, ledger: SQLiteLedger
+    ) -> None:
+        quota_place.make(tmp_path)
+        disk = quota_place.layer_of(tmp_path, ledger).inner
+        asked: list[str] = []
+
+        def scopes(name: str) -> list[str]:
+            asked.append(name)
+            return ["all"]
+
+        inside = PrefixLayer(disk, "clients/alice")
+        inside.create()
+        with QuotaLayer(inside, ledger, scopes) as place:
+            with place.open_writer("main/a", size=5, if_absent=True) as writer:
+                writer.write(b"12345")
+            place.delete("main/a")
+        assert set(asked) == {"main/a"}
+        assert ledger.usage("all").used == NOTHING
+
+    @pytest.mark.parametrize("folder_is_there", [True, False])
+    def test_what_did_not_come_or_was_there_is_not_counted(
+        self, place: QuotaLayer, check: Callable[[], None], folder_is_there: bool
+    ) -> None:
+        if folder_is_there:
+            place.store("alice/main/first", b"1")
+        short = place.open_writer("alice/main/a", size=3, if_absent=True)
+        short.write(b"12")
+        with pytest.raises(ContentMismatch):
+            short.commit()
+        check()
+        place.store("alice/main/a", b"old")
+        writer = place.open_writer("alice/main/a", size=4, if_absent=True)
+        writer.write(b"next")
+        with pytest.raises(ObjectExists):
+            writer.commit()
+        check()
+        place.delete("alice/main/a")
+        writer.commit()
+        assert place.load("alice/main/a") == b"next"
+        check()
+
+    def test_a_checkpoint_is_accounted_when_it_is_carried_on(
+        self, place: QuotaLayer, ledger: SQLiteLedger, check: Callable[[], None]
+    ) -> None:
+        writer = place.open_writer("alice/main/a", size=4, if_absent=True)
+        writer.write(b"12")
+        token = writer.checkpoint()
+        assert ledger.usage("server").reserved == Amount(2, 1)
+        writer = place.resume_writer(token)
+        writer.write(b"34")
+        writer.commit()
+        check()
+        assert ledger.usage("server").used == Amount(4, 1)
 
 
 class TestWholeBodies:

@@ -16,14 +16,14 @@ from .base import Writer
 class Gate(Protocol):
     """Who is asked."""
 
-    def commit(self, writer: GatedWriter, name: str, size: int) -> None:
+    def commit(self, writer: GatedWriter, size: int) -> None:
         """Let the writer, whose gate is None now, commit; raises what `Writer.commit` raises.
 
         Args:
             size: the bytes that it was opened for; it stores as many or raises ContentMismatch.
         """
 
-    def checkpoint(self, writer: GatedWriter, name: str, size: int) -> str:
+    def checkpoint(self, writer: GatedWriter, size: int) -> str:
         """Let the writer, whose gate is None now, make a checkpoint; as `Writer.checkpoint`."""
 
 
@@ -34,7 +34,10 @@ class GatedWriter(Writer):
     """
 
     gate: Gate | None = None
+    known_as: str = ""
+    """The name by which it was opened where the gate was set; a layer on the way may have added to
+    it."""
 
     @abstractmethod
-    def surely_new(self, name: str) -> bool:
-        """Whether nothing has its own name `name` for sure, as `Backend.surely_missing`."""
+    def surely_new(self, known_as: str) -> bool:
+        """Whether nothing has the value's name for sure, as `Backend.surely_missing`."""

@@ -186,11 +186,11 @@ class PosixWriter(GatedWriter):
         except OSError as error:
             raise translate(error, self._plan.name) from error
 
-    def surely_new(self, name: str) -> bool:
+    def surely_new(self, known_as: str) -> bool:  # noqa: ARG002 - the signature is GatedWriter's
         if self._missing:
             return False
         try:
-            os.stat(name.rpartition("/")[2], dir_fd=self._folder, follow_symlinks=False)
+            os.stat(self._plan.name.rpartition("/")[2], dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
             return True
         except OSError:
@@ -201,7 +201,7 @@ class PosixWriter(GatedWriter):
         gate, plan = self.gate, self._plan
         if gate is not None and plan.size is not None:
             self.gate = None
-            gate.commit(self, plan.name, plan.size)
+            gate.commit(self, plan.size)
             return
         self._check_content()
         segment = plan.name.rpartition("/")[2]
@@ -382,7 +382,7 @@ class PosixWriter(GatedWriter):
         gate, plan = self.gate, self._plan
         if gate is not None and plan.size is not None:
             self.gate = None
-            return gate.checkpoint(self, plan.name, plan.size)
+            return gate.checkpoint(self, plan.size)
         try:
             part = self._name_part()
             if self._sync:

@@ -211,15 +211,15 @@ class QuotaLayer(Layer, Keeper):
         if_absent: bool = False,
         expected_hash: str | None = None,
     ) -> Writer:
-        if if_absent and size is not None and size <= UNRESERVED:
+        if if_absent and size is not None and size <= UNRESERVED and not self.whole:
             # What is small and new is counted as it gets its name, and not before.
             gate = self._gates.get(name.rpartition("/")[0]) or self._gate(name)
             if gate is not None:
                 writer = self.inner.open_writer(
                     name, size=size, if_absent=True, expected_hash=expected_hash
                 )
-                if isinstance(writer, GatedWriter):
-                    writer.gate = gate
+                if isinstance(writer, GatedWriter) and writer.gate is None:
+                    writer.gate, writer.known_as = gate, name
                     return writer
                 return QuotaWriter(writer, self._room(name, size=size, if_absent=True))
         check_path(name)

@@ -37,9 +37,9 @@ class NewItemGate:
         self._lookup = lookup
         self._room = room
 
-    def commit(self, writer: GatedWriter, name: str, size: int) -> None:
+    def commit(self, writer: GatedWriter, size: int) -> None:
         """As `Gate.commit`."""
-        ledger = self._ledger
+        ledger, name = self._ledger, writer.known_as
         try:
             item = ledger.begin_new(self._place, name, self._scopes, size, writer.surely_new)
             if item is None:
@@ -62,6 +62,7 @@ class NewItemGate:
             writer.abort()
             raise
 
-    def checkpoint(self, writer: GatedWriter, name: str, size: int) -> str:
+    def checkpoint(self, writer: GatedWriter, size: int) -> str:
         """As `Gate.checkpoint`."""
-        return QuotaWriter(writer, self._room(name, size), offset=writer.offset).checkpoint()
+        room = self._room(writer.known_as, size)
+        return QuotaWriter(writer, room, offset=writer.offset).checkpoint()

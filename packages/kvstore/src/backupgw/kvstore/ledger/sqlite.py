@@ -16,11 +16,12 @@ each step. The item of every day, which is new and far from every limit and leve
 need books: name, intent and settle are a few sums in memory and a record that is stored into the
 mapped log (`sqlite_uploads`, `begin_new`), without handing the interpreter's lock around. Nor does
 it lock anything while the process has the ledger for itself (`tenure`), which is so whenever no
-other one wants it. None of them waits for the disk: log and file are written but not synced (WAL, synchronous=NORMAL), which
-holds against SIGKILL, since what a process has written the kernel has. The threads of a process
-share transactions; processes wait for each other in the kernel (`locks`), where SQLite by itself
-would sleep and poll. There is no row for each item: a tally for each place and scope, and a row for
-each write in progress. `benchmarks/ledger.py` measures what an upload pays.
+other one wants it. None of them waits for the disk: log and file are written but not synced (WAL,
+synchronous=NORMAL), which holds against SIGKILL, since what a process has written the kernel has.
+The threads of a process share transactions; processes wait for each other in the kernel (`locks`),
+where SQLite by itself would sleep and poll. There is no row for each item: a tally for each place
+and scope, and a row for each write in progress. `benchmarks/ledger.py` measures what an upload
+pays.
 
 Considered and left out: a share of the room that each process leases and hands out from memory. The
 intent must be on record before the place changes in any case, and the reservation rides on that; it
