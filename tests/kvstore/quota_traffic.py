@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.kvstore import quota_place
 
-from backupgw.kvstore.backends.errors import ObjectNotFound, QuotaExceeded
+from backupgw.kvstore.backends.errors import ObjectExists, ObjectNotFound, QuotaExceeded
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.layers.quota_writer import UNRESERVED
 from backupgw.kvstore.ledger import Ledger, LedgerError, sqlite_log
@@ -71,6 +71,8 @@ class Client(threading.Thread):
                     self._upload()
         except ObjectNotFound:
             return "found nothing"
+        except ObjectExists:
+            return "was there"
         except QuotaExceeded:
             return "refused"
         except LedgerError as error:
@@ -86,8 +88,12 @@ class Client(threading.Thread):
         return [bytes(min(chunk, size - start)) for start in range(0, size, chunk)]
 
     def _upload(self) -> None:
-        with self._place.open_writer(self._pick()) as writer:
-            for chunk in self._body():
+        """Half of them are what most clients do: something new, of a size that they tell."""
+        body = self._body()
+        new = self._random.random() < 0.5
+        size = sum(map(len, body)) if new else None
+        with self._place.open_writer(self._pick(), size=size, if_absent=new) as writer:
+            for chunk in body:
                 writer.write(chunk)
 
     def _die(self) -> None:
