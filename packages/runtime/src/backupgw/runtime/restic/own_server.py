@@ -16,9 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..command import CommandError
@@ -56,7 +54,6 @@ class OwnServer:
         self._user = f"own-{secrets.token_hex(4)}"
         self._password = secrets.token_urlsafe(32)
         self._listener: socket.socket | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._changed = threading.Condition()
         self._ready = False
@@ -76,8 +73,6 @@ class OwnServer:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
         self._listener = listener
-        self._folder = tempfile.TemporaryDirectory(prefix="backupgw-own-")
-        self._write_password(Path(self._folder.name) / "htpasswd")
         self._keeper = threading.Thread(target=self._keep, name="own-restserver", daemon=True)
         self._keeper.start()
         with self._changed:
@@ -113,8 +108,6 @@ class OwnServer:
             self._keeper.join()
         if self._listener is not None:
             self._listener.close()
-        if self._folder is not None:
-            self._folder.cleanup()
 
     def __enter__(self) -> Self:
         self.start()
@@ -128,14 +121,12 @@ class OwnServer:
     ) -> None:
         self.close()
 
-    def _write_password(self, path: Path) -> None:
+    def _password_line(self) -> bytes:
         import bcrypt
 
         # Random as it is, the password needs no costly hash: each new connection pays for it.
-        hashed = bcrypt.hashpw(self._password.encode(), bcrypt.gensalt(4)).decode()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{self._user}:{hashed}\n")
+        hashed = bcrypt.hashpw(self._password.encode(), bcrypt.gensalt(4))
+        return b"%b:%b\n" % (self._user.encode(), hashed)
 
     # -- the keeper's thread, which the child is tied to
 
@@ -156,7 +147,6 @@ class OwnServer:
     def _run_once(self) -> bool:
         """Run a child to its end; return whether it has served."""
         assert self._listener is not None
-        assert self._folder is not None
         descriptor = self._listener.fileno()
         command = [sys.executable, "-c", "from backupgw.runtime.restic.own_server import serve\n"
                    "serve()", str(descriptor)]  # fmt: skip
@@ -181,8 +171,8 @@ class OwnServer:
             assert process.stdin is not None
             assert process.stderr is not None
             try:
-                htpasswd = str(Path(self._folder.name) / "htpasswd")
-                pickle.dump((self._settings, self._place, htpasswd), process.stdin)
+                given = (self._settings, self._place, self._password_line())
+                pickle.dump(given, process.stdin)
                 process.stdin.close()
             except BrokenPipeError:
                 log.debug("restic's own server did not read its settings")
@@ -210,12 +200,16 @@ def serve() -> None:
     from ..http.host import Hosted, run
     from ..services import import_function, installed_services
 
-    settings, place, htpasswd = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's
+    settings, place, users = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own parent's
     os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "rest"}
     given = int(sys.argv[1])
     if given != 3:  # where sd_listen_fds(3) looks
         os.dup2(given, 3)
         os.close(given)
+    # A file without a name: it is on no disk, and gone with this process however that ends.
+    descriptor = os.memfd_create("htpasswd", os.MFD_CLOEXEC)
+    os.write(descriptor, users)
+    htpasswd = f"/proc/self/fd/{descriptor}"
     try:
         service = installed_services()["rest"]
         settings = own_settings(settings, place, htpasswd)
