@@ -80,7 +80,7 @@ def sftp(folder: Path) -> Iterator[Server]:
         )
         lines = (
             f"type = sftp\nhost = 127.0.0.1\nport = {sshd.port}\nuser = {sshd.user}\n"
-            f"key_file = {key}\n"
+            f"key_file = {key}\nshell_type = none\n"
         )
         yield Server("sftp", lines, {"host": "box", "ssh_config": str(config)})
 
