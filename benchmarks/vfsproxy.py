@@ -35,6 +35,7 @@ CLIENTS = 8
 SMALL = 4096
 """Bytes of a small file."""
 PIECE = 256 << 10
+RCLONE = ("--config", "/dev/null", "serve", "webdav", "--addr", "127.0.0.1:0")
 
 PLACES = """\
 [vfs.volumes.fast]

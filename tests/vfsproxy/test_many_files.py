@@ -41,7 +41,7 @@ def resident(gateway: VfsGateway) -> int:
 
 def test_pages_of_all(served: tuple[VfsGateway, Documents]) -> None:
     gateway, docs = served
-    params: dict[str, object] = {"recursive": "true", "limit": 5000}
+    params: dict[str, str | int] = {"recursive": "true", "limit": 5000}
     first = docs.client.get(f"{docs.url}/entries", params={"limit": 10})  # whatever warms up
     assert first.status_code == 200
     before = resident(gateway)
@@ -81,7 +81,7 @@ def test_a_page_of_another_gateway(served: tuple[VfsGateway, Documents]) -> None
     """A cursor is good after a restart: the folder is gone through again up to it."""
     gateway, docs = served
     url = f"{docs.url}/entries"
-    params: dict[str, object] = {"path": "flat", "limit": 10_000}
+    params: dict[str, str | int] = {"path": "flat", "limit": 10_000}
     page = docs.client.get(url, params=params).json()
     names = [item["name"] for item in page["items"]]
     gateway.stop()

@@ -93,15 +93,19 @@ class TestTuspy:
         ) as proxy:
             url = endpoint(gateway, docs, proxy.port)
             client = TusClient(url, headers=key_of(docs))
-            where: str | None = None
+            urls: list[str] = []
             for _ in range(60):
                 with contextlib.suppress(TusCommunicationError, ConnectionError):
                     uploader = client.uploader(
-                        str(file), url=where, metadata={"filename": "data.bin"}
+                        str(file),
+                        url=urls[0] if urls else None,
+                        metadata={"filename": "data.bin"},
                     )
+                    if not urls:
+                        urls.append(uploader.create_url())
+                        uploader.set_url(urls[0])
                     uploader.upload()
                     break
-                where = uploader.url or where
             else:
                 pytest.fail("it never got through")
         check(docs, file)

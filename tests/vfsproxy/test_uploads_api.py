@@ -106,6 +106,25 @@ def test_what_is_deleted_takes_its_uploads_along(docs: Documents) -> None:
     assert docs.used() == (0, 0)
 
 
+def test_trees_are_deleted_in_the_background(docs: Documents) -> None:
+    for number in range(60):
+        docs.put(f"tree/d{number % 7}/f{number}", b"12")
+    docs.put("kept", b"1")
+    url = start(docs, 10, "tree/new")
+    patch(docs.client, url, 0, b"12345")
+    assert docs.post("delete-async", paths=["tree", "nothing"]).status_code == 404
+    given = docs.post("delete-async", paths=["tree"])
+    assert given.status_code == 202
+    task = docs.client.get(f"/v1/tasks/{given.json()['task']}").json()
+    ended = time.monotonic() + 30
+    while task["state"] in ("queued", "running") and time.monotonic() < ended:
+        time.sleep(0.05)
+        task = docs.client.get(f"/v1/tasks/{task['id']}").json()
+    assert (task["state"], task["result"]) == ("succeeded", {"files": 60 + 7 + 1})
+    assert (docs.names(), docs.used()) == (["kept"], (1, 1))
+    assert docs.client.head(url, headers=TUS).status_code == 404
+
+
 def test_a_deleted_folder_takes_no_more(docs: Documents) -> None:
     url = start(docs, 10)
     assert docs.client.delete(docs.url).status_code == 200

@@ -10,12 +10,15 @@ from ..files.names import lying
 from ..folders.access import FolderAccess
 from ..folders.records import Permission
 from ..problems import Problem
+from ..tasks.arguments import DeleteFilesTask
+from ..tasks.board import key_of
 from ..tus.bodies import Space
 from ..tus.database import DatabaseUploads
 from ..tus.reaping import end_below
 from .file_documents import (
     DeleteFile,
     DeleteFiles,
+    DeletePaths,
     DoneDocument,
     EntryDocument,
     MakeFolder,
@@ -24,6 +27,7 @@ from .file_documents import (
 )
 from .models import FolderParameters
 from .operation import Answer, Call, NoModel, Operation
+from .task_documents import TaskGiven
 
 
 def change_operations(core: Core, threads: Threads) -> list[Operation]:
@@ -50,6 +54,18 @@ def change_operations(core: Core, threads: Threads) -> list[Operation]:
             body=DeleteFiles,
             answer=DoneDocument,
             problems=(409, 423),
+            tag="files",
+        ),
+        Operation(
+            "POST",
+            f"{one}/delete-async",
+            routes.delete_later,
+            "Delete files and folders with all that is in them, in the background",
+            parameters=FolderParameters,
+            body=DeletePaths,
+            answer=TaskGiven,
+            status=202,
+            problems=(409,),
             tag="files",
         ),
         Operation(
@@ -92,6 +108,7 @@ def change_operations(core: Core, threads: Threads) -> list[Operation]:
 
 class _ChangeRoutes:
     def __init__(self, core: Core, threads: Threads) -> None:
+        self._core = core
         self._folders = core.folders
         self._threads = threads
         self._uploads = DatabaseUploads(core.database)
@@ -123,6 +140,21 @@ class _ChangeRoutes:
             self._delete(access, name, recursive=wanted.recursive) for name in dict.fromkeys(found)
         )
         return DoneDocument(done=done)
+
+    def delete_later(self, call: Call[FolderParameters, DeletePaths]) -> TaskGiven:
+        folder = call.parameters.folder
+        access = self._folders.resolve(call.who, folder, Permission.READ_WRITE_DELETE)
+        found = [lying(access.files, names.checked(path)) for path in call.body.paths]
+        for name in found:
+            changes.look(access.files, name)
+        task = DeleteFilesTask(
+            folder=folder,
+            actor=call.who.user,
+            paths=tuple(dict.fromkeys(found)),
+            recursive=True,
+        )
+        job = self._core.tasks.submit("vfs.delete_files", task, key=key_of(folder))
+        return TaskGiven(task=job.id)
 
     def _delete(self, access: FolderAccess, name: str, *, recursive: bool) -> int:
         if recursive and changes.look(access.files, name).directory:

@@ -119,10 +119,15 @@ class Transfer(Model):
     overwrite: bool = Field(False, description="replace a file of that name")
 
 
-class DeleteFiles(Model):
-    """Several things that are to go."""
+class DeletePaths(Model):
+    """Several things that are to go, folders with all that is in them."""
 
     paths: list[Path] = Field(min_length=1, max_length=1000)
+
+
+class DeleteFiles(DeletePaths):
+    """Several things that are to go."""
+
     recursive: bool = Field(False, description="folders with all that is in them")
 
 
