@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,12 +44,8 @@ def test_pages_of_all(served: tuple[VfsGateway, Documents]) -> None:
     first = docs.client.get(f"{docs.url}/entries", params={"limit": 10})  # whatever warms up
     assert first.status_code == 200
     before = resident(gateway)
-    begun = time.monotonic()
     page = docs.client.get(f"{docs.url}/entries", params={**params, "limit": 100}).json()
-    seconds = time.monotonic() - begun
     assert len(page["items"]) == 100
-    # A tenth of a second on a quiet machine, whatever the folder holds.
-    assert seconds < 2
     found: set[str] = {item["path"] for item in page["items"]}
     told = len(page["items"])
     most = 0

@@ -150,7 +150,7 @@ class _ChangeRoutes:
         task = DeleteFilesTask(
             folder=folder,
             actor=call.who.user,
-            paths=tuple(dict.fromkeys(found)),
+            paths=[*dict.fromkeys(found)],
             recursive=True,
         )
         job = self._core.tasks.submit("vfs.delete_files", task, key=key_of(folder))
