@@ -97,6 +97,42 @@ def test_how_a_folder_is_mounted(shell: Shell, gateway: VfsGateway) -> None:
     assert told["read_only"] is True
 
 
+def test_files_by_hand(shell: Shell, gateway: VfsGateway, tmp_path: Path) -> None:
+    """What the commands store is there for clients, and counts; and the other way round."""
+    shell("folder", "create", "work", "--owner", "hand", "--bytes", "100 KiB")
+    shell("folder", "create", "rest", "--owner", "hand")
+    content = bytes(range(256)) * 201
+    source = tmp_path / "data.bin"
+    source.write_bytes(content)
+    assert shell.json("file", "put", "hand/work", str(source), "in/")["path"] == "in/data.bin"
+    assert "exists already" in shell("file", "put", "hand/work", str(source), "in/", status=1)
+    assert "limit" in shell("file", "put", "hand/work", str(source), "b", status=1)
+    assert shell.json("folder", "show", "hand/work")["quota"]["used_bytes"] == len(content)
+    shell("file", "put", "hand/work", str(source), "in/data.bin", "--force")
+    with gateway.client("hand") as client:
+        folders = {each["name"]: each["id"] for each in client.get("/v1/folders").json()["items"]}
+        url = f"/v1/folders/{folders['work']}/files"
+        assert client.get(f"{url}/in/data.bin").content == content
+        assert client.put(f"{url}/note", content=b"from a client").status_code == 201
+    back = tmp_path / "back"
+    shell("file", "get", "hand/work", "note", str(back))
+    assert back.read_bytes() == b"from a client"
+    assert "exists" in shell("file", "get", "hand/work", "note", str(back), status=1)
+    assert "is a folder" in shell("file", "get", "hand/work", "in", status=1)
+    shell("file", "cp", "hand/work", "in", "copied", "--to", "hand/rest")
+    shell("file", "mv", "hand/work", "note", "notes/today", "--to", "hand/rest")
+    shell("file", "mkdir", "hand/rest", "deep/er")
+    found = {each["path"] for each in shell.json("file", "ls", "hand/rest", "-r")}
+    assert found == {"copied", "copied/data.bin", "notes", "notes/today", "deep", "deep/er"}
+    assert "notes/" in shell("file", "ls", "hand/rest")
+    assert "not empty" in shell("file", "rm", "hand/rest", "copied", status=1)
+    shell("file", "rm", "-r", "hand/rest", "copied", "deep", "notes/today")
+    assert [each["path"] for each in shell.json("file", "ls", "hand/rest", "-r")] == ["notes"]
+    assert shell.json("folder", "show", "hand/rest")["quota"]["used_bytes"] == 0
+    assert "there is no 'gone'" in shell("file", "rm", "hand/work", "gone", status=1)
+    assert "leads out" in shell("file", "get", "hand/work", "../../x", status=1)
+
+
 @pytest.mark.parametrize(
     ("words", "told", "status"),
     [

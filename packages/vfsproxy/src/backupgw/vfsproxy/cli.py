@@ -9,12 +9,13 @@ from typing import Any
 
 from backupgw.runtime.command import Command, global_options
 
-from .commands import folder, others
+from .commands import file, folder, others
 
 _Subject = tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]
 
 _SUBJECTS: dict[str, _Subject] = {
     "folder": ("make, list, limit, delete and restore folders", folder.configure, folder.run),
+    "file": ("list, fetch, store, move and delete files in folders", file.configure, file.run),
     "share": ("say with whom folders are shared", folder.configure_share, folder.run_share),
     "mount-info": ("tell how a folder is mounted", folder.configure_mount, folder.run_mount),
     "quota": ("limit what users and groups may hold", others.configure_quota, others.run_quota),

@@ -56,6 +56,6 @@ def _shared(core: Core, threads: Threads) -> list[Operation]:
         *link_operations(core),
         *file_operations(core, threads),
         *entry_operations(core, threads),
-        *change_operations(core, threads),
+        *change_operations(core),
         *upload_operations(core, threads),
     ]

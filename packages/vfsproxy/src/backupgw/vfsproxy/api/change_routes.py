@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from backupgw.runtime.threads import Threads
-
 from ..core import Core
+from ..file_changes import FileChanges
 from ..files import changes, names
 from ..files.names import lying
 from ..folders.access import FolderAccess
 from ..folders.records import Permission
-from ..problems import Problem
 from ..tasks.arguments import DeleteFilesTask
 from ..tasks.board import key_of
-from ..tus.bodies import Space
-from ..tus.database import DatabaseUploads
-from ..tus.reaping import end_below
 from .file_documents import (
     DeleteFile,
     DeleteFiles,
@@ -30,9 +25,9 @@ from .operation import Answer, Call, NoModel, Operation
 from .task_documents import TaskGiven
 
 
-def change_operations(core: Core, threads: Threads) -> list[Operation]:
+def change_operations(core: Core) -> list[Operation]:
     """Return the operations that change what is in a folder."""
-    routes = _ChangeRoutes(core, threads)
+    routes = _ChangeRoutes(core)
     one = "/v1/folders/{folder}"
     return [
         Operation(
@@ -107,11 +102,10 @@ def change_operations(core: Core, threads: Threads) -> list[Operation]:
 
 
 class _ChangeRoutes:
-    def __init__(self, core: Core, threads: Threads) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
         self._folders = core.folders
-        self._threads = threads
-        self._uploads = DatabaseUploads(core.database)
+        self._changes = FileChanges(core)
 
     def mkdir(self, call: Call[FolderParameters, MakeFolder]) -> Answer:
         wanted = call.body
@@ -126,8 +120,8 @@ class _ChangeRoutes:
     def delete(self, call: Call[DeleteFile, NoModel]) -> DoneDocument:
         wanted = call.parameters
         access = self._folders.resolve(call.who, wanted.folder, Permission.READ_WRITE_DELETE)
-        name = lying(access.files, names.checked(wanted.path))
-        return DoneDocument(done=self._delete(access, name, recursive=wanted.recursive))
+        done = self._changes.delete(access, wanted.path, recursive=wanted.recursive)
+        return DoneDocument(done=done)
 
     def delete_several(self, call: Call[FolderParameters, DeleteFiles]) -> DoneDocument:
         wanted = call.body
@@ -137,7 +131,8 @@ class _ChangeRoutes:
         for name in found:
             changes.look(access.files, name)
         done = sum(
-            self._delete(access, name, recursive=wanted.recursive) for name in dict.fromkeys(found)
+            self._changes.delete(access, name, recursive=wanted.recursive)
+            for name in dict.fromkeys(found)
         )
         return DoneDocument(done=done)
 
@@ -156,63 +151,30 @@ class _ChangeRoutes:
         job = self._core.tasks.submit("vfs.delete_files", task, key=key_of(folder))
         return TaskGiven(task=job.id)
 
-    def _delete(self, access: FolderAccess, name: str, *, recursive: bool) -> int:
-        if recursive and changes.look(access.files, name).directory:
-            # What they have kept may lie in the folders that are to go.
-            end_below(self._uploads, Space(access.files, access.staging), access.folder.id, name)
-        return changes.delete(access.files, name, recursive=recursive)
-
     def move(self, call: Call[FolderParameters, Transfer]) -> DoneDocument:
+        wanted = call.body
         source, target = self._ends(call, Permission.READ_WRITE_DELETE)
-        other = target.access
-        native = None
-        if other is not source.access:
-
-            def native(name: str, new_name: str) -> None:
-                source.access.move_to(name, other, new_name, if_absent=not call.body.overwrite)
-
-        if self._uploads.below(source.access.folder.id, source.end.name, 1):
-            raise Problem(
-                409,
-                "uploads-under-way",
-                f"an upload to {source.end.name!r}, or to below it, is under way; let it end first",
-            )
-        done = changes.move(source.end, target.end, overwrite=call.body.overwrite, native=native)
+        done = self._changes.move(
+            source, wanted.source, target, wanted.target, overwrite=wanted.overwrite
+        )
         return DoneDocument(done=done)
 
     def copy(self, call: Call[FolderParameters, Transfer]) -> DoneDocument:
+        wanted = call.body
         source, target = self._ends(call, Permission.READ_ONLY)
-        other = target.access
-        native = None
-        if other is not source.access:
-
-            def native(name: str, new_name: str) -> None:
-                source.access.copy_to(name, other, new_name)
-
-        done = changes.copy(source.end, target.end, overwrite=call.body.overwrite, native=native)
+        done = self._changes.copy(
+            source, wanted.source, target, wanted.target, overwrite=wanted.overwrite
+        )
         return DoneDocument(done=done)
 
     def _ends(
         self, call: Call[FolderParameters, Transfer], needed: Permission
-    ) -> tuple[_Side, _Side]:
-        wanted = call.body
+    ) -> tuple[FolderAccess, FolderAccess]:
         here = call.parameters.folder
-        there = wanted.target_folder or here
-        new = names.new(wanted.target)
-        writing = (
-            Permission.READ_WRITE
-            if there != here
-            else max(needed, Permission.READ_WRITE, key=lambda permission: permission.rank)
-        )
+        there = call.body.target_folder or here
+        writing = Permission.READ_WRITE
+        if there == here:
+            writing = max(needed, writing, key=lambda permission: permission.rank)
         source = self._folders.resolve(call.who, here, needed if there != here else writing)
         target = source if there == here else self._folders.resolve(call.who, there, writing)
-        name = lying(source.files, names.checked(wanted.source))
-        return _Side(source, name), _Side(target, new)
-
-
-class _Side:
-    """One end of a move or copy, with what may be done there."""
-
-    def __init__(self, access: FolderAccess, name: str) -> None:
-        self.access = access
-        self.end = changes.End(access.files, access.folder.id, name)
+        return source, target

@@ -20,6 +20,7 @@ from ..api.exchange import JSON
 from ..api.operation import Answer, Call, Media, NoModel, Operation
 from ..api.pieces import send_pieces, some_of
 from ..core import Core
+from ..file_changes import FileChanges
 from ..files import changes, names
 from ..files.calling import on_thread
 from ..files.download import send_file
@@ -184,10 +185,7 @@ class _FileRoutes:
 
     def _moved(self, call: Call[Any, Any], source: str, target: str) -> None:
         access = _resolved(self._core, call, Permission.READ_WRITE_DELETE)
-        key = access.folder.id
-        one = changes.End(access.files, key, lying(access.files, names.checked(source)))
-        other = changes.End(access.files, key, names.new(target))
-        changes.move(one, other, overwrite=False)
+        FileChanges(self._core).move(access, source, access, target, overwrite=False)
 
     async def fetch(self, call: Call[NoModel, PathBody]) -> None:
         def look() -> tuple[FolderAccess, str]:
@@ -203,7 +201,7 @@ class _FileRoutes:
         for name in found:
             changes.look(access.files, name)
         for name in dict.fromkeys(found):
-            changes.delete(access.files, name, recursive=call.body.recursive)
+            FileChanges(self._core).delete(access, name, recursive=call.body.recursive)
         return NoModel()
 
     def delete_async(self, call: Call[NoModel, DeleteBody]) -> TaskAnswer:

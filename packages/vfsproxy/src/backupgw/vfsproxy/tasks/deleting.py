@@ -9,14 +9,11 @@ from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime.jobs import JobContext, JobFailed
 
 from .. import audit
-from ..files import changes
+from ..file_changes import FileChanges
 from ..files.names import lying
 from ..folders.records import Permission
 from ..identity import job_of
 from ..problems import Problem, problem_of
-from ..tus.bodies import Space
-from ..tus.database import DatabaseUploads
-from ..tus.reaping import end_below
 from .arguments import DeleteFilesTask
 
 if TYPE_CHECKING:
@@ -38,21 +35,17 @@ class DeleteFiles:
                 job_of(task.actor), task.folder, Permission.READ_WRITE_DELETE
             )
             for path in task.paths:
-                name = lying(access.files, path)
-                info = access.files.info(name)
-                if not info.exists:
+                if not access.files.info(lying(access.files, path)).exists:
                     continue
-                if task.recursive and info.directory:
-                    uploads = DatabaseUploads(core.database)
-                    space = Space(access.files, access.staging)
-                    end_below(uploads, space, access.folder.id, name)
                 before = done
 
                 def report(so_far: int, before: int = before) -> None:
                     context.check()
                     context.progress(before + so_far, unit="files", message="deleting")
 
-                done += changes.delete(access.files, name, recursive=task.recursive, report=report)
+                done += FileChanges(core).delete(
+                    access, path, recursive=task.recursive, report=report
+                )
         except (Problem, BackendError) as error:
             told = problem_of(error, f"deleting in folder {task.folder}")
             retry = bool(getattr(error, "retryable", False))

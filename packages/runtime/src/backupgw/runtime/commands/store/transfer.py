@@ -54,7 +54,7 @@ def get(arguments: Namespace, places: Places) -> int:
         size = reader.item_size
         with (
             new_file(path, replace=arguments.force) as file,
-            _counted(arguments, size) as count,
+            counted(arguments, size) as count,
         ):
             while chunk := reader.read(_CHUNK):
                 file.write(chunk)
@@ -67,7 +67,7 @@ def get(arguments: Namespace, places: Places) -> int:
 def put(arguments: Namespace, places: Places) -> int:
     """Store a file as an item."""
     location = places.locate(arguments.target)
-    with _input(arguments.file) as (file, size):
+    with opened_input(arguments.file) as (file, size):
         place = places.open(location, create=arguments.create, offer=True)
         name = _new_name(place, location, arguments.file)
         if not arguments.force and place.info(name).exists:
@@ -91,7 +91,7 @@ def _stored(
     written = 0
     try:
         with (
-            _counted(arguments, size) as count,
+            counted(arguments, size) as count,
             place.open_writer(name, size=size, if_absent=not arguments.force) as writer,
         ):
             while chunk := file.read(_CHUNK):
@@ -141,7 +141,7 @@ def _reader(place: Backend, location: Location, offset: int = 0, size: int | Non
 
 
 @contextlib.contextmanager
-def _input(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
+def opened_input(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
     """Open what is to be stored; its size is None where only the end tells."""
     if path == "-":
         yield sys.stdin.buffer, None
@@ -191,7 +191,7 @@ def new_file(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _counted(arguments: Namespace, total: int | None) -> Iterator[Callable[[int], None]]:
+def counted(arguments: Namespace, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar where there is a terminal; what is yielded is told of bytes that are done."""
     done = 0
 
