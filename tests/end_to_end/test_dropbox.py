@@ -42,6 +42,7 @@ def test_a_repositorys_life_in_a_dropbox_that_fails(
     )
 
 
+@pytest.mark.soak
 @pytest.mark.peers(peers.RESTIC_NEW)
 def test_a_grant_that_is_withdrawn_in_mid_backup(
     dropbox: DropboxDouble, client: Restic, small_tree: Path

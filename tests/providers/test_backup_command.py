@@ -64,7 +64,7 @@ def test_restic_on_a_provider_that_encrypts(site: BackupSite, tmp_path: Path) ->
     assert status["verified"] > 0
 
 
-@pytest.mark.parametrize("form", [pytest.param("restic", marks=NEW), "archive"])
+@pytest.mark.parametrize("form", [pytest.param("restic", marks=[NEW, pytest.mark.soak]), "archive"])
 def test_backups_are_not_backed_up(site: BackupSite, tmp_path: Path, form: str) -> None:
     """A disk for backups is often mounted within what is backed up."""
     site.providers.set("local", {"container": str(site.home / "my [disk]"), "enabled": True})
@@ -81,6 +81,7 @@ def test_backups_are_not_backed_up(site: BackupSite, tmp_path: Path, form: str) 
     assert os.listdir(f"{tmp_path}/back{site.home}") == ["file"]
 
 
+@pytest.mark.soak
 @OLD
 def test_the_oldest_restic(tmp_path: Path) -> None:
     site = BackupSite(tmp_path, restic=peers.RESTIC_OLD)
@@ -102,6 +103,7 @@ def test_the_oldest_restic(tmp_path: Path) -> None:
     assert verified["ok"]
 
 
+@pytest.mark.soak
 @NEW
 def test_a_part_of_a_snapshot(site: BackupSite, tmp_path: Path) -> None:
     site.add_local("local")
@@ -206,7 +208,7 @@ def test_one_provider_failing_does_not_stop_the_others(
     assert back["provider"] == "good"
 
 
-@pytest.mark.parametrize("form", [pytest.param("restic", marks=NEW), "archive"])
+@pytest.mark.parametrize("form", [pytest.param("restic", marks=[NEW, pytest.mark.soak]), "archive"])
 def test_files_that_are_missing_are_told(site: BackupSite, tmp_path: Path, form: str) -> None:
     site.add_local("local")
     (site.home / "file").write_text("x")
@@ -382,6 +384,7 @@ def test_keys_are_kept_safely(site: BackupSite) -> None:
     assert "mistyped" in site.run("keys", "import", "-", given=mistyped, status=1).stderr
 
 
+@pytest.mark.soak
 @NEW
 def test_another_machine_with_another_password(site: BackupSite, tmp_path: Path) -> None:
     site.add_local("local")

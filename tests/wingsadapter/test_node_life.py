@@ -60,7 +60,9 @@ def slow_node(tmp_path: Path, restic: str) -> Iterator[tuple[NodeSite, Panel]]:
             yield site, panel
 
 
-@pytest.mark.parametrize("restic", [peers.RESTIC_OLD, peers.RESTIC_NEW])
+@pytest.mark.parametrize(
+    "restic", [pytest.param(peers.RESTIC_OLD, marks=pytest.mark.soak), peers.RESTIC_NEW]
+)
 def test_a_stop_in_good_order(tmp_path: Path, restic: str) -> None:
     with slow_node(tmp_path, restic) as (site, panel):
         server = site.add_server(files=3, size=2 << 20)
@@ -78,6 +80,7 @@ def test_a_stop_in_good_order(tmp_path: Path, restic: str) -> None:
         assert len(site.snapshots(server)) == 1
 
 
+@pytest.mark.soak  # those of test_kill.py are for every day
 @pytest.mark.parametrize("seed", range(13 if SOAK else 1))
 def test_kills_at_any_moment(tmp_path: Path, seed: int) -> None:
     """The node, its restics and the Panel, in turn, while it backs up and restores."""
