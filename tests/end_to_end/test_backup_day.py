@@ -142,6 +142,7 @@ def mixed_files(root: Path) -> None:
     (root / "etc" / "passwd").write_text("root\n")
 
 
+@pytest.mark.soak
 @pytest.mark.root("systemd-analyze")
 @pytest.mark.timeout(7200 if SOAK else 300)
 def test_a_day_from_the_page(day: Day, s3: S3Server, b2: Double, tmp_path: Path) -> None:

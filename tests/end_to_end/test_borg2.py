@@ -39,7 +39,9 @@ def on_kernel(tmp_path: Path) -> Iterator[Borg2]:
 Way = Callable[[Path], AbstractContextManager[Borg2]]
 
 
-@pytest.mark.parametrize("way", [over_http, on_kernel, over_http_on_kernel])
+@pytest.mark.parametrize(
+    "way", [over_http, on_kernel, pytest.param(over_http_on_kernel, marks=pytest.mark.soak)]
+)
 def test_the_whole_life_of_a_repository(tmp_path: Path, way: Way, small_tree: Path) -> None:
     with way(tmp_path) as borg:
         borg.run("repo-create", "--encryption", "aes256-ocb")

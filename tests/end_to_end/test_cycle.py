@@ -34,9 +34,8 @@ def case(restic: str, transport: str, access: str, *marks: pytest.MarkDecorator)
 CHOSEN = [
     (peers.RESTIC_OLD, TCP, OPEN),
     (peers.RESTIC_NEW, TLS, PRIVATE),
-    (peers.RESTIC_NEW, UNIX, LOGIN),
 ]
-"""Each restic, each transport and each way to be let in; restic 0.14 knows no unix sockets."""
+"""Each restic, with and without TLS and users. Unix sockets: test_access.py."""
 
 ALL = [
     (restic, transport, access)

@@ -115,6 +115,7 @@ def test_a_finished_backup_survives_a_power_cut(tmp_path: Path) -> None:
     assert saw["snapshots"] == 1
 
 
+@pytest.mark.soak
 @pytest.mark.peers(peers.RESTIC_NEW)
 def test_a_backup_lost_to_a_power_cut_is_seen(tmp_path: Path) -> None:
     """Its control: without syncs the same backup is gone or damaged."""

@@ -53,6 +53,12 @@ class WrappedWriter(Writer):
     def checkpoint(self) -> str:
         return self.inner.checkpoint()
 
+    def mark(self) -> str:
+        return self.inner.mark()
+
+    def leave(self) -> None:
+        self.inner.leave()
+
     @property
     def offset(self) -> int:
         return self.inner.offset
@@ -542,6 +548,13 @@ class AbortTakesTheCheckpoint(Wrapping):
         def abort(self) -> None:
             self.inner.abort()
             self.backend.abort_writer(self.token)
+
+
+@breaks("checkpoint.marked_writes_go_on")
+class MarksMeanNothing(Wrapping):
+    class writer(WrappedWriter):  # noqa: N801
+        def mark(self) -> str:
+            return "what nobody can carry on"
 
 
 @breaks("checkpoint.strange_tokens_are_refused")

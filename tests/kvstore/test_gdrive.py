@@ -117,7 +117,11 @@ def subject(options: dict[str, Any]) -> Iterator[Subject]:
         yield subject
 
 
-@pytest.mark.parametrize("check", checks, ids=str)
+LONG = () if SOAK else ("listing.list_streams",)
+"""It wants more entries than a few pages of a listing have."""
+
+
+@pytest.mark.parametrize("check", [each for each in checks if each.name not in LONG], ids=str)
 def test_conformance(check: Check, subject: Subject) -> None:
     result = check.run(subject)
     assert result.status is not Status.FAILED, result.note

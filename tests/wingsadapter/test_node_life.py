@@ -249,6 +249,7 @@ def test_a_server_that_runs_is_not_restored(node: NodeSite, panel: Panel) -> Non
     assert node.tree(server) != before
 
 
+@pytest.mark.soak
 @pytest.mark.root
 def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
     volumes = tmp_path / "volumes"

@@ -252,11 +252,12 @@ class Upload:
             expected_hash=self._id if self._verify else None,
         )
 
-    def _stored_is_sound(self) -> bool:
+    def _stored_is_sound(self) -> bool | None:
+        """Whether what is stored hashes to its name; None where nothing is."""
         try:
             return self._backend.hash(self._name) == self._id
         except ObjectNotFound:
-            return False
+            return None
 
     def _already_there(self, writer: Writer) -> Outcome:
         """The body is whole, but its name is taken: by a twin of this upload, or by damage."""
@@ -264,7 +265,10 @@ class Upload:
             raise ObjectExists("the repository has a config already")
         if not self._stored_is_sound():
             with _repairing:
-                if not self._stored_is_sound():
+                sound = self._stored_is_sound()
+                if sound is None:
+                    return self._commit_again(writer, Outcome.STORED)
+                if not sound:
                     return self._repair(writer)
         writer.abort()
         return self._promise_stored()
@@ -279,21 +283,31 @@ class Upload:
             log.error("%s was damaged: set aside as %s, replaced by a new upload", self._name, kept)
         except ObjectNotFound:
             log.info("%s was removed while it was being uploaded again", self._name)
+        return self._commit_again(writer, Outcome.REPAIRED)
+
+    def _commit_again(self, writer: Writer, outcome: Outcome) -> Outcome:
+        """What had the name is out of the way."""
         try:
             writer.commit()
-        except ObjectExists:
-            if not self._stored_is_sound():
+        except ObjectExists as error:
+            sound = self._stored_is_sound()
+            if sound is None:
+                raise self._removed() from error
+            if not sound:
                 raise
             writer.abort()
             return self._promise_stored()
-        return Outcome.REPAIRED
+        return outcome
 
     def _promise_stored(self) -> Outcome:
         """The client may forget the object, so another's upload must be as durable as our own."""
         try:
             self._backend.sync(self._name)
         except ObjectNotFound as error:
-            raise BackendError(
-                f"{self._name} was removed while it was being uploaded again", retryable=True
-            ) from error
+            raise self._removed() from error
         return Outcome.IDENTICAL
+
+    def _removed(self) -> BackendError:
+        return BackendError(
+            f"{self._name} was removed while it was being uploaded again", retryable=True
+        )
