@@ -23,7 +23,7 @@ from tests.wingsadapter.node_site import PASSWORD, NodeSite
 
 pytestmark = [pytest.mark.peers(peers.RESTIC_NEW), pytest.mark.xdist_group("wings-kill")]
 
-ROUNDS = 50 if SOAK else 6
+ROUNDS = 50 if SOAK else 3
 SEED = int(os.environ.get("BACKUPGW_SEED", "20261127"))
 LATEST = 2.5
 """Seconds after the request within which somebody is killed."""

@@ -146,7 +146,7 @@ def _kill(victim: str, site: NodeSite, panel: Panel) -> None:
         site.start()
 
 
-@pytest.mark.parametrize("where", ["folder", "place"])
+@pytest.mark.parametrize("where", [pytest.param("folder", marks=pytest.mark.soak), "place"])
 def test_two_nodes_make_one_repository(tmp_path: Path, where: str) -> None:
     rounds = 20 if SOAK else 1
     with Panel() as first_panel, Panel() as second_panel:
