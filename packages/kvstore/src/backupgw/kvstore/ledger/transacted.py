@@ -15,6 +15,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from ..backends.errors import ObjectNotFound
 from .accounts import Account
 from .base import Belongs, Listing, Lookup
+from .errors import LedgerError
 from .held import NO_NEEDS, HeldBooks, Needs
 from .records import (
     NOTHING,
@@ -248,8 +249,8 @@ class TransactedLedger(Generic[B]):
     ) -> NewItem | None:
         return None  # there is no way that is shorter
 
-    def end_new(self, item: NewItem, *, settled: bool) -> None:
-        raise NotImplementedError(f"{item} was not begun here, settled or not: {settled}")
+    def end_new(self, item: NewItem, *, settled: bool) -> None:  # noqa: ARG002 - see above
+        raise LedgerError(f"{item} was not begun by this ledger, which has no short way")
 
     def free(self, place: str, name: str, generation: int) -> None:
         def work(books: B) -> None:

@@ -72,6 +72,7 @@ class Pings:
         with httpx.Client(timeout=_TIMEOUT, follow_redirects=False) as client:
             for attempt in range(tries):
                 if attempt:
+                    # Back-off; nothing tells when the other side is back.
                     time.sleep(_PAUSE * attempt)
                 try:
                     answer = client.post(
