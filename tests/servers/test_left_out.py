@@ -67,6 +67,6 @@ def test_ci_refuses_to_play_a_bare_machine() -> None:
 @pytest.mark.parametrize(("soak", "there"), [("0", False), ("1", True)])
 def test_soak_tests_exist_on_request(soak: str, there: bool) -> None:
     printed = run(*NEEDS_SOAK, BACKUPGW_SOAK=soak)
-    assert ("restic-old-tcp-open" in printed) == there
+    assert ("restic-new-unix-private" in printed) == there
     assert ("deselected" in printed) == (not there)
     assert "skipped" not in printed
