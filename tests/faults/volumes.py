@@ -33,6 +33,17 @@ def ext4(work: Path, *, megabytes: int) -> Iterator[Path]:
 
 
 @contextmanager
+def sharing(work: Path, kind: str) -> Iterator[Path]:
+    """A file system whose files can share blocks: btrfs, or xfs, each of half a gigabyte."""
+    image = _image(work / f"{kind}.img", 512)
+    _run(f"mkfs.{kind}", "-q", str(image))
+    folder = work / kind
+    folder.mkdir()
+    with _mounted(folder, "-o", "loop", str(image)):
+        yield folder
+
+
+@contextmanager
 def btrfs_with_quota(work: Path, *, megabytes: int) -> Iterator[Path]:
     """A btrfs subvolume whose quota, not whose size, is the limit: writes fail with EDQUOT."""
     image = _image(work / "btrfs.img", 512)
@@ -45,6 +56,17 @@ def btrfs_with_quota(work: Path, *, megabytes: int) -> Iterator[Path]:
         _run("btrfs", "subvolume", "create", str(limited))
         _run("btrfs", "qgroup", "limit", f"{megabytes}M", str(limited))
         yield limited
+
+
+def held(folder: Path) -> int:
+    """Return how many bytes a file system has no room for any more, all that is written synced."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.sync()
+        found = os.fstatvfs(fd)
+    finally:
+        os.close(fd)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 def fill_bytes(folder: Path, *, leave: int = 0) -> Path:

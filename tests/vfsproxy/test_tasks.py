@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.faults.volumes import held, sharing
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.walking import walk
@@ -191,6 +193,36 @@ def test_a_snapshot_keeps_what_a_mount_writes_into(working: Inside) -> None:
     assert kept.read_bytes() == b"before"
     done(working, snapshot_tasks.submit_restore(working.core, ALICE, folder.id, snapshot.id))
     assert content(files_of(working, folder)) == {"file": b"before"}
+
+
+@pytest.mark.xdist_group("disks")
+@pytest.mark.root("mkfs.btrfs")
+def test_a_disk_that_shares_blocks_has_copies_for_nothing(tmp_path: Path) -> None:
+    """Clones, snapshots and what they bring back take no room; to the accounts they are files."""
+    with sharing(tmp_path, "btrfs") as volume:
+        inside = Inside(volume, vfs='schedule = { scan = "", cleanup = "", orphans = "" }')
+        with inside.core:
+            inside.core.tasks.start()
+            folder, files = made(inside)
+            data = os.urandom(16 << 20)
+            files.store("deep/file", data)
+            before = held(volume)
+            snapshot, job = snapshot_tasks.submit_create(inside.core, ALICE, folder.id, "now", None)
+            done(inside, job)
+            clone, job = submit_clone(inside.core, ALICE, folder.id, Wanted(name="clone"))
+            done(inside, job)
+            assert used(inside, "vfs:user:alice") == (3 * len(data), 3)
+            with (inside.volume / folder.path / "deep/file").open("r+b") as mounted:
+                mounted.write(b"written through a mount")
+            job = snapshot_tasks.submit_restore(inside.core, ALICE, folder.id, snapshot.id)
+            done(inside, job)
+            assert held(volume) - before < 4 << 20
+            for each in (folder, clone):
+                assert content(files_of(inside, each)) == {"deep/file": data}
+            with inside.core.database.read() as connection:
+                kept = snapshots.find(connection, folder.id, snapshot.id)
+            assert kept is not None
+            assert kept.method == "reflink"
 
 
 def test_a_snapshot_is_of_one_moment(working: Inside) -> None:

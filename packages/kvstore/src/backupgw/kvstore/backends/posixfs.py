@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote, urlsplit
 
 from ..names import check_folder, check_path, is_reserved
-from . import posixfs_cached
+from . import posixfs_cached, posixfs_copying
 from . import posixfs_moving as moving
 from . import posixfs_naming as naming
 from . import posixfs_reader as reading
@@ -117,6 +117,7 @@ class PosixFS(Backend):
         self._sync = durability == "full"
         self._opened: Folders | None = None
         self._ignores_case = False
+        self._shares = False
         self.capabilities = self._capabilities()
 
     def _capabilities(self) -> Capabilities:
@@ -125,6 +126,8 @@ class PosixFS(Backend):
             ranges=True,
             resumable_write=True,
             move=True,
+            # Where it is more than reading and writing; elsewhere whoever copies can tell how far.
+            copy=self._shares,
             mtime=True,
             local_path=True,
             case_sensitive=not self._ignores_case,
@@ -171,6 +174,7 @@ class PosixFS(Backend):
             raise translate(error, self.path) from error
         self._opened = Folders(beneath, self._modes, sync=self._sync)
         self._ignores_case = _ignores_case(self.path)
+        self._shares = posixfs_copying.shares(beneath.fd)
         self.capabilities = self._capabilities()
 
     def close(self) -> None:
@@ -410,6 +414,12 @@ class PosixFS(Backend):
         return moving.quarantine(self._folders, name)
 
     # -- optional operations
+
+    def copy(self, name: str, new_name: str) -> None:
+        with self.open_reader(name) as reader, self.open_writer(new_name) as writer:
+            assert isinstance(reader, PosixReader)
+            assert isinstance(writer, writing.PosixWriter)
+            writer.write_file(reader.file_span().fd)
 
     def sync(self, name: str) -> None:
         check_path(name)

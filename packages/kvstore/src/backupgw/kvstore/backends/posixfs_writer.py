@@ -27,6 +27,7 @@ from .errors import (
 )
 from .gated import GatedWriter
 from .plan import Plan
+from .posixfs_copying import fill
 from .posixfs_errors import translate
 from .posixfs_leftovers import PART, TEMPORARY
 from .posixfs_naming import NO_LINK, Modes, make_folder, rename_new
@@ -183,6 +184,17 @@ class PosixWriter(GatedWriter):
                 count = os.write(self._fd, view)
                 self._written += count
                 view = view[count:]
+        except OSError as error:
+            raise translate(error, self._plan.name) from error
+
+    def write_file(self, fd: int) -> None:
+        """Write all that another open file holds, shared with it where the file system can.
+
+        Nothing was written before, and no hash is expected.
+        """
+        self._require_open()
+        try:
+            self._written = fill(self._fd, fd)
         except OSError as error:
             raise translate(error, self._plan.name) from error
 

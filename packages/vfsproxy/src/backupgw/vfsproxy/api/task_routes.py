@@ -109,7 +109,7 @@ class SnapshotDocument(Model):
     id: str
     name: str
     status: SnapshotStatus
-    method: str | None = Field(description="native, or copy; null while it is made")
+    method: str | None = Field(description="native, reflink or copy; null while it is made")
     files: int
     bytes: int
     created: datetime

@@ -28,7 +28,8 @@ class Snapshot:
     """What a folder held at a moment.
 
     Attributes:
-        method: native where the storage made it, copy where the gateway did; None before.
+        method: native where the storage made it, reflink where the gateway did and the disk shares
+            what is the same, else copy; None before.
     """
 
     id: str

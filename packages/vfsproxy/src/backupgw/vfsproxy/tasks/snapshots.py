@@ -169,8 +169,11 @@ class Create:
         target = snapshot.path(folder)
         layer.mkdir(target)
         totals = copy_tree(Side(layer, folder.path), Side(layer, target), context)
+        # A disk that copies by itself shares blocks; what the mounted folder's files become later
+        # is theirs alone all the same.
+        shared = opened.volume.local_root is not None and layer.capabilities.copy
         return {
-            "method": "copy",
+            "method": "reflink" if shared else "copy",
             "files": totals.copied + totals.present,
             "bytes": totals.copied_bytes + totals.present_bytes,
         }
