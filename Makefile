@@ -42,6 +42,7 @@ test: setup-dev peers
 	exit $$failed
 
 soak: setup-dev peers
+	$(BIN)/python -m tests.servers.install --uml --soak
 	BACKUPGW_SOAK=1 $(PYTEST) --timeout 7200
 
 lint: setup-dev

@@ -101,6 +101,7 @@ SYSTEM = {
     "ceph-osd": "ceph-osd",
     "radosgw": "radosgw",
     "nginx": "nginx-light",
+    "etcd": "etcd-server",
     "node": "nodejs",
     "npm": "npm",
     "systemd-analyze": "systemd",
@@ -123,6 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-system", action="store_true", help="install no Debian packages, root or not"
     )
+    parser.add_argument(
+        "--soak", action="store_true", help="what only the soak needs: Backend.AI's client (300 MB)"
+    )
     options = parser.parse_args(arguments)
     in_ci = os.environ.get("CI") == "true"
 
@@ -134,9 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         programs = {**SYSTEM, **(UML if options.uml or in_ci else {})}
         _fill_system(record, programs, allowed=not options.no_system)
         _fill_from_npm(record, refresh=options.refresh)
+        if options.soak or _backendai().exists():
+            _fill_backendai(record, refresh=options.refresh)
         record.save()
 
-    for name in (*(wanted.name for wanted in WANTED), peers.TUS_JS):
+    for name in (*(wanted.name for wanted in WANTED), peers.TUS_JS, peers.BACKENDAI):
         if name in record.peers:
             print(f"{name:12} {record.peers[name].version}")
     for program, path in sorted(record.system.items()):
@@ -298,6 +304,57 @@ def _fill_from_npm(record: peers.Record, *, refresh: bool) -> None:
         program.chmod(0o755)
     package = json.loads((folder / "node_modules" / peers.TUS_JS / "package.json").read_text())
     record.peers[peers.TUS_JS] = peers.Peer(peers.TUS_JS, program, package["version"])
+
+
+def _backendai() -> Path:
+    return peers.FOLDER / peers.BACKENDAI / "bin/backend.ai"
+
+
+def _fill_backendai(record: peers.Record, *, refresh: bool) -> None:
+    """Find or fetch Backend.AI's client, which wants a Python newer than ours may be."""
+    program = _backendai()
+    folder = program.parents[1]
+    try:
+        if refresh or not program.exists():
+            python = _newer_python()
+            print(f"fetching {peers.BACKENDAI} …", flush=True)
+            subprocess.run(
+                [python, "-m", "venv", "--clear", folder],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet"]
+            subprocess.run(
+                [*pip, "--disable-pip-version-check", peers.BACKENDAI],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=900,
+            )
+        version = _output(folder / "bin/python", "-c", _VERSION_OF, peers.BACKENDAI).stdout.strip()
+    except (AptError, OSError, subprocess.SubprocessError) as error:
+        complaint = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        record.missing[peers.BACKENDAI] = complaint
+        return
+    record.peers[peers.BACKENDAI] = peers.Peer(peers.BACKENDAI, program, version)
+
+
+_VERSION_OF = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
+
+
+def _newer_python() -> str:
+    """Return Python 3.13, where pyenv keeps its own or from the path. Raises AptError."""
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    found = [str(python) for python in sorted(versions.glob("3.13.*/bin/python3.13"))]
+    found += [python for python in (shutil.which("python3.13"),) if python]
+    for python in found:
+        try:
+            _output(Path(python), "-c", "")  # one in the path may be pyenv's word that it has none
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return python
+    raise AptError("it needs Python 3.13, which is neither in the path nor among pyenv's")
 
 
 def _find(program: str) -> str | None:

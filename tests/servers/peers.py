@@ -24,6 +24,8 @@ BORG2 = "borg2"
 """Borg 2 with a Python and C library of its own; not among ALL, since few tests need it."""
 TUS_JS = "tus-js-client"
 """Node with the tus client of browsers. Not among ALL either."""
+BACKENDAI = "backend.ai-client"
+"""Backend.AI's client, on a Python of its own; for the soak only."""
 ALL = (RESTIC_OLD, RESTIC_NEW, REST_SERVER, RCLONE)
 
 

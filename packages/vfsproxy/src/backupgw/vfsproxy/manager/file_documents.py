@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -73,11 +73,19 @@ class DeleteBody(FolderBody):
     recursive: bool = False
 
 
+class MkdirItem(Model):
+    """What became of one; `msg` and `error_code` say why it could not be made."""
+
+    item: str
+    msg: str | None = None
+    error_code: str | None = None
+
+
 class MkdirResult(Model):
     """What became of each."""
 
-    success: list[str]
-    failed: list[dict[str, Any]]
+    success: list[MkdirItem]
+    failed: list[MkdirItem]
 
 
 class MkdirAnswer(Model):

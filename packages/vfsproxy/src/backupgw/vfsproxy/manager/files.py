@@ -43,6 +43,7 @@ from .file_documents import (
     ListBody,
     MkdirAnswer,
     MkdirBody,
+    MkdirItem,
     MkdirResult,
     MoveBody,
     PathBody,
@@ -140,19 +141,19 @@ class _FileRoutes:
         access = _resolved(self._core, call, Permission.READ_WRITE)
         body = call.body
         paths = body.relpath if isinstance(body.relpath, list) else [body.relpath]
-        success: list[str] = []
-        failed: list[dict[str, Any]] = []
+        success: list[MkdirItem] = []
+        failed: list[MkdirItem] = []
         first: Problem | None = None
         for path in paths:
             try:
                 changes.make_folder(
                     access.files, names.new(path), parents=body.parents, exist_ok=body.exist_ok
                 )
-                success.append(path)
+                success.append(MkdirItem(item=path))
             except (Problem, BackendError, InvalidName) as error:
                 problem = problem_of(error, "mkdir")
                 first = first or problem
-                failed.append({"item": path, "msg": problem.detail, "error_code": problem.code})
+                failed.append(MkdirItem(item=path, msg=problem.detail, error_code=problem.code))
         if first is not None and not isinstance(body.relpath, list):
             raise first
         status = 200 if not failed else 207 if success else 422
