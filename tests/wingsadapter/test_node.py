@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.servers import peers
 
+from backupgw.runtime.restic import launcher
 from backupgw.runtime.settings import Settings, SettingsError, load
 from backupgw.wingsadapter.node import Node, ResticPlan, node_of, restic_plan
 
@@ -114,6 +115,17 @@ def test_what_is_missing_is_told(tmp_path: Path, wings: str, restic: str, why: s
     settings = settings_of(tmp_path, wings, restic)
     with pytest.raises(SettingsError, match=why):
         planned(settings, tmp_path)
+
+
+def test_a_kernel_that_cannot_confine_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "landlock_version", lambda: 0)
+    with pytest.raises(SettingsError, match=r"no Landlock \(Linux 5\.13 .* set confine = false"):
+        planned(settings_of(tmp_path), tmp_path)
+    _, plan = planned(settings_of(tmp_path, restic="confine = false"), tmp_path)
+    assert plan is not None
+    assert not plan.confine
 
 
 @pytest.mark.parametrize(

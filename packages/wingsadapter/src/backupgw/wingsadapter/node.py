@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backupgw.runtime.restic import ResticProgram, ResticUnusable, find_program
+from backupgw.runtime.restic import ResticProgram, ResticUnusable, confinement, find_program
 from backupgw.runtime.secrets import Secret
 from backupgw.runtime.settings import Settings
 
@@ -112,6 +112,7 @@ class ResticPlan:
         password: None: made at the first start.
         cache: folder.
         upload: bytes a second; None: no limit.
+        confine: whether restic is held to the server's folder.
     """
 
     program: ResticProgram
@@ -121,6 +122,7 @@ class ResticPlan:
     environment: dict[str, str] = field(repr=False)
     cache: Path
     upload: int | None = None
+    confine: bool = True
 
 
 def restic_plan(settings: Settings, node: Node, state: Path) -> ResticPlan | None:
@@ -168,6 +170,13 @@ def restic_plan(settings: Settings, node: Node, state: Path) -> ResticPlan | Non
         raise settings.mistake(
             "the repository's password is missing", "wings", "restic", "password"
         )
+    why = confinement.why_not() if section.confine else None
+    if why is not None:
+        raise settings.mistake(
+            f"{why}, and without it whoever has a server's files can have restic back up others of "
+            "this machine; set confine = false where those people are trusted",
+            *("wings", "restic", "confine"),
+        )
     program = _program(settings, section.binary, block.binary_path if block else None)
     if section.compression is not None and section.compression not in program.compressions:
         raise settings.mistake(
@@ -182,6 +191,7 @@ def restic_plan(settings: Settings, node: Node, state: Path) -> ResticPlan | Non
         environment=environment,
         cache=section.cache or _cache(block.cache_dir if block else None, state),
         upload=_upload(section, node),
+        confine=section.confine,
     )
 
 

@@ -94,6 +94,11 @@ class Repositories:
             CommandError: they cannot be had.
         """
         self._password = self._find_password()
+        if not self._plan.confine:
+            log.warning(
+                "restic is not confined: whoever has a server's files can have others backed up "
+                "(confine in [wings.restic])"
+            )
         if self._plan.place is not None:
             self._own = OwnServer(self._settings, self._plan.place)
             self._own.start()
@@ -119,6 +124,11 @@ class Repositories:
             if found is None:
                 found = self._held[name] = self._make(name)
             return found
+
+    @property
+    def confine(self) -> bool:
+        """Whether restic is held to the server's folder while it makes a backup."""
+        return self._plan.confine
 
     @property
     def per_server(self) -> bool:

@@ -83,6 +83,7 @@ class ResticAdapter:
                 host=request.server,
                 exclude_file=f"/dev/fd/{patterns}",
                 descriptors=[patterns],
+                confined_to=[root] if self._repositories.confine else None,
                 on_message=lambda message: _tell(message, control),
                 stop=control.stop,
             )

@@ -61,6 +61,9 @@ class ResticSettings(_Section):
         passwords: those of single servers' repositories; needs per_server.
         binary: name or path of the program; default that of the Wings file, else "restic".
         cache: folder of restic's cache; default that of the Wings file, else the state folder.
+        confine: whether the kernel holds restic to the server's folder while it makes a backup;
+            without, whoever has a server's files can have it read others, by links that are put
+            there in the right moment.
         compression: "auto", "off", "max" and, since 0.18, "fastest" and "better".
         upload, download: bytes a second, for each restic that runs; upload defaults to the Wings
             file's write_limit.
@@ -79,6 +82,7 @@ class ResticSettings(_Section):
     passwords: dict[str, Secret] = {}
     binary: str | None = None
     cache: Path | None = None
+    confine: bool = True
     compression: Literal["auto", "off", "max", "fastest", "better"] | None = None
     upload: Rate | None = None
     download: Rate | None = None

@@ -1,8 +1,7 @@
 """A program as a child of ours: followed line by line, stopped in good order, gone with us.
 
-A small launcher asks the kernel to end the program when the thread that started it ends
-(PR_SET_PDEATHSIG, prctl(2)), so that one whose gateway was killed does not go on by itself: a
-restore would write into folders that the next gateway is putting in order.
+A small launcher (`launcher.py`) asks the kernel to end the program when the thread that started it
+ends, and to confine it where that is wanted.
 """
 
 from __future__ import annotations
@@ -25,14 +24,7 @@ LONGEST_LINE = 256 << 20
 """Bytes; `restic snapshots` answers by one line."""
 _READ = 1 << 18
 
-_LAUNCHER = """\
-import ctypes, os, sys
-parent, number, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-ctypes.CDLL(None, use_errno=True).prctl(1, number, 0, 0, 0)  # PR_SET_PDEATHSIG
-if os.getppid() != parent:
-    sys.exit(125)
-os.execv(program, sys.argv[3:])
-"""
+_LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
 
 Line = Callable[[bytes], None]
 
@@ -54,15 +46,16 @@ class Ended:
     killed: bool = False
 
 
-def tethered(command: Sequence[str], ending: signal.Signals) -> list[str]:
+def tethered(command: Sequence[str], ending: signal.Signals, confined: str = "") -> list[str]:
     """Return a command that runs `command`, which gets a signal when the starting thread ends.
 
     Args:
         command: an absolute path, and arguments.
+        confined: what it may touch of the disk, as `launcher.py` takes it; "": anything.
     """
     return [
-        *(sys.executable, "-I", "-S", "-c", _LAUNCHER),
-        *(str(os.getpid()), str(int(ending)), *command),
+        *(sys.executable, "-I", "-S", _LAUNCHER),
+        *(str(os.getpid()), str(int(ending)), confined, *command),
     ]
 
 
@@ -80,6 +73,7 @@ def run_child(
     directory: str = "/",
     stdin: int = subprocess.DEVNULL,
     on_piece: Line | None = None,
+    confined: str = "",
 ) -> Ended:
     """Run a program to its end and return how it ended.
 
@@ -94,6 +88,7 @@ def run_child(
         grace: seconds until it is killed after that.
         time_limit: seconds after which it is stopped; None: none.
         on_piece: given its output as it comes, instead of `on_output` by the line.
+        confined: what it may touch of the disk, as `launcher.py` takes it; "": anything.
 
     Raises:
         OSError: it cannot be started.
@@ -101,7 +96,7 @@ def run_child(
     if not os.access(command[0], os.X_OK):
         raise FileNotFoundError(2, "No such program", command[0])
     process = subprocess.Popen(
-        tethered(command, ending),
+        tethered(command, ending, confined),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

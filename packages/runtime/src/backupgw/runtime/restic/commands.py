@@ -6,78 +6,15 @@ All of them block; a `StopSignal` ends them.
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import signal
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from . import messages
-from .child import GRACE, Ended, run_child
-from .errors import (
-    INCOMPLETE,
-    RepositoryLocked,
-    ResticError,
-    ResticFailed,
-    ResticStopped,
-    ResticUnusable,
-    SnapshotMissing,
-    from_exit,
-)
+from .arguments import Limits, Option, absolute, pattern, snapshot_id, tag
+from .errors import INCOMPLETE, ResticError, ResticFailed, ResticUnusable
 from .messages import BackupSummary, ForgetGroup, ItemError, Message, Node, Snapshot, Stats
-from .program import ResticProgram
-from .repository import Repository
+from .running import Ran, Runner
 from .stopping import StopSignal
-
-log = logging.getLogger(__name__)
-
-Option = str | tuple[str, str]
-"""`--flag`, or a flag with its value, which is joined to it and so never read as a flag."""
-
-_ID = re.compile(r"[0-9a-f]{8,64}")
-_MOST_OUTPUT = 1 << 30
-"""Bytes of an answer that is kept whole."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a restic may take.
-
-    Attributes:
-        upload, download: bytes a second; None: no limit. restic counts in KiB.
-        compression: one of `ResticProgram.compressions`; None: its own choice.
-    """
-
-    upload: int | None = None
-    download: int | None = None
-    compression: str | None = None
-
-    def options(self) -> list[str]:
-        """Return them as restic's options."""
-        found = [
-            f"--limit-{way}={max(1, rate // 1024)}"
-            for way, rate in (("upload", self.upload), ("download", self.download))
-            if rate
-        ]
-        return found + ([f"--compression={self.compression}"] if self.compression else [])
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command that did not fail left behind.
-
-    Attributes:
-        status: restic's exit status: 0, or 3 where a backup is incomplete.
-        output: what it answered where that was to be kept.
-    """
-
-    status: int
-    output: bytes = b""
-    errors: tuple[ItemError, ...] = ()
-    error_count: int = 0
-    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,25 +32,8 @@ class BackupResult:
     error_count: int = 0
 
 
-@dataclass(frozen=True)
-class Restic:
-    """A restic program that works on a repository. For any thread.
-
-    Attributes:
-        cache: folder of restic's cache; None: it keeps none.
-        environ: ours, of which a few harmless variables are handed on.
-        lock_wait: seconds that a command waits for a repository that another has locked (0.16 and
-            newer; an older restic fails at once).
-        grace: seconds between the word to stop and SIGKILL.
-    """
-
-    program: ResticProgram
-    repository: Repository
-    cache: Path | None = None
-    limits: Limits = Limits()
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
-    lock_wait: float = 0.0
-    grace: float = GRACE
+class Restic(Runner):
+    """A restic program that works on a repository, by its commands. For any thread."""
 
     # -- what is in the repository
 
@@ -190,6 +110,7 @@ class Restic:
         flags: Sequence[Option] = (),
         on_message: Callable[[Message], None] | None = None,
         descriptors: Sequence[int] = (),
+        confined_to: Sequence[int] | None = None,
         stop: StopSignal | None = None,
     ) -> BackupResult:
         """Make a snapshot.
@@ -200,6 +121,8 @@ class Restic:
             exclude_file: file of patterns as restic reads them; it expands $VARIABLES in them.
             flags: further ones of `restic backup`.
             descriptors: that restic inherits, for an exclude_file in /dev/fd.
+            confined_to: descriptors of the only folders that it may read from: where others write
+                to `paths`, who could lead it elsewhere by links. None: wherever `paths` lead.
 
         Raises:
             SourceMissing, and the rest of the family: there is no snapshot.
@@ -224,6 +147,7 @@ class Restic:
             on_message=take,
             tolerated=(INCOMPLETE,),
             descriptors=descriptors,
+            confined_to=confined_to,
             stop=stop,
         )
         if not summaries or not summaries[-1].snapshot:
@@ -343,220 +267,5 @@ class Restic:
             flags.append(("--read-data-subset", read_data))
         self.run("check", flags, stop=stop)
 
-    def unlock(self, *, stop: StopSignal | None = None) -> None:
-        """Remove the locks that restic itself finds stale: of a process of this machine that has
-        ended, or not renewed for 30 minutes. Never those of others that live."""
-        self.run("unlock", stop=stop, waiting=False)
 
-    # -- all of them
-
-    def run(
-        self,
-        command: str,
-        flags: Sequence[Option] = (),
-        operands: Sequence[str] = (),
-        *,
-        on_message: Callable[[Message], None] | None = None,
-        keep: bool = False,
-        tolerated: Sequence[int] = (),
-        descriptors: Sequence[int] = (),
-        stop: StopSignal | None = None,
-        time_limit: float | None = None,
-        waiting: bool = True,
-        on_piece: Callable[[bytes], None] | None = None,
-    ) -> Ran:
-        """Run a command with --json.
-
-        A repository that is locked by a restic that is no more is unlocked, once.
-
-        Args:
-            flags: options; operands are behind a `--` and may look like anything.
-            on_message: given each message. What it raises ends restic.
-            keep: the answer as it is.
-            tolerated: exit statuses that are no failure, besides 0.
-            descriptors: further ones that restic inherits.
-            time_limit: seconds after which it is stopped.
-            waiting: for a lock, as `lock_wait` says.
-            on_piece: given the answer as it comes; it is neither messages nor kept then.
-
-        Raises:
-            ResticError: of the kind that its exit status and words stand for.
-        """
-        try:
-            return self._run(
-                command, flags, operands, on_message, keep, tolerated, descriptors, stop,
-                time_limit, 0.0, on_piece,
-            )  # fmt: skip
-        except RepositoryLocked as locked:
-            if not waiting or (stop is not None and stop.is_set):
-                raise
-            log.info("%s; stale locks are removed, then it is tried again", locked)
-        self.unlock(stop=stop)
-        return self._run(
-            command, flags, operands, on_message, keep, tolerated, descriptors, stop, time_limit,
-            self.lock_wait, on_piece,
-        )  # fmt: skip
-
-    def _run(
-        self,
-        command: str,
-        flags: Sequence[Option],
-        operands: Sequence[str],
-        on_message: Callable[[Message], None] | None,
-        keep: bool,
-        tolerated: Sequence[int],
-        descriptors: Sequence[int],
-        stop: StopSignal | None,
-        time_limit: float | None,
-        lock_wait: float,
-        on_piece: Callable[[bytes], None] | None,
-    ) -> Ran:
-        transcript = messages.Transcript()
-        output = bytearray()
-        what = f"restic {command}"
-
-        def take_output(line: bytes) -> None:
-            message = messages.message(line)
-            if message is not None:
-                self._note(message, transcript, on_message)
-            if keep:
-                output.extend(line + b"\n")
-                if len(output) > _MOST_OUTPUT:
-                    raise ResticFailed(f"{what} answers more than {_MOST_OUTPUT} bytes")
-            elif message is None:
-                transcript.say(self._text(line))
-
-        def take_error(line: bytes) -> None:
-            message = messages.message(line)
-            if message is None:
-                transcript.say(self._text(line))
-            else:
-                self._note(message, transcript, on_message)
-
-        arguments = self._arguments(command, flags, operands, lock_wait)
-        ending = signal.SIGTERM if self.program.ends_on_sigterm else signal.SIGINT
-        log.debug("restic %s on %s", " ".join(arguments), self.repository.shown)
-        try:
-            with self.repository.handed_over(self.environ) as (variables, inherited):
-                if self.cache is not None:
-                    variables["RESTIC_CACHE_DIR"] = str(self.cache)
-                ended = run_child(
-                    [self.program.path, *arguments],
-                    environment=variables,
-                    descriptors=[*inherited, *descriptors],
-                    on_output=take_output,
-                    on_error=take_error,
-                    stop=stop,
-                    ending=ending,
-                    grace=self.grace,
-                    time_limit=time_limit,
-                    on_piece=on_piece,
-                )
-        except OSError as error:
-            raise ResticUnusable(f"{self.program.path} cannot be run: {error.strerror}") from error
-        self._judge(ended, transcript, what, tolerated)
-        return Ran(
-            ended.status,
-            bytes(output),
-            tuple(transcript.errors),
-            transcript.error_count,
-            tuple(transcript.said),
-        )
-
-    def _arguments(
-        self, command: str, flags: Sequence[Option], operands: Sequence[str], lock_wait: float
-    ) -> list[str]:
-        arguments = [command, "--json", *self.repository.options(), *self.limits.options()]
-        if self.cache is None:
-            arguments.append("--no-cache")
-        if lock_wait > 0 and self.program.waits_for_locks:
-            arguments.append(f"--retry-lock={lock_wait:.0f}s")
-        arguments += [each if isinstance(each, str) else f"{each[0]}={each[1]}" for each in flags]
-        if operands:
-            arguments += ["--", *operands]
-        for argument in arguments:
-            if "\0" in argument:
-                raise ValueError("an argument for restic holds a NUL")
-        return arguments
-
-    def _note(
-        self,
-        message: Message,
-        transcript: messages.Transcript,
-        on_message: Callable[[Message], None] | None,
-    ) -> None:
-        if isinstance(message, ItemError):
-            message = ItemError(
-                message.item, self.repository.scrub(message.message), message.during
-            )
-            transcript.add_error(message)
-        elif isinstance(message, messages.ExitError):
-            transcript.say(self.repository.scrub(message.message))
-        if on_message is not None:
-            on_message(message)
-
-    def _text(self, line: bytes) -> str:
-        # restic begins lines anew by control sequences of terminals.
-        text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", line.decode(errors="replace"))
-        return self.repository.scrub(text)
-
-    def _judge(
-        self,
-        ended: Ended,
-        transcript: messages.Transcript,
-        what: str,
-        tolerated: Sequence[int],
-    ) -> None:
-        if ended.timed_out:
-            raise ResticFailed(f"{what} took too long, and was stopped", exit_status=ended.status)
-        if ended.status == 0 or ended.status in tolerated:
-            return
-        if ended.stopped:
-            how = "and had to be killed" if ended.killed else "as asked"
-            raise ResticStopped(f"{what} was stopped, {how}", exit_status=ended.status)
-        said = list(transcript.said)
-        if transcript.errors:
-            first = transcript.errors[0]
-            said.insert(0, f"{first.item}: {first.message}")
-        raise from_exit(ended.status, said, what=what)
-
-
-def tag(text: str) -> str:
-    """Return a tag that stays one.
-
-    Raises:
-        ValueError: restic would split it, or leave it out.
-    """
-    if not text.strip() or "," in text:
-        raise ValueError(f"{text!r} cannot be a tag: no commas, not empty")
-    return text
-
-
-def snapshot_id(text: str, *, whole: bool = False) -> str:
-    """Return a snapshot's id, which is no path, "latest" or option.
-
-    Raises:
-        SnapshotMissing: it is none, and so there is no such snapshot.
-    """
-    if not _ID.fullmatch(text) or (whole and len(text) != 64):
-        raise SnapshotMissing(f"{text[:80]!r} is no snapshot's id")
-    return text
-
-
-def absolute(path: str) -> str:
-    """Return a path that starts with a slash and has no parts that lead elsewhere.
-
-    Raises:
-        ValueError: it is another.
-    """
-    if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise ValueError(f"{path[:200]!r} is no absolute path without '..'")
-    return path
-
-
-def pattern(path: str) -> str:
-    """Return a path as a pattern that matches nothing else."""
-    return re.sub(r"([\\*?\[\]])", r"\\\1", path)
-
-
-__all__ = ["BackupResult", "Limits", "Option", "Ran", "Restic", "ResticError"]
+__all__ = ["BackupResult", "Limits", "Option", "Ran", "Restic", "ResticError", "pattern"]

@@ -21,6 +21,11 @@ _INHERITED = re.compile(
     r"RCLONE_\w+|GODEBUG|(?:https?|no|all)_proxy|(?:HTTPS?|NO|ALL)_PROXY"
 )
 _CREDENTIALS = re.compile(r"//([^/@\s]*)@")
+_CREDENTIAL_FILES = {
+    "s3": ("AWS_SHARED_CREDENTIALS_FILE",),
+    "gs": ("GOOGLE_APPLICATION_CREDENTIALS",),
+}
+_SCHEME = re.compile(r"(?:rest|s3|b2|azure|gs|swift|sftp|rclone):")
 _SHORTEST = 4
 """Characters; hiding every "a" in a message would hide the message."""
 
@@ -50,6 +55,19 @@ class Repository:
     def shown(self) -> str:
         """Its address without what is secret."""
         return redact_url(self.url)
+
+    @property
+    def folder(self) -> str | None:
+        """Where it lies, if that is a folder of this machine; None: elsewhere."""
+        path = self.url.removeprefix("local:")
+        if path == self.url and _SCHEME.match(path):
+            return None
+        return os.path.realpath(path)
+
+    @property
+    def starts_programs(self) -> bool:
+        """Whether restic reaches it by a program that it starts: ssh, or rclone."""
+        return self.url.startswith(("sftp:", "rclone:"))
 
     def scrub(self, text: str) -> str:
         """Return a text in which none of the repository's secrets is left."""
@@ -93,7 +111,23 @@ class Repository:
                 password = _memory(stack, self.password)
                 variables["RESTIC_PASSWORD_FILE"] = f"/dev/fd/{password}"
                 descriptors.append(password)
+            for name, path in self._credential_files(variables).items():
+                # Whatever restic may open while it reads somebody's files, it is not these.
+                with contextlib.suppress(OSError):
+                    with open(path, encoding="utf-8") as file:
+                        content = _memory(stack, file.read())
+                    variables[name] = f"/dev/fd/{content}"
+                    descriptors.append(content)
             yield variables, descriptors
+
+    def _credential_files(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables that name a file with credentials for the place, with the file."""
+        names = _CREDENTIAL_FILES.get(self.url.partition(":")[0], ())
+        found = {name: variables[name] for name in names if variables.get(name)}
+        ours = "AWS_SHARED_CREDENTIALS_FILE"
+        if ours in names and ours not in found and "AWS_ACCESS_KEY_ID" not in variables:
+            found[ours] = os.path.join(variables["HOME"], ".aws", "credentials")
+        return found
 
     def options(self) -> Sequence[str]:
         """Return the options that every command for this repository has."""
