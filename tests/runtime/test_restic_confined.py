@@ -20,18 +20,22 @@ import pytest
 from backupgw.runtime.restic import (
     BackupResult,
     Repository,
+    RepositoryRefused,
     Restic,
+    ResticError,
     find_program,
 )
+from backupgw.runtime.restic.bridge import command_for
 from tests.servers import peers
 from tests.servers.restic_key import make_cheap
+from tests.servers.sshd import Sshd
 
 PASSWORD = "correct horse battery"
 BOTH = (peers.RESTIC_OLD, peers.RESTIC_NEW)
 SECRET = b"the host's own secret"
 
 pytestmark = [
-    pytest.mark.peers(*BOTH),
+    pytest.mark.peers(*BOTH, peers.RCLONE),
     pytest.mark.xdist_group("restic-confined"),
 ]
 
@@ -54,18 +58,23 @@ class Site:
         return self.root / "swapped"
 
     @property
+    def link(self) -> Path:
+        return self.root / "zz"
+
+    @property
     def elsewhere(self) -> Path:
         return self.root.parent / "elsewhere"
 
     def make(self) -> None:
         self.swapped.mkdir(parents=True)
-        for number in range(12):
-            (self.swapped / f"{number:02d}").write_bytes(os.urandom(4 << 20))
+        for number in range(40):
+            (self.swapped / f"{number:02d}").write_bytes(os.urandom(1 << 20))
         (self.swapped / "secret").write_bytes(b"mine")
         (self.root / "plain").write_bytes(b"plain")
         self.elsewhere.mkdir()
         (self.elsewhere / "secret").write_bytes(SECRET)
         (self.elsewhere / "secret").chmod(0o600)
+        self.link.symlink_to(self.elsewhere)
 
     @contextlib.contextmanager
     def owner_at_work(self) -> Iterator[None]:
@@ -79,15 +88,15 @@ class Site:
 
         def swap() -> None:
             os.read(watch, 4096)
-            self.swapped.rename(self.root / "zz")
-            self.swapped.symlink_to(self.elsewhere)
-            done.set()
+            here, there = os.fsencode(self.swapped), os.fsencode(self.link)
+            if library.renameat2(-100, here, -100, there, 2) == 0:  # RENAME_EXCHANGE
+                done.set()
 
         thread = threading.Thread(target=swap, daemon=True)
         thread.start()
         try:
             yield
-            assert done.wait(10), "restic did not open the file that was watched"
+            assert done.wait(10), "the folder was not exchanged"
         finally:
             thread.join(10)
             os.close(watch)
@@ -144,3 +153,75 @@ def test_a_link_in_a_folders_place_leads_nowhere(site: Site, tmp_path: Path) -> 
     got = site.restored(result, tmp_path / "second")
     assert SECRET not in got.values()
     assert got["plain"] == b"plain"
+
+
+@pytest.mark.parametrize("way", ["sftp", "rclone"])
+def test_ssh_and_rclone_run_beside_it(way: str, tmp_path: Path) -> None:
+    """They read keys and settings that a confined restic may not, and it reaches its repository."""
+    (tmp_path / "customer").mkdir()
+    (tmp_path / "customer" / "file").write_bytes(b"content")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    with contextlib.ExitStack() as stack:
+        environ = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+        if way == "sftp":
+            sshd = stack.enter_context(Sshd(tmp_path / "sshd"))
+            address = f"sftp:{sshd.user}@host.example:{tmp_path}/repository"
+            # What a user has in ~/.ssh/config.
+            ssh = shutil.which("ssh")
+            client = sshd.client().replace("ssh ", f"{ssh} -o HostName=127.0.0.1 ", 1)
+            (programs / "ssh").write_text(f'#!/bin/sh\nexec {client} "$@"\n')
+            (programs / "ssh").chmod(0o755)
+        else:
+            (programs / "rclone").symlink_to(peers.get(peers.RCLONE).path)
+            (tmp_path / "rclone.conf").write_text("[there]\ntype = local\n")
+            environ["RCLONE_CONFIG"] = str(tmp_path / "rclone.conf")
+            address = f"rclone:there:{tmp_path}/repository"
+        restic = Restic(
+            find_program(str(peers.get(peers.RESTIC_NEW).path)),
+            Repository(address, PASSWORD),
+            environ=environ,
+        )
+        restic.init()
+        make_cheap(tmp_path / "repository", PASSWORD)
+        folder = os.open(tmp_path / "customer", os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, folder)
+        result = restic.backup([str(tmp_path / "customer")], confined_to=[folder])
+        assert result.complete
+        assert [each.id for each in restic.snapshots()] == [result.summary.snapshot]
+        if way == "sftp":  # what ssh says counts
+            (tmp_path / "sshd" / "authorized_keys").write_text("")
+            with pytest.raises(RepositoryRefused):
+                restic.backup([str(tmp_path / "customer")], confined_to=[folder])
+
+
+@pytest.mark.parametrize(
+    ("address", "command"),
+    [
+        ("sftp:host:/srv/r", "ssh host -s sftp"),
+        ("sftp:user@host:r", "ssh host -l user -s sftp"),
+        ("sftp:dom\\user@mail@host:r", "ssh host -l dom\\user@mail -s sftp"),
+        ("sftp://host//srv/r", "ssh host -s sftp"),
+        ("sftp://user@[::1]:2222//srv/r", "ssh ::1 -p 2222 -l user -s sftp"),
+        ("rclone:b2:bucket/r", "rclone serve restic --stdio --b2-hard-delete b2:bucket/r"),
+        ("s3:https://host/bucket", ""),
+        ("/srv/sftp:x", ""),
+    ],
+)
+def test_the_commands_are_restics(address: str, command: str, tmp_path: Path) -> None:
+    """By what restic itself would run."""
+    assert " ".join(command_for(address)) == command
+    if not command:
+        return
+    name = command.split()[0]
+    ran = tmp_path / "ran"
+    (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" > {ran}\nexit 1\n')
+    (tmp_path / name).chmod(0o755)
+    restic = Restic(
+        find_program(str(peers.get(peers.RESTIC_NEW).path)),
+        Repository(address, PASSWORD),
+        environ={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    with pytest.raises(ResticError):
+        restic.exists()
+    assert ran.read_text().strip() == command

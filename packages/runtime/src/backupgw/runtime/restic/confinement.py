@@ -10,7 +10,8 @@ would find the host's files in the next restore. So restic is held by the kernel
 - write: its cache, its temporary files in there, and a repository on this disk.
 
 What the kernel does not hold back are the names, sizes and times of files elsewhere: never what is
-in them. Files with credentials are handed over beforehand (`Repository.handed_over`).
+in them. Files with credentials are handed over beforehand (`Repository.handed_over`), and ssh and
+rclone, which have such files, run beside it (`bridge.py`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def why_not() -> str | None:
 
 
 def rules(
-    program: str,
+    programs: Sequence[str],
     folders: Sequence[int],
     *,
     writable: Sequence[str],
@@ -63,7 +64,7 @@ def rules(
     """Return what a restic may touch.
 
     Args:
-        program: its path.
+        programs: that it may run, its own among them.
         folders: descriptors of the folders that it reads.
         writable: of the repository, the cache and temporary files.
         environment: that it gets.
@@ -77,7 +78,7 @@ def rules(
         raise ResticUnusable(f"restic cannot be confined: {why}")
     certificates = [environment.get("SSL_CERT_FILE", "")]
     certificates += environment.get("SSL_CERT_DIR", "").split(":")
-    found: list[Rule] = [(program, "run")]
+    found: list[Rule] = [(program, "run") for program in programs]
     found += [(path, "run") for path in _LIBRARIES]
     found += [(path, "read") for path in (*_PUBLIC, *_RESOLVERS, *readable)]
     found += [(path, "read") for path in certificates if os.path.isabs(path)]
@@ -87,6 +88,6 @@ def rules(
     return found
 
 
-def as_text(found: Sequence[Rule]) -> str:
-    """Return rules as `launcher.py` takes them."""
-    return json.dumps(found)
+def as_text(found: Sequence[Rule], moved: Sequence[tuple[int, int]] = ()) -> str:
+    """Return rules, and descriptors that get other numbers, as `launcher.py` takes them."""
+    return json.dumps({"rules": found, "moved": moved})

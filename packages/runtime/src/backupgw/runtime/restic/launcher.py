@@ -2,16 +2,17 @@
 
 Run as a script, without site-packages, by `child.py`:
 
-    python -I -S launcher.py PARENT SIGNAL RULES PROGRAM [ARGUMENT]...
+    python -I -S launcher.py PARENT SIGNAL CONFINED PROGRAM [ARGUMENT]...
 
 PARENT is the process that asked; when its thread that did so ends, the program gets SIGNAL
 (PR_SET_PDEATHSIG, prctl(2)): a restore whose gateway was killed would write into folders that the
 next gateway is putting in order.
 
-RULES is "" or what the program may touch of the disk, as JSON: a list of [path or descriptor, how],
-where how is one of "read", "run" and "write". The kernel holds it to that by landlock(7), wherever
-a path leads on its way: what a file is called at the moment it is opened, and by which links, makes
-no difference. Folders stand for all that is in them; what is not there is passed over.
+CONFINED is "", or JSON: {"rules": …, "moved": …}. The rules are what the program may touch of the
+disk, a list of [path or descriptor, how], where how is one of "read", "run" and "write". The kernel
+holds it to that by landlock(7), wherever a path leads on its way: what a file is called at the
+moment it is opened, and by which links, makes no difference. Folders stand for all that is in them;
+what is not there is passed over. Moved is a list of [descriptor, other number that it is to get].
 """
 
 import ctypes
@@ -82,13 +83,17 @@ def _call(number: int, *arguments: int | bytes) -> int:
 
 def main(arguments: list[str]) -> None:
     """Become the program."""
-    parent, number, rules, *command = arguments
+    parent, number, confined, *command = arguments
     _library.prctl(_SET_DEATH_SIGNAL, int(number), 0, 0, 0)
     if os.getppid() != int(parent):
         sys.exit(STARTS_NOTHING)
-    if rules:
+    if confined:
+        given = json.loads(confined)
         try:
-            confine(json.loads(rules))
+            confine(given["rules"])
+            for descriptor, wanted in given["moved"]:
+                os.dup2(descriptor, wanted)
+                os.close(descriptor)
         except OSError as error:
             sys.stderr.write(f"it cannot be confined: {error.strerror}\n")
             sys.exit(STARTS_NOTHING)

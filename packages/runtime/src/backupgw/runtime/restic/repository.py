@@ -64,11 +64,6 @@ class Repository:
             return None
         return os.path.realpath(path)
 
-    @property
-    def starts_programs(self) -> bool:
-        """Whether restic reaches it by a program that it starts: ssh, or rclone."""
-        return self.url.startswith(("sftp:", "rclone:"))
-
     def scrub(self, text: str) -> str:
         """Return a text in which none of the repository's secrets is left."""
         for secret in self._secrets():

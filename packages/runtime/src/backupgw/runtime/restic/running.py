@@ -17,6 +17,7 @@ from pathlib import Path
 
 from . import confinement, messages
 from .arguments import NO_LIMITS, Limits, Option
+from .bridge import Bridge, bridge
 from .child import GRACE, Ended, run_child
 from .errors import RepositoryLocked, ResticFailed, ResticStopped, ResticUnusable, from_exit
 from .messages import ItemError, Message
@@ -157,9 +158,8 @@ class Runner:
             else:
                 self._note(message, transcript, call.on_message)
 
-        arguments = self._arguments(call, lock_wait)
         ending = signal.SIGTERM if self.program.ends_on_sigterm else signal.SIGINT
-        log.debug("restic %s on %s", " ".join(arguments), self.repository.shown)
+        outside = Bridge()
         try:
             with contextlib.ExitStack() as stack:
                 variables, inherited = stack.enter_context(
@@ -168,13 +168,18 @@ class Runner:
                 if self.cache is not None:
                     variables["RESTIC_CACHE_DIR"] = str(self.cache)
                 confined = ""
+                inherited += call.descriptors
                 if call.confined_to is not None:
-                    confined = self._confined(call.confined_to, variables, stack)
-                    inherited = [*inherited, *call.confined_to]
+                    inherited += call.confined_to
+                    outside = stack.enter_context(bridge(self.repository, variables, inherited))
+                    inherited += outside.descriptors
+                    confined = self._confined(call.confined_to, outside, variables, stack)
+                arguments = self._arguments(call, outside.options, lock_wait)
+                log.debug("restic %s on %s", " ".join(arguments), self.repository.shown)
                 ended = run_child(
                     [self.program.path, *arguments],
                     environment=variables,
-                    descriptors=[*inherited, *call.descriptors],
+                    descriptors=inherited,
                     on_output=take_output,
                     on_error=take_error,
                     stop=call.stop,
@@ -186,6 +191,8 @@ class Runner:
                 )
         except OSError as error:
             raise ResticUnusable(f"{self.program.path} cannot be run: {error.strerror}") from error
+        for line in outside.said.splitlines():
+            transcript.say(self._text(line.encode()))
         self._judge(ended, transcript, call.what, call.tolerated)
         return Ran(
             ended.status,
@@ -196,7 +203,11 @@ class Runner:
         )
 
     def _confined(
-        self, folders: Sequence[int], variables: dict[str, str], stack: contextlib.ExitStack
+        self,
+        folders: Sequence[int],
+        outside: Bridge,
+        variables: dict[str, str],
+        stack: contextlib.ExitStack,
     ) -> str:
         """Return the rules for a restic that reads `folders`; its temporary files get a place."""
         if self.cache is None:
@@ -212,16 +223,23 @@ class Runner:
             writable.append(self.repository.folder)
         return confinement.as_text(
             confinement.rules(
-                self.program.path,
+                [self.program.path, *outside.programs],
                 folders,
                 writable=writable,
                 environment=variables,
                 readable=[] if self.repository.ca_file is None else [self.repository.ca_file],
-            )
+            ),
+            outside.moved,
         )
 
-    def _arguments(self, call: _Call, lock_wait: float) -> list[str]:
-        arguments = [call.command, "--json", *self.repository.options(), *self.limits.options()]
+    def _arguments(self, call: _Call, options: Sequence[str], lock_wait: float) -> list[str]:
+        arguments = [
+            call.command,
+            "--json",
+            *options,
+            *self.repository.options(),
+            *self.limits.options(),
+        ]
         if self.cache is None:
             arguments.append("--no-cache")
         if lock_wait > 0 and self.program.waits_for_locks:
