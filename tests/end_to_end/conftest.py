@@ -10,14 +10,21 @@ from tests.end_to_end import tree
 from tests.servers import peers
 
 
+def _restic(name: str, *marks: pytest.MarkDecorator) -> object:
+    return pytest.param(name, id=name, marks=[pytest.mark.peers(name), *marks])
+
+
+@pytest.fixture(params=[_restic(peers.RESTIC_OLD), _restic(peers.RESTIC_NEW)])
+def each_restic_peer(request: pytest.FixtureRequest) -> peers.Peer:
+    """restic as Debian 12 has it, then the newest."""
+    return peers.get(request.param)
+
+
 @pytest.fixture(
-    params=[
-        pytest.param(name, id=name, marks=pytest.mark.peers(name))
-        for name in (peers.RESTIC_OLD, peers.RESTIC_NEW)
-    ]
+    params=[_restic(peers.RESTIC_OLD, pytest.mark.soak), _restic(peers.RESTIC_NEW)],
 )
 def restic_peer(request: pytest.FixtureRequest) -> peers.Peer:
-    """restic as Debian 12 has it, then the newest."""
+    """The newest restic, and in the soak the old one, too: for what depends on the server alone."""
     return peers.get(request.param)
 
 

@@ -65,6 +65,7 @@ def test_the_whole_life_of_a_repository(tmp_path: Path, way: Way, small_tree: Pa
         assert not list((tmp_path / "store").glob("packs/*"))
 
 
+@pytest.mark.soak
 def test_a_repository_moves_between_borgstore_and_the_kernel(
     tmp_path: Path, small_tree: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_repository_moves_between_borgstore_and_the_kernel(
         assert tree.differences(tree.describe(small_tree), tree.describe(out)) == []
 
 
+@pytest.mark.soak
 def test_a_client_that_may_not_delete_cannot(tmp_path: Path, small_tree: Path) -> None:
     with BorgServer(tmp_path / "store") as server:
         borg = Borg2(tmp_path / "home", server.url)

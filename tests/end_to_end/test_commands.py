@@ -63,7 +63,7 @@ def test_looking_at_a_repository(
 
 
 def test_changing_a_repository(
-    restic_peer: peers.Peer,
+    each_restic_peer: peers.Peer,
     small_tree: Path,
     repositories: Path,
     tmp_path: Path,
@@ -71,7 +71,7 @@ def test_changing_a_repository(
 ) -> None:
     """tag, rewrite, key, copy, repair, recover, migrate and prune leave a whole repository."""
     with server_class(repositories) as server:
-        restic = Restic(restic_peer, server.repository("changing"), tmp_path / "home")
+        restic = Restic(each_restic_peer, server.repository("changing"), tmp_path / "home")
         restic.init(repositories / "changing", "--repository-version", "1")
         restic.run("backup", ".", directory=small_tree)
         before = tree.describe(small_tree)
@@ -79,7 +79,7 @@ def test_changing_a_repository(
         restic.run("tag", "--add", "kept,twice", "latest")
         assert restic.json("snapshots")[0]["tags"] == ["kept", "twice"]
 
-        if restic_peer.numbers >= (0, 15):
+        if each_restic_peer.numbers >= (0, 15):
             restic.run("rewrite", "--forget", "--exclude", "random", "latest")
             assert "/awkward/random" not in restic.run("ls", "latest").stdout
             del before[b"awkward/random"]
@@ -90,7 +90,7 @@ def test_changing_a_repository(
         _change_keys(restic, tmp_path)
         make_cheap(repositories / "changing", restic.environment["RESTIC_PASSWORD"])
 
-        other = Restic(restic_peer, server.repository("copy of it"), tmp_path / "other home")
+        other = Restic(each_restic_peer, server.repository("copy of it"), tmp_path / "other home")
         source = {
             "RESTIC_FROM_REPOSITORY": restic.repository,
             "RESTIC_FROM_PASSWORD": restic.environment["RESTIC_PASSWORD"],
@@ -104,14 +104,16 @@ def test_changing_a_repository(
         found.pop(b"awkward", None)
         assert tree.differences(before, found) == []
 
-        if restic_peer.numbers >= (0, 16):
+        if each_restic_peer.numbers >= (0, 16):
             restic.run("repair", "index", "--read-all-packs")
             restic.run("repair", "snapshots", "--forget")
         else:
             restic.run("rebuild-index", "--read-all-packs")
         restic.run("recover")
         restic.run("forget", "latest", "--prune")
-        restic.run("prune", "--repack-small" if restic_peer.numbers >= (0, 15) else "--verbose")
+        restic.run(
+            "prune", "--repack-small" if each_restic_peer.numbers >= (0, 15) else "--verbose"
+        )
         restic.check()
 
 

@@ -31,11 +31,8 @@ def case(restic: str, transport: str, access: str, *marks: pytest.MarkDecorator)
     )
 
 
-CHOSEN = [
-    (peers.RESTIC_OLD, TCP, OPEN),
-    (peers.RESTIC_NEW, TLS, PRIVATE),
-]
-"""Each restic, with and without TLS and users. Unix sockets: test_access.py."""
+CHOSEN = [(peers.RESTIC_NEW, TLS, PRIVATE)]
+"""What every change must pass. The old restic: test_commands.py. Unix sockets: test_access.py."""
 
 ALL = [
     (restic, transport, access)

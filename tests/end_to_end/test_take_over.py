@@ -34,7 +34,7 @@ def layout(folder: Path) -> dict[str, tuple[str, int]]:
 @pytest.mark.parametrize("ours_first", [False, True], ids=["to-ours", "to-rest-server"])
 def test_the_other_server_carries_on(
     ours_first: bool,
-    restic_peer: peers.Peer,
+    each_restic_peer: peers.Peer,
     small_tree: Path,
     repositories: Path,
     tmp_path: Path,
@@ -49,7 +49,7 @@ def test_the_other_server_carries_on(
         with kind(repositories) as server:
             repository = server.repository("user/moved")
             # Without a cache: every byte is the server's.
-            restic = Restic(restic_peer, repository, tmp_path / f"home {turn}")
+            restic = Restic(each_restic_peer, repository, tmp_path / f"home {turn}")
             if turn == 0:
                 restic.init(repositories / "user/moved")
             else:

@@ -173,7 +173,7 @@ def test_other_file_systems(tmp_path: Path, volume: Volume, full: Callable[[Path
 
 
 @pytest.mark.root("strace")
-@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize("error", [pytest.param("ENOSPC", marks=pytest.mark.soak), "EDQUOT"])
 @pytest.mark.parametrize(
     ("call", "repository"),
     [

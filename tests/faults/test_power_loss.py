@@ -127,7 +127,9 @@ def test_a_gateway_told_not_to_sync_is_caught(tmp_path: Path) -> None:
     assert is_caught(gateway_without_syncs(), tmp_path)
 
 
-@pytest.mark.parametrize("flaw", ["no-file-sync", "no-folder-sync"])
+@pytest.mark.parametrize(
+    "flaw", [pytest.param("no-file-sync", marks=pytest.mark.soak), "no-folder-sync"]
+)
 def test_each_missing_sync_is_caught(tmp_path: Path, flaw: str) -> None:
     """The harness's own control, on a stand-in server with one defect."""
     assert is_caught(flawed(flaw), tmp_path)

@@ -41,21 +41,21 @@ def run(*arguments: str, script: Sequence[str] = ("-m", "pytest"), **environment
 def test_missing_peers_are_named() -> None:
     printed = run(*NEEDS_PEERS, script=("-c", BARE))
     assert printed.startswith("0\n")
-    assert "left out: restic-old is missing: run `make peers`" in printed
-    assert "2 skipped" in printed
+    assert "left out: restic-new is missing: run `make peers`" in printed
+    assert "1 skipped" in printed
 
 
 def test_missing_peers_fail_in_ci() -> None:
     printed = run(*NEEDS_PEERS, script=("-c", BARE), CI="true")
     assert printed.startswith("1\n")
-    assert "nothing may be left out with CI=true: restic-old is missing" in printed
+    assert "nothing may be left out with CI=true: restic-new is missing" in printed
     assert "skipped" not in printed
 
 
 def test_a_bare_machine_can_be_played() -> None:
     printed = run(*NEEDS_PEERS, "--peer-less")
     assert printed.startswith("0\n")
-    assert "left out: restic-old, because of --peer-less" in printed
+    assert "left out: restic-new, because of --peer-less" in printed
 
 
 def test_ci_refuses_to_play_a_bare_machine() -> None:
