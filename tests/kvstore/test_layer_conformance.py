@@ -24,7 +24,6 @@ PLACES: dict[str, Callable[[str], Backend]] = {
     },
 }
 ALWAYS = {
-    "bare",
     "quota",
     "trash",
     "all that is simple on disk",
@@ -35,6 +34,7 @@ LISTED = {"listing.list_streams": 0.25}
 """Lists of 5,000 entries: a layer that holds them whole is seen at any length, and each entry costs
 all the layer's work. The places beneath are tested with 20,000, a soak has ten times as many."""
 STACKS = {
+    "bare",
     "mirror",
     "trash over a cached mirror",
     "quota over trash",
