@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from backupgw.kvstore.backends.base import Backend, FileSpan, ItemInfo, Reader, Writer
+from backupgw.kvstore.backends.base import Backend, FileSpan, ItemInfo, Loaded, Reader, Writer
 from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, ObjectNotFound
 from backupgw.kvstore.backends.memory import Memory, MemoryReader
 
@@ -394,6 +394,17 @@ class AnotherAnswerWithoutWaiting(Memory):
         self, name: str, *, offset: int = 0, size: int | None = None
     ) -> Reader | None:
         return self.open_reader(name, offset=0, size=size)
+
+
+@breaks("ranges.nowait_agrees")
+class LoadsWhatIsDeleted(Memory):
+    _last: Loaded | None = None
+
+    def load_nowait(self, name: str, *, offset: int = 0, size: int | None = None) -> Loaded | None:
+        if self.info(name).exists:
+            value = self.load(name)
+            self._last = Loaded(self.load(name, offset=offset, size=size), len(value))
+        return self._last
 
 
 class SealedReader(MemoryReader):

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,13 @@ from typing import Any
 
 import pytest
 
-from backupgw.kvstore.backends import beneath, posixfs_cached, posixfs_naming, posixfs_writer
+from backupgw.kvstore.backends import (
+    beneath,
+    posixfs_cached,
+    posixfs_kept,
+    posixfs_naming,
+    posixfs_writer,
+)
 from backupgw.kvstore.backends.errors import (
     BackendError,
     BackendURLInvalid,
@@ -53,6 +60,98 @@ def test_files_and_folders_are_the_owners_alone(place: PosixFS, root: Path) -> N
     assert stat.S_IMODE((root / "a/b/c").stat().st_mode) == 0o600
     assert stat.S_IMODE((root / "a/b").stat().st_mode) == 0o700
     assert stat.S_IMODE((root / "a").stat().st_mode) == 0o700
+
+
+def local(place: PosixFS, root: Path) -> None:
+    """Skip nothing: a file system without reads that do not wait has another way."""
+    place.store("probe", b"probe")
+    if place.load_nowait("probe") is None:
+        assert subprocess.run(
+            ["stat", "-f", "-c", "%T", str(root)], capture_output=True, text=True, check=True
+        ).stdout.strip() in ("tmpfs", "overlayfs", "zfs")
+
+
+def test_a_file_kept_open_is_what_its_name_leads_to(place: PosixFS, root: Path) -> None:
+    local(place, root)
+
+    def now() -> bytes | None:
+        found = place.load_nowait("a/b", offset=1, size=5)
+        assert found is None or found.item_size == (root / "a/b").stat().st_size
+        return None if found is None else bytes(found.data)
+
+    place.store("a/b", b"-first-")
+    assert now() in (b"first", None)
+    place.store("a/b", b"-again")
+    assert now() in (b"again", None)
+    (root / "a/b").write_bytes(b"-inplace")
+    assert now() in (b"inpla", None)
+    os.truncate(root / "a/b", 3)
+    assert now() in (b"in", None)
+    os.replace(root / "a/b", root / "a/c")
+    assert now() is None
+    assert place.info("a/b").exists is False
+    os.symlink("c", root / "a/b")
+    assert now() in (b"in", None), "the same file, by whatever way"
+    os.unlink(root / "a/b")
+    (root / "a" / "d").write_bytes(b"another")
+    os.symlink("d", root / "a/b")
+    assert now() is None, "no link is followed to a file that was not found without one"
+    place.delete("a/c")
+    os.unlink(root / "a/b")
+    assert now() is None
+
+
+def test_files_are_kept_open_for_seconds_and_not_without_bound(place: PosixFS, root: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    for number in range(2 * posixfs_kept.MOST):
+        place.store(f"item{number}", b"12345")
+        place.load_nowait(f"item{number}")
+    assert len(set(os.listdir("/proc/self/fd")) - before) <= posixfs_kept.MOST + 1
+    for number in range(2 * posixfs_kept.MOST):
+        place.delete(f"item{number}")
+    end = time.monotonic() + 4 * posixfs_kept.SECONDS
+    while any(map(deleted, before ^ set(os.listdir("/proc/self/fd")))):
+        assert time.monotonic() < end, "a deleted file takes its room still"
+        time.sleep(0.1)
+
+
+def deleted(fd: str) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").endswith(" (deleted)")
+    except OSError:
+        return False
+
+
+def test_files_kept_open_are_read_by_many_threads(place: PosixFS) -> None:
+    for number in range(8):
+        place.store(f"item{number}", bytes([number]) * 1000)
+
+    def read(seed: int) -> int:
+        choose = random.Random(seed)
+        found = 0
+        for _ in range(1000):
+            number = choose.randrange(9)
+            loaded = place.load_nowait(f"item{number}", offset=-500)
+            if loaded is not None:
+                assert loaded.data == bytes([number]) * 500
+                assert loaded.item_size == 1000
+                found += 1
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(8)))
+    place.close()
+    try:
+        assert not [fd for fd in os.listdir("/proc/self/fd") if "/item" in opened(fd)]
+    finally:
+        place.open()
+
+
+def opened(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
 
 
 def test_what_was_just_looked_for_is_surely_missing(place: PosixFS, root: Path) -> None:

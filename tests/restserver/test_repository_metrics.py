@@ -108,6 +108,7 @@ def test_counters_of_clients_who_make_ever_new_repositories_are_bounded() -> Non
         target = parse(f"/repo{number}/config".encode())
         assert target is not None
         counters.written("ann", target, 10)
+    counters.publish()
     written = [
         sample
         for family in registry.collect()

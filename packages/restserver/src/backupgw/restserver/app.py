@@ -13,10 +13,11 @@ from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
-from backupgw.kvstore.backends.base import Backend, Reader
+from backupgw.kvstore.backends.base import Backend, Loaded, Reader
 from backupgw.kvstore.backends.errors import BackendConnectionError, BackendError, ObjectNotFound
 from backupgw.kvstore.ledger import LimitExceeded
 from backupgw.kvstore.names import InvalidName
+from backupgw.runtime.authorisation import Principal
 from backupgw.runtime.http import ranges
 from backupgw.runtime.threads import Threads
 
@@ -27,7 +28,7 @@ from .counters import BlobCounters
 from .exchange import ClientGone, Exchange, open_reader
 from .paths import Kind, Target
 from .rates import Limiter
-from .refusals import Headers, Refusal, refusal_for
+from .refusals import Refusal, refusal_for
 from .removal import InUse, removal
 from .repositories import Listing, Outcome, Upload, delete_object, make_repository
 
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 LIST_V2 = b"application/vnd.x.restic.rest.v2"
 LIST_V1 = b"application/vnd.x.restic.rest.v1"
+ACCEPT_RANGES = b"accept-ranges: bytes\r\n"
+PART = ACCEPT_RANGES + b"content-range: bytes %d-%d/%d\r\n"
 
 
 class RestApp:
@@ -96,8 +99,10 @@ class RestApp:
             if self._limiter is not None and self._limiter.active:
                 await self._answer_limited(exchange, self._limiter)
             else:
-                handler = await self._admit(exchange)
-                await handler(exchange)
+                who = self._access.known(scope)
+                if who is None:
+                    who = await self._access.identify(scope)
+                await self._admit(exchange, who)(exchange)
             if self._announcer.place_is_away:
                 self._announcer.place_works()
         except ClientGone:
@@ -114,7 +119,10 @@ class RestApp:
     async def _answer_limited(self, exchange: _Request, limiter: Limiter) -> None:
         client = exchange.scope.get("client")
         limiter.check_address(client[0] if client else "")
-        handler = await self._admit(exchange)
+        who = self._access.known(exchange.scope)
+        if who is None:
+            who = await self._access.identify(exchange.scope)
+        handler = self._admit(exchange, who)
         user = exchange.user or ""
         with limiter.connected(user):
             if exchange.found.type != "locks":
@@ -141,12 +149,9 @@ class RestApp:
             return refusal.status
         return 200 if self._access.may_see_metrics(who) else 401
 
-    async def _admit(self, exchange: _Request) -> _Handler:
+    def _admit(self, exchange: _Request, who: Principal) -> _Handler:
         """Return the handler of a request that may proceed."""
         scope = exchange.scope
-        who = self._access.known(scope)
-        if who is None:
-            who = await self._access.identify(scope)
         exchange.user = who.user
         scope.setdefault("state", {})["user"] = who.user
         try:
@@ -220,8 +225,10 @@ class RestApp:
         await exchange.send_body(b"", more=False)
 
     async def _get_config(self, exchange: _Request) -> None:
-        with await self._open(exchange.found.name, None) as reader:
-            await self._send_item(exchange, reader, 200, [])
+        with await open_reader(
+            self._backend, exchange.found.name, 0, None, self._threads
+        ) as reader:
+            await self._send_item(exchange, reader, 200, b"")
 
     async def _get(self, exchange: _Request) -> None:
         wanted = exchange.header(b"range")
@@ -229,28 +236,47 @@ class RestApp:
             asked = ranges.parse(wanted) if wanted is not None else None
         except ranges.InvalidRange as error:
             raise Refusal(416, str(error)) from error
-        with await self._open(exchange.found.name, asked) as reader:
+        offset, size = asked or (0, None)
+        name = exchange.found.name
+        if exchange.download_pace is None:
+            found = self._backend.load_nowait(name, offset=offset, size=size)
+            if found is not None and found.data:
+                await self._send_loaded(exchange, found, asked)
+                return
+        reader = self._backend.open_reader_nowait(name, offset=offset, size=size)
+        if reader is None:
+            reader = await self._threads.run(
+                self._backend.open_reader, name, offset=offset, size=size
+            )
+        try:
             total = reader.item_size
             if asked is None or total == 0:
-                await self._send_item(exchange, reader, 200, [(b"accept-ranges", b"bytes")])
+                await self._send_item(exchange, reader, 200, ACCEPT_RANGES)
                 return
             if reader.remaining == 0:
                 span = (b"content-range", b"bytes */%d" % total)
                 raise Refusal(416, f"the object has {total} bytes", [span])
-            first = max(total + asked.offset, 0) if asked.offset < 0 else asked.offset
-            last = first + reader.remaining - 1
-            span = (b"content-range", b"bytes %d-%d/%d" % (first, last, total))
-            await self._send_item(exchange, reader, 206, [(b"accept-ranges", b"bytes"), span])
+            part = _part(offset, reader.remaining, total)
+            await self._send_item(exchange, reader, 206, part)
+        finally:
+            reader.close()
 
-    async def _open(self, name: str, asked: ranges.ByteRange | None) -> Reader:
-        offset, size = asked if asked is not None else (0, None)
-        return await open_reader(self._backend, name, offset, size, self._threads)
+    async def _send_loaded(
+        self, exchange: _Request, found: Loaded, asked: ranges.ByteRange | None
+    ) -> None:
+        data, total = found
+        if asked is None:
+            await exchange.send_whole_lines(200, ACCEPT_RANGES, data)
+        else:
+            await exchange.send_whole_lines(206, _part(asked.offset, len(data), total), data)
+        if self._counters is not None:
+            self._counters.read(exchange.user, exchange.found, len(data))
 
     async def _send_item(
-        self, exchange: _Request, reader: Reader, status: int, headers: Headers
+        self, exchange: _Request, reader: Reader, status: int, lines: bytes
     ) -> None:
         size = reader.remaining
-        await exchange.send_item(reader, status, headers, self._threads)
+        await exchange.send_item(reader, status, lines, self._threads)
         if self._counters is not None:
             self._counters.read(exchange.user, exchange.found, size)
 
@@ -287,6 +313,12 @@ class RestApp:
             if self._counters is not None:
                 self._counters.deleted(exchange.user, target, size)
         await exchange.answer(200)
+
+
+def _part(offset: int, size: int, total: int) -> bytes:
+    """Return the lines that say which part of an object an answer has."""
+    first = max(total + offset, 0) if offset < 0 else offset
+    return PART % (first, first + size - 1, total)
 
 
 _Handler = Callable[["_Request"], Awaitable[None]]

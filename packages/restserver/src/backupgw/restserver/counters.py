@@ -1,24 +1,24 @@
 """rest-server's metrics, under its names, so that its dashboards work unchanged.
 
 Unlike there, clients that make ever new repositories do not make ever new series.
+
+A request adds to plain numbers; `publish` brings them to where /metrics finds them, of all workers.
 """
 
 from __future__ import annotations
-
-from collections import OrderedDict
 
 from prometheus_client import CollectorRegistry, Counter
 
 from .paths import Target
 
 _LABELS = ("user", "repo", "type")
-_CACHED = 4096
+_MOST_UNSHOWN = 4096
 OTHERS = "(others)"
 """What repositories beyond the limit are counted as."""
 
 
 class BlobCounters:
-    """Objects and bytes written, read and deleted by user, repository and type.
+    """Objects and bytes written, read and deleted by user, repository and type. For one thread.
 
     Args:
         registry: where they are shown.
@@ -58,6 +58,11 @@ class BlobCounters:
         """Count an object of `size` bytes that was removed."""
         self._deleted.count(user, target, size)
 
+    def publish(self) -> None:
+        """Show what was counted since the last time; called every second, and before /metrics."""
+        for counts in (self._written, self._read, self._deleted):
+            counts.publish()
+
 
 class _FirstPairs:
     """The users and repositories that are shown by name."""
@@ -76,22 +81,27 @@ class _FirstPairs:
 
 
 class _Counts:
-    """Finding a labelled child costs more than counting: the last used ones are kept."""
+    """What was counted and is not shown yet."""
 
     def __init__(self, pairs: _FirstPairs, objects: Counter, octets: Counter) -> None:
         self._pairs = pairs
         self._objects = objects
         self._octets = octets
-        self._children: OrderedDict[tuple[str, str, str], tuple[Counter, Counter]] = OrderedDict()
+        self._counted: dict[tuple[str | None, str, str], list[int]] = {}
 
     def count(self, user: str | None, target: Target, size: int) -> None:
-        key = (user or "", target.repo, target.type)
-        children = self._children.get(key)
-        if children is None:
-            labels = (*self._pairs.shown(user or "", target.repo), target.type)
-            children = self._objects.labels(*labels), self._octets.labels(*labels)
-            self._children[key] = children
-            if len(self._children) > _CACHED:
-                self._children.popitem(last=False)
-        children[0].inc()
-        children[1].inc(size)
+        key = (user, target.repo, target.type)
+        counted = self._counted.get(key)
+        if counted is None:
+            if len(self._counted) >= _MOST_UNSHOWN:
+                self.publish()
+            counted = self._counted[key] = [0, 0]
+        counted[0] += 1
+        counted[1] += size
+
+    def publish(self) -> None:
+        counted, self._counted = self._counted, {}
+        for (user, repo, kind), (objects, octets) in counted.items():
+            labels = (*self._pairs.shown(user or "", repo), kind)
+            self._objects.labels(*labels).inc(objects)
+            self._octets.labels(*labels).inc(octets)

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from backupgw.kvstore.backends.base import Backend, Reader
 from backupgw.runtime.http.direct_body import DIRECT_BODY, Take
-from backupgw.runtime.http.exchange import ANSWER_AT_ONCE
+from backupgw.runtime.http.exchange import ANSWER_AT_ONCE, ANSWER_LINES
 from backupgw.runtime.http.item_body import CHUNK, send_long, send_rest
 from backupgw.runtime.threads import Threads
 
@@ -31,10 +31,20 @@ PACED_CHUNK = 64 << 10
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 OCTETS = (b"content-type", b"application/octet-stream")
+OCTETS_LINE = b"content-type: application/octet-stream\r\n"
 
 
 class ClientGone(Exception):
     """The client closed the connection before its body was whole; there is nobody to answer."""
+
+
+def lines_of(headers: Headers) -> bytes:
+    """Return headers as lines of a head: of names and values that are ours."""
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
+
+
+def _headers_of(lines: bytes) -> Headers:
+    return [(name, value) for name, _, value in (x.partition(b": ") for x in lines.splitlines())]
 
 
 def header_of(scope: Scope, name: bytes) -> bytes | None:
@@ -52,6 +62,8 @@ class Exchange:
 
     common: ClassVar[Headers] = []
     """Headers of every answer."""
+    common_lines: ClassVar[bytes] = b""
+    """The same as lines of a head."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -147,27 +159,42 @@ class Exchange:
         self._started = True
         at_once(status, [*headers, *self.common] if self.common else headers, body)
 
-    async def send_item(
-        self, reader: Reader, status: int, headers: Headers, threads: Threads
-    ) -> None:
-        """Send what a reader has, with its length."""
+    async def send_whole_lines(self, status: int, lines: bytes, body: bytes | bytearray) -> None:
+        """Send bytes of an item as the whole answer.
+
+        Args:
+            lines: of the head, each with its line's end; nothing in them is a client's.
+        """
+        at_once = self.scope.get(ANSWER_LINES)
+        if at_once is not None:
+            self._started = True
+            at_once(status, OCTETS_LINE + lines + self.common_lines, body)
+            return
+        await self._start_item(status, lines, len(body))
+        await self.send_body(body, more=False)
+
+    async def send_item(self, reader: Reader, status: int, lines: bytes, threads: Threads) -> None:
+        """Send what a reader has, with its length; `lines` as in `send_whole_lines`."""
         size = reader.remaining
-        headers = [(b"content-length", b"%d" % size), OCTETS, *headers]
         if self.download_pace is not None:
-            await self.start(status, headers)
+            await self._start_item(status, lines, size)
             await self._send_paced(reader, self.download_pace, threads)
-        elif size <= CHUNK:
+        elif size > CHUNK:
+            await self._start_item(status, lines, size)
+            await send_long(self.scope, self._send, reader, threads)
+        else:
             body = reader.read_nowait(size) if size else b""
             if body is not None and len(body) == size:
-                await self.send_whole(status, headers, body)
+                await self.send_whole_lines(status, lines, body)
                 return
-            await self.start(status, headers)
+            await self._start_item(status, lines, size)
             if body:
                 await self.send_body(body, more=True)
             await send_rest(self._send, reader, threads)
-        else:
-            await self.start(status, headers)
-            await send_long(self.scope, self._send, reader, threads)
+
+    async def _start_item(self, status: int, lines: bytes, size: int) -> None:
+        length = (b"content-length", b"%d" % size)
+        await self.start(status, [length, *_headers_of(OCTETS_LINE + lines)])
 
     async def _send_paced(self, reader: Reader, pace: Pace, threads: Threads) -> None:
         if not reader.remaining:

@@ -36,6 +36,7 @@ from .reload import Change, Reloader, take_hooks, take_rules
 from .settings import RestSettings
 
 if TYPE_CHECKING:
+    from .counters import BlobCounters
     from .operator_metrics import OperatorMetrics
     from .repository_metrics import RepositoryMetrics
 
@@ -186,7 +187,16 @@ def build(settings: Settings) -> Running:
     if operator_jobs.is_needed(settings):
         jobs = operator_jobs.OperatorJobs(settings, backend, events)
     held = Held(
-        backend, ledger, threads, authenticator, tokens, jobs, repository_metrics, limiter, events
+        backend,
+        ledger,
+        threads,
+        authenticator,
+        tokens,
+        jobs,
+        repository_metrics,
+        limiter,
+        events,
+        counters,
     )
     return Running(app, held, rest.cpu_profile, operator_metrics)
 
@@ -215,9 +225,12 @@ class Held:
     repository_metrics: RepositoryMetrics | None
     limiter: Limiter
     events: Events
+    counters: BlobCounters | None
 
     async def close(self) -> None:
         """Wait for running calls, then close everything."""
+        if self.counters is not None:
+            self.counters.publish()
         if self.jobs is not None:
             await asyncio.to_thread(self.jobs.close)
         if self.repository_metrics is not None:
@@ -261,8 +274,14 @@ class Running:
             return self._live(receive, send)
         return self._app(scope, receive, send)
 
+    def publish_metrics(self) -> None:
+        """Let all workers see what this one has counted."""
+        if self._held.counters is not None:
+            self._held.counters.publish()
+
     async def before_metrics(self) -> None:
         """Bring up to date what other processes have found out."""
+        self.publish_metrics()
         if self._operator_metrics is not None:
             await self._held.threads.run(self._operator_metrics.refresh)
 

@@ -92,6 +92,13 @@ class FileSpan(NamedTuple):
     size: int
 
 
+class Loaded(NamedTuple):
+    """A piece of an item, and the size of the whole item in bytes."""
+
+    data: bytes | bytearray
+    item_size: int
+
+
 class Reader(ABC):
     """The bytes of one item from an offset on. A context manager."""
 
@@ -359,6 +366,14 @@ class Backend(ABC):
         """Like open_reader where that needs no waiting, else None; for event loops.
 
         The default never waits: it knows nothing. Raises what open_reader raises.
+        """
+        return None
+
+    def load_nowait(self, name: str, *, offset: int = 0, size: int | None = None) -> Loaded | None:
+        """Return what `load` would, with the item's size, where that is little and needs no
+        waiting, else None; for event loops.
+
+        The default knows nothing. What is not there is None, too: `open_reader` says why.
         """
         return None
 

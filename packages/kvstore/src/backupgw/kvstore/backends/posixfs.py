@@ -24,7 +24,7 @@ from . import posixfs_moving as moving
 from . import posixfs_naming as naming
 from . import posixfs_reader as reading
 from . import posixfs_writer as writing
-from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
+from .base import Backend, Capabilities, ItemInfo, Loaded, Quota, Reader, Writer
 from .beneath import Beneath
 from .checkpoint_tokens import read_token
 from .errors import (
@@ -39,6 +39,7 @@ from .errors import (
 from .plan import Plan
 from .posixfs_errors import translate
 from .posixfs_folders import Folders
+from .posixfs_kept import KeptFiles
 from .posixfs_leftovers import STALE_AGE, reap_below, reap_entry
 from .posixfs_options import Durability, known_durability, mode, targets
 from .posixfs_reader import PosixReader, item_info
@@ -116,6 +117,7 @@ class PosixFS(Backend):
         self._modes = naming.Modes(file_mode, folder_mode)
         self._sync = durability == "full"
         self._opened: Folders | None = None
+        self._kept: KeptFiles | None = None
         self._ignores_case = False
         self._shares = False
         self.capabilities = self._capabilities()
@@ -173,13 +175,16 @@ class PosixFS(Backend):
         except OSError as error:
             raise translate(error, self.path) from error
         self._opened = Folders(beneath, self._modes, sync=self._sync)
+        self._kept = KeptFiles(beneath)
         self._ignores_case = _ignores_case(self.path)
         self._shares = posixfs_copying.shares(beneath.fd)
         self.capabilities = self._capabilities()
 
     def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
         self._root.close()
-        self._opened = None
+        self._opened = self._kept = None
 
     @property
     def _folders(self) -> Folders:
@@ -302,6 +307,12 @@ class PosixFS(Backend):
             return None if fd is None else PosixReader(fd, name, offset, size)
         except OSError as error:
             raise translate(error, name) from error
+
+    def load_nowait(self, name: str, *, offset: int = 0, size: int | None = None) -> Loaded | None:
+        check_path(name)
+        if self._kept is None:
+            raise BackendMustBeOpen(self.path)
+        return self._kept.load(name, offset, size)
 
     def load(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
         check_path(name)

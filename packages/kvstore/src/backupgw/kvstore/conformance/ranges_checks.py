@@ -100,7 +100,8 @@ def readers_count_down(at: Ground) -> None:
 
 @check()
 def nowait_agrees(at: Ground) -> str:
-    """open_reader_nowait gives None or what open_reader gives, and so does read_nowait."""
+    """What needs no waiting (open_reader_nowait, read_nowait, load_nowait) gives None or what the
+    same with waiting gives."""
     answered = 0
     value = values.make(1, 300_000)
     name = at.put("item", value)
@@ -114,13 +115,20 @@ def nowait_agrees(at: Ground) -> str:
                 got = _mixed(mixed)
             expected = _expected(value, offset, size)
             require(got == expected, f"offset {offset}, size {size}: {len(got)} bytes by turns")
+            loaded = at.backend.load_nowait(name, offset=offset, size=size)
+            require(
+                loaded is None or (loaded.data == expected and loaded.item_size == len(value)),
+                f"offset {offset}, size {size}: load_nowait gives something else",
+            )
     missing = at.name("missing")
     try:
         reader = at.backend.open_reader_nowait(missing)
     except ObjectNotFound:
         reader = None
     require(reader is None, "open_reader_nowait found a missing item")
+    require(at.backend.load_nowait(missing) is None, "load_nowait found a missing item")
     at.backend.delete(name)
+    require(at.backend.load_nowait(name) is None, "load_nowait found a deleted item")
     expect(ObjectNotFound, lambda: at.backend.open_reader(name), "open_reader after delete")
     return f"{answered} of 35 without waiting"
 

@@ -26,6 +26,7 @@ from ..backends.base import (
     Backend,
     Capabilities,
     ItemInfo,
+    Loaded,
     Quota,
     Reader,
     Writer,
@@ -437,6 +438,9 @@ class QuotaLayer(Layer, Keeper):
         self, name: str, *, offset: int = 0, size: int | None = None
     ) -> Reader | None:
         return self.inner.open_reader_nowait(name, offset=offset, size=size)
+
+    def load_nowait(self, name: str, *, offset: int = 0, size: int | None = None) -> Loaded | None:
+        return self.inner.load_nowait(name, offset=offset, size=size)
 
     def hash(self, name: str, algorithm: str = "sha256") -> str:
         return self.inner.hash(name, algorithm)

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 
-from ..backends.base import CHUNK, Backend, Capabilities, ItemInfo, Writer
+from ..backends.base import CHUNK, Backend, Capabilities, ItemInfo, Loaded, Writer
 from ..backends.errors import (
     BackendError,
     NameTooLong,
@@ -302,6 +302,9 @@ class TrashLayer(ReadingThrough, Keeper):
         self.inner.delete(name)
 
     # -- reading
+
+    def load_nowait(self, name: str, *, offset: int = 0, size: int | None = None) -> Loaded | None:
+        return self.inner.load_nowait(name, offset=offset, size=size)
 
     def surely_missing(self, name: str) -> bool:
         return self.inner.surely_missing(name)

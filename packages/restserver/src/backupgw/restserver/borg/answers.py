@@ -20,7 +20,7 @@ from backupgw.kvstore.backends.errors import (
 from backupgw.kvstore.backends.rest import OURS
 from backupgw.kvstore.names import InvalidName
 
-from ..exchange import Exchange
+from ..exchange import Exchange, lines_of
 from ..refusals import Headers, Refusal
 from .requests import BadRequest
 
@@ -52,6 +52,7 @@ class BorgExchange(Exchange):
         (b"cache-control", b"no-store, no-cache, must-revalidate, max-age=0"),
         (OURS.lower().encode(), b"1"),
     ]
+    common_lines: ClassVar[bytes] = lines_of(common)
 
     async def answer(self, status: int, text: str = "", headers: Headers | None = None) -> None:
         """Answer with a text, or nothing; `headers` name its type."""

@@ -21,7 +21,7 @@ from backupgw.runtime.threads import Threads
 
 from ..access import Access
 from ..exchange import UPLOAD_BATCH, ClientGone, Pieces, header_of, open_reader
-from ..refusals import Headers, Refusal
+from ..refusals import Refusal
 from . import requests
 from .answers import JSON, BorgExchange, refusal_for
 from .commands import run_command
@@ -154,10 +154,10 @@ class BorgApp:
         span = requests.span_of(exchange.header(b"range"))
         offset, size = span or (0, None)
         with await open_reader(backend, name, offset, size, self._threads) as reader:
-            headers: Headers = []
+            lines = b""
             if span is not None and reader.remaining:
-                headers.append((b"content-range", _content_range(span, reader)))
-            await exchange.send_item(reader, 200 if span is None else 206, headers, self._threads)
+                lines = b"content-range: %b\r\n" % _content_range(span, reader)
+            await exchange.send_item(reader, 200 if span is None else 206, lines, self._threads)
 
     # -- writing
 

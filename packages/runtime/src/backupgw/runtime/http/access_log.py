@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 BATCH = 512  # lines handed over at once when many come
 BACKLOG = 200_000  # lines; when the writer is that far behind, lines are dropped and counted
 UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
+PLAIN_TARGET = re.compile(rb"/[\w/.+~-]*\Z", re.ASCII)
+"""Targets that are shown as they are, which nearly all are."""
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -59,6 +61,12 @@ def _quoted_header(value: bytes) -> str:
     return quoted(value) or "-"
 
 
+@lru_cache(maxsize=1024)
+def _shown_user(user: str) -> str:
+    # A user's name stands outside quotes: a space in it would shift the columns.
+    return quoted(user).replace(" ", "\\x20")
+
+
 def _header(request: Finished, wanted: bytes) -> bytes:
     for name, value in request.headers:
         if name == wanted:
@@ -74,27 +82,27 @@ class LineFormat:
         self._combined = ""
         self._iso = ""
 
-    def _date(self) -> None:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            local = time.localtime(now)
-            sign, offset = ("-" if local.tm_gmtoff < 0 else "+"), abs(local.tm_gmtoff) // 60
-            zone = f"{sign}{offset // 60:02}{offset % 60:02}"
-            # Not strftime: the month's name must not depend on the locale.
-            clock = f"{local.tm_hour:02}:{local.tm_min:02}:{local.tm_sec:02}"
-            month = MONTHS[local.tm_mon - 1]
-            self._combined = f"{local.tm_mday:02}/{month}/{local.tm_year}:{clock} {zone}"
-            day = f"{local.tm_year}-{local.tm_mon:02}-{local.tm_mday:02}"
-            self._iso = f"{day}T{clock}{zone[:3]}:{zone[3:]}"
+    def _date(self, now: int) -> None:
+        self._second = now
+        local = time.localtime(now)
+        sign, offset = ("-" if local.tm_gmtoff < 0 else "+"), abs(local.tm_gmtoff) // 60
+        zone = f"{sign}{offset // 60:02}{offset % 60:02}"
+        # Not strftime: the month's name must not depend on the locale.
+        clock = f"{local.tm_hour:02}:{local.tm_min:02}:{local.tm_sec:02}"
+        month = MONTHS[local.tm_mon - 1]
+        self._combined = f"{local.tm_mday:02}/{month}/{local.tm_year}:{clock} {zone}"
+        day = f"{local.tm_year}-{local.tm_mon:02}-{local.tm_mday:02}"
+        self._iso = f"{day}T{clock}{zone[:3]}:{zone[3:]}"
 
     def combined(self, request: Finished) -> str:
         """Apache's combined log format (mod_log_config), as rest-server writes it."""
-        self._date()
-        user = request.user
+        now = int(time.time())
+        if now != self._second:
+            self._date(now)
         if request.http_version:
-            target = quoted(without_query(request.target))
-            line = f"{request.method} {target} HTTP/{request.http_version}"
+            target = request.target
+            shown = target.decode() if PLAIN_TARGET.match(target) else quoted(without_query(target))
+            line = f"{request.method} {shown} HTTP/{request.http_version}"
         else:
             line = "-"
         referer, agent = "-", "-"
@@ -103,16 +111,17 @@ class LineFormat:
                 agent = _quoted_header(value)
             elif header == b"referer":
                 referer = quoted(without_query(value)) or "-"
-        # A user's name stands outside quotes: a space in it would shift the columns.
-        name = quoted(user).replace(" ", "\\x20") if user else "-"
+        user = request.user
         return (
-            f"{request.client or '-'} - {name} [{self._combined}] "
+            f"{request.client or '-'} - {_shown_user(user) if user else '-'} [{self._combined}] "
             f'"{line}" {request.status} {request.sent or "-"} "{referer}" "{agent}"\n'
         )
 
     def json(self, request: Finished) -> str:
         """One JSON object; sizes in bytes, `seconds` from the head to the end of the answer."""
-        self._date()
+        now = int(time.time())
+        if now != self._second:
+            self._date(now)
         record = {
             "time": self._iso,
             "client": request.client,

@@ -8,6 +8,7 @@ A service adds what only it knows by attributes of its application (or of `app.s
     ready() -> awaitable bool               whether it can do its work (places open, database there)
     metrics_allowed(scope) -> awaitable int 200, or the status of the refusal: 401, 403, 429
     before_metrics() -> awaitable None      brings metrics of its own up to date
+    publish_metrics() -> None               every second: shows what was counted for metrics since
     before_stop() -> None                   ends answers that go on for ever, such as event streams
 """
 

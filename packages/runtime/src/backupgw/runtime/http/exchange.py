@@ -37,6 +37,8 @@ PIECE_COST = (
 JOIN_LIMIT = 64 * 1024  # bytes; below, one buffer for head and body costs less than two writes
 ANSWER_AT_ONCE = "backupgw.answer"
 """Key of the ASGI scope: `Exchange.answer_at_once`, for answers that are whole and small."""
+ANSWER_LINES = "backupgw.answer_lines"
+"""Key of the ASGI scope: `Exchange.answer_lines`, the same for heads that are written already."""
 DISCONNECT = {"type": "http.disconnect"}
 
 
@@ -340,23 +342,57 @@ class Exchange:
 
     def answer_at_once(self, status: int, headers: Any, body: bytes | bytearray) -> None:
         """Send a whole answer, whose headers tell its length, without waiting for the client."""
+        self._require_unanswered()
+        self._start(status, headers)
+        head, self.head = self.head, None
+        assert head is not None
+        if self.method != "HEAD" and self.body_left != len(body):
+            raise RuntimeError("the answer is not as long as its Content-Length")
+        self._finish(head, body)
+
+    def answer_lines(self, status: int, lines: bytes, body: bytes | bytearray) -> None:
+        """Send a whole answer without waiting for the client.
+
+        Args:
+            lines: of the head, each with its line's end: names in lower case, nothing of the
+                framing, and nothing that a client chose. They are not looked at.
+        """
+        self._require_unanswered()
+        protocol = self.protocol
+        if self.more_body or protocol.host.stopping:
+            self._end_where_needed(protocol.host.stopping)
+        self.status = status
+        self.response_started = True
+        self._finish(
+            b"%b%bcontent-length: %d\r\n%b%b"
+            % (
+                STATUS_LINES[status],
+                lines,
+                len(body),
+                b"" if self.keep_alive else b"connection: close\r\n",
+                protocol.host.end_of_head,
+            ),
+            body,
+        )
+
+    def _require_unanswered(self) -> None:
         if self.disconnected:
             raise ClientGone("the client has closed the connection")
         if self.response_started:
             raise RuntimeError("the application answers twice")
-        self._start(status, headers)
-        head, self.head = self.head, None
-        assert head is not None
+
+    def _finish(self, head: bytes, body: bytes | bytearray) -> None:
+        """Write a whole answer."""
+        write = self.protocol.transport.write
         if self.method == "HEAD":
-            body = b""
-        elif self.body_left != len(body):
-            raise RuntimeError("the answer is not as long as its Content-Length")
-        self.sent = len(body)
-        if len(body) <= JOIN_LIMIT:
-            self.protocol.transport.write(head + body)
+            write(head)
         else:
-            self.protocol.transport.write(head)
-            self.protocol.transport.write(body)
+            self.sent = len(body)
+            if len(body) <= JOIN_LIMIT:
+                write(head + body)
+            else:
+                write(head)
+                write(body)
         self._complete()
 
     async def _send_file(self, head: bytes, fd: int, offset: int, size: int) -> None:
@@ -408,12 +444,6 @@ class Exchange:
                 close = close or b"close" in value.lower()
                 continue
             content += (name, b": ", value, b"\r\n")
-        if self.continue_wanted:
-            # The client may or may not send its body now (RFC 9110, 10.1.1): nobody could tell
-            # whether what comes next is that body.
-            close = True
-        elif self.more_body and self.content_length is not None:
-            close = close or self.content_length - self.received > self.protocol.drain_limit
         if self.method == "HEAD" or status in (204, 304):
             self.body_left = 0
         elif length is not None and not chunked:
@@ -423,14 +453,24 @@ class Exchange:
         else:
             self.chunked = True
             content.append(b"transfer-encoding: chunked\r\n")
-        if close:
-            self.keep_alive = False
+        self._end_where_needed(close)
         if not self.keep_alive:
             content.append(b"connection: close\r\n")
         content.append(self.protocol.host.end_of_head)
         self.status = status
         self.head = b"".join(content)
         self.response_started = True
+
+    def _end_where_needed(self, close: bool) -> None:
+        """Decide whether the connection ends with this answer; `close`: it has to."""
+        if self.continue_wanted:
+            # The client may or may not send its body now (RFC 9110, 10.1.1): nobody could tell
+            # whether what comes next is that body.
+            close = True
+        elif self.more_body and self.content_length is not None:
+            close = close or self.content_length - self.received > self.protocol.drain_limit
+        if close:
+            self.keep_alive = False
 
     def _complete(self) -> None:
         self.response_complete = True

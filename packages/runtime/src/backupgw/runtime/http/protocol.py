@@ -34,6 +34,7 @@ from uvicorn.server import ServerState
 from backupgw.runtime.http.direct_body import DIRECT_BODY, LEAST
 from backupgw.runtime.http.exchange import (
     ANSWER_AT_ONCE,
+    ANSWER_LINES,
     PIECE_COST,
     STATUS_LINES,
     Exchange,
@@ -98,6 +99,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.host = host
         options = host.options
         self.head_limit = options.max_header_bytes
+        self.header_timeout = options.header_timeout
+        self.idle_timeout = options.idle_timeout
         self.window = options.body_window
         self.stall = options.body_stall_timeout
         self.drain_limit = options.drain_limit
@@ -271,7 +274,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.head_begun = True
         self.head_bytes = self.head_slack = 0
         if self.running is None or self.running.response_complete:
-            self.deadline = self.host.clock + self.host.options.header_timeout
+            self.deadline = self.host.clock + self.header_timeout
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.reading_head:
@@ -325,6 +328,7 @@ class GatewayProtocol(HttpToolsProtocol):
             continue_wanted=continue_wanted,
         )
         scope[ANSWER_AT_ONCE] = exchange.answer_at_once
+        scope[ANSWER_LINES] = exchange.answer_lines
         if parser.should_upgrade():
             scope["extensions"] = {**self.extensions, UPGRADE: exchange.upgrade}
         if content_length is not None and content_length >= LEAST and self.scheme == "http":
@@ -369,7 +373,7 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange = self.cycle
         exchange.more_body = False
         if exchange.response_complete:
-            self.deadline = self.host.clock + self.host.options.idle_timeout
+            self.deadline = self.host.clock + self.idle_timeout
         else:
             self.deadline = inf
             exchange.wake()
@@ -420,14 +424,13 @@ class GatewayProtocol(HttpToolsProtocol):
                 self.flow.resume_reading()
         else:
             self.flow.resume_reading()
-            options = self.host.options
             if not self.reading_head:
                 exchange.parts.clear()
-                self.deadline = self.host.clock + options.drain_timeout
+                self.deadline = self.host.clock + self.host.options.drain_timeout
             elif self.head_begun:
-                self.deadline = self.host.clock + options.header_timeout
+                self.deadline = self.host.clock + self.header_timeout
             else:
-                self.deadline = self.host.clock + options.idle_timeout
+                self.deadline = self.host.clock + self.idle_timeout
 
     def write_continue(self) -> None:
         """Tell the client to send its body."""
@@ -526,7 +529,7 @@ class GatewayProtocol(HttpToolsProtocol):
             else:
                 self.refuse(408, f"No byte of the body came for {self.stall:g} seconds.")
         elif self.head_begun:
-            limit = self.host.options.header_timeout
+            limit = self.header_timeout
             self.refuse(408, f"The headers did not come within {limit:g} seconds.")
         else:
             self.transport.close()

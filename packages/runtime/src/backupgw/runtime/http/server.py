@@ -78,12 +78,14 @@ class Housekeeping:
         log: AccessLog | None,
         metrics: RequestMetrics | None,
         certificate: Certificate | None,
+        publish: Callable[[], None] | None,
     ) -> None:
         self.log = log
         self.certificate = certificate
         self._host = host
         self._state = state
         self._metrics = metrics
+        self._publish = publish
         self._last = 0.0
         self._beats = 0
         self._next_certificate = CHECK_EVERY
@@ -108,6 +110,8 @@ class Housekeeping:
         if self._beats % 4 == 0:
             self._set_date()
             self.publish()
+            if self._publish is not None:
+                self._publish()
         if self._host.clock >= self._next_certificate:
             self._next_certificate += CHECK_EVERY
             if self.certificate is not None:
@@ -311,7 +315,9 @@ def serve(
         host.begins_at_once = bool(hook(app, PROMISE))
         config = _config(options, certificate)
         server = HostServer(config, host, listeners, connection, line)
-        housekeeping = Housekeeping(host, server.server_state, log, metrics, certificate)
+        housekeeping = Housekeeping(
+            host, server.server_state, log, metrics, certificate, hook(app, "publish_metrics")
+        )
         config.app = Endpoints(app, host, housekeeping.publish if metrics else None)
         server.housekeeping = housekeeping
         server.on_ready = on_ready
