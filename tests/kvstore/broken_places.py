@@ -349,6 +349,12 @@ class ListsAtMostAHundred(Memory):
                 yield info
 
 
+@breaks("listing.list_is_exact")
+class ListsFoldersWithSizes(Memory):
+    def list_sizes(self, name: str) -> Iterator[tuple[str, int]]:
+        return ((item.name, item.size) for item in self.list(name))
+
+
 @breaks("listing.mtime_is_told")
 class TellsMilliseconds(Memory):
     def info(self, name: str) -> ItemInfo:

@@ -15,8 +15,9 @@ from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, Obje
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.base import Layer
 from backupgw.kvstore.registry import open_place
+from backupgw.restserver.listing import Listing
 from backupgw.restserver.paths import TYPES, Target, parse
-from backupgw.restserver.repositories import Listing, Outcome, Upload, make_repository
+from backupgw.restserver.repositories import Outcome, Upload, make_repository
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -27,8 +27,9 @@ from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.backends.rest import REST
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.ledger import SQLiteLedger
+from backupgw.restserver.listing import Listing
 from backupgw.restserver.paths import Target, parse
-from backupgw.restserver.repositories import Listing, Outcome, Upload, delete_object
+from backupgw.restserver.repositories import Outcome, Upload, delete_object
 
 
 class LooksFirst(Memory):

@@ -7,6 +7,7 @@ Content-Length; a reply to HEAD needs one too.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
@@ -26,11 +27,12 @@ from .access import Access
 from .announcements import Announcer
 from .counters import BlobCounters
 from .exchange import ClientGone, Exchange, open_reader
+from .listing import Listing
 from .paths import Kind, Target
 from .rates import Limiter
 from .refusals import Refusal, refusal_for
 from .removal import InUse, removal
-from .repositories import Listing, Outcome, Upload, delete_object, make_repository
+from .repositories import Outcome, Upload, delete_object, make_repository
 
 log = logging.getLogger(__name__)
 
@@ -200,16 +202,23 @@ class RestApp:
     async def _list(self, exchange: _Request) -> None:
         sizes = exchange.header(b"accept") == LIST_V2
         listing = Listing(self._backend, exchange.found, sizes=sizes)
+        coming: asyncio.Future[bytes | None] | None = None
         try:
             piece = await self._threads.run(listing.next_piece)
             await exchange.start(200, [(b"content-type", LIST_V2 if sizes else LIST_V1)])
             while piece is not None:
+                # The next one is made while this one travels.
+                coming = asyncio.ensure_future(self._threads.run(listing.next_piece))
                 await exchange.send_body(piece, more=True)
                 if exchange.download_pace is not None:
                     await exchange.download_pace(len(piece))
-                piece = await self._threads.run(listing.next_piece)
+                piece = await coming
             await exchange.send_body(b"", more=False)
         finally:
+            if coming is not None and not coming.done():
+                await asyncio.wait((coming,))
+            if coming is not None and not coming.cancelled():
+                coming.exception()  # looked at, or asyncio would complain
             await self._threads.run(listing.close)
 
     # -- objects and the config

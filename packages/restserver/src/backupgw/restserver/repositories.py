@@ -1,7 +1,7 @@
 """Repositories at a place: the protocol's verbs as blocking calls on a kernel backend.
 
-A listing, an upload and the making of a repository live here; the async edge (`app`) moves the
-bytes and chooses the status codes. On disk the layout is that of rest-server and of restic's own
+An upload and the making of a repository live here; the async edge (`app`) moves the bytes and
+chooses the status codes. On disk the layout is that of rest-server and of restic's own
 local backend, so either can take over the other's folder.
 """
 
@@ -12,7 +12,6 @@ import hashlib
 import logging
 import threading
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
 from backupgw.kvstore.backends.base import Backend, ItemInfo, Writer
 from backupgw.kvstore.backends.errors import (
@@ -31,11 +30,6 @@ OPERATOR = "(operator)"
 """Who the trash names where the operator's own commands replaced an object."""
 
 log = logging.getLogger(__name__)
-
-_FIRST_BATCH = 256
-_LARGEST_BATCH = 8192
-"""Entries of a listing that are sent at a time: few at first so that the answer starts at once,
-then more (about 700 KiB) so that a million cost few steps."""
 
 
 def make_repository(backend: Backend, repo: str) -> None:
@@ -78,48 +72,6 @@ def delete_object(backend: Backend, name: str, user: str | None) -> None:
     # Quotes, so that no client is noted as what the operator's commands are noted as.
     with on_behalf_of(f"'{who}'" if who == OPERATOR else who):
         backend.delete(name)
-
-
-class Listing:
-    """The JSON of a listing in pieces, so that a million objects need neither memory nor a long
-    stop. Version 1 is an array of names, version 2 of records with name and size."""
-
-    def __init__(self, backend: Backend, target: Target, *, sizes: bool) -> None:
-        self._items = list_objects(backend, target)
-        self._sizes = sizes
-        self._batch = _FIRST_BATCH
-        self._separator = "["
-        self._done = False
-
-    def next_piece(self) -> bytes | None:
-        """Return the next piece of the document, None after its end.
-
-        Raises:
-            ObjectNotFound: from the first call: there is no such folder.
-        """
-        if self._done:
-            return None
-        found = islice(self._items, self._batch)
-        # Names are hexadecimal, so nothing in the document needs escaping. No record outlives its
-        # line: thousands of them would keep the garbage collector busy.
-        if self._sizes:
-            items = [f'{{"name":"{item.name}","size":{item.size}}}' for item in found]
-        else:
-            items = [f'"{item.name}"' for item in found]
-        text = ",".join(items)
-        start = self._separator if items or self._separator == "[" else ""
-        if len(items) == self._batch:
-            self._batch = min(self._batch * 4, _LARGEST_BATCH)
-            self._separator = ","
-            return f"{start}{text}".encode()
-        self._done = True
-        return f"{start}{text}]".encode()
-
-    def close(self) -> None:
-        """Let go of the folder that is being read."""
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            close()
 
 
 _repairing = threading.Lock()

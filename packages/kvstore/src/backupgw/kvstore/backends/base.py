@@ -297,6 +297,14 @@ class Backend(ABC):
             ObjectNotFound: no such folder; raised by the call or by the first `next`.
         """
 
+    def list_sizes(self, name: str) -> Iterator[tuple[str, int]]:
+        """Yield name and size of a folder's items, for those who list very many. Lazy, and raises,
+        as `list`.
+        """
+        for item in self.list(name):
+            if not item.directory:
+                yield item.name, item.size
+
     @abstractmethod
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         """Start reading an item.

@@ -271,6 +271,38 @@ class PosixFS(Backend):
         finally:
             _close(folder)
 
+    def list_sizes(self, name: str) -> Iterator[tuple[str, int]]:
+        check_folder(name)
+        return self._sizes(self._root, name)
+
+    def _sizes(self, root: Beneath, name: str) -> Iterator[tuple[str, int]]:
+        folder = -1
+        is_file = stat.S_ISREG
+        try:
+            folder = root.open_folder(name)
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    segment = entry.name
+                    if segment[0] == "." and is_reserved(segment):
+                        reap_entry(folder, segment, time.time(), STALE_AGE)
+                        continue
+                    if not segment.isascii() and not _is_unicode(segment):
+                        continue
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                        if is_file(status.st_mode):
+                            yield segment, status.st_size
+                        elif stat.S_ISLNK(status.st_mode) and root.follows(folder, segment):
+                            status = entry.stat()
+                            if is_file(status.st_mode):
+                                yield segment, status.st_size
+                    except FileNotFoundError:
+                        continue
+        except OSError as error:
+            raise translate(error, name) from error
+        finally:
+            _close(folder)
+
     # -- items
 
     def info(self, name: str) -> ItemInfo:

@@ -29,6 +29,7 @@ def missing_items_are_not_found(at: Ground) -> None:
         "defrag": lambda: backend.defrag([(at.name("item"), 0, 1), (missing, 0, 1)], other),
         "rmdir": lambda: backend.rmdir(missing),
         "list": lambda: next(backend.list(missing), None),
+        "list_sizes": lambda: next(backend.list_sizes(missing), None),
     }.items():
         expect(ObjectNotFound, call, f"{what} of a missing name")
     require(at.tree() == {"item": b"value"}, f"afterwards there is {sorted(at.tree())}")

@@ -31,6 +31,8 @@ def list_is_exact(at: Ground) -> None:
     require(items == [(f"item{n:03}", n) for n in range(100)], f"{len(items)} items are listed")
     folders = [entry[0] for entry in entries if entry[2]]
     require(folders == ["folder"], f"the folders are {folders}")
+    sizes = sorted(at.backend.list_sizes(at.folder))
+    require(sizes == items, f"{len(sizes)} items are listed with their sizes")
     at.backend.mkdir(at.name("empty"))
     require(at.names("empty") == [], "an empty folder lists something")
 

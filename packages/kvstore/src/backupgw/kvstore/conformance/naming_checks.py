@@ -87,6 +87,8 @@ def _operations(at: Ground, name: str) -> Iterator[tuple[str, Callable[[], objec
     backend, item, other = at.backend, at.name("item"), at.name("other")
     yield "info", lambda: backend.info(name)
     yield "list", lambda: next(backend.list(name), None)
+    yield "list_sizes", lambda: next(backend.list_sizes(name), None)
+    yield "load_nowait", lambda: backend.load_nowait(name) or backend.open_reader(name)
     yield "mkdir", lambda: backend.mkdir(name)
     yield "rmdir", lambda: backend.rmdir(name)
     yield "delete", lambda: backend.delete(name)

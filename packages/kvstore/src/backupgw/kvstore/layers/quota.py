@@ -439,6 +439,9 @@ class QuotaLayer(Layer, Keeper):
     ) -> Reader | None:
         return self.inner.open_reader_nowait(name, offset=offset, size=size)
 
+    def list_sizes(self, name: str) -> Iterator[tuple[str, int]]:
+        return self.inner.list_sizes(name)
+
     def load_nowait(self, name: str, *, offset: int = 0, size: int | None = None) -> Loaded | None:
         return self.inner.load_nowait(name, offset=offset, size=size)
 

@@ -303,6 +303,9 @@ class TrashLayer(ReadingThrough, Keeper):
 
     # -- reading
 
+    def list_sizes(self, name: str) -> Iterator[tuple[str, int]]:
+        return self.inner.list_sizes(name)
+
     def load_nowait(self, name: str, *, offset: int = 0, size: int | None = None) -> Loaded | None:
         return self.inner.load_nowait(name, offset=offset, size=size)
 
