@@ -141,17 +141,19 @@ def rclone(path: str, *, bcrypt_each_time: bool) -> Program:
     return Program("rclone", version_of(path, "version"), caveats, command)
 
 
-def backupgw(path: str, workers: int) -> Program:
+def backupgw(path: str, workers: int | None = None) -> Program:
+    """`backupgw rest serve` with so many worker processes, by default as many as it takes."""
+
     def command(launch: Launch) -> list[str]:
         argv = [path, "rest", "serve", "--path", str(launch.store)]
         argv += ["--listen", f"127.0.0.1:{launch.port}"]
         argv += ["--htpasswd-file", str(launch.site.htpasswd), "--log", str(launch.log)]
         argv += ["--prometheus"]
-        if workers > 1:
+        if workers is not None:
             argv += ["--workers", str(workers)]
         return argv + _tls_flags(launch)
 
-    name = "backupgw" if workers == 1 else f"backupgw/{workers}"
+    name = "backupgw" if workers is None else f"backupgw/{workers}"
     return Program(name, version_of(path, "--version"), "", command)
 
 

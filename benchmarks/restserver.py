@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import sys
@@ -22,8 +21,6 @@ from benchmarks.phases import Phase, Sample, all_phases
 from benchmarks.wire import BadResponse
 
 SERVERS = ("rest-server", "rclone", "backupgw")
-CORES = os.cpu_count() or 1
-MORE = f",backupgw/{CORES}" if CORES > 1 else ""
 PHASES = ("up16", "down16", "range20k", "up20k", "list", "restic", "up16-tls", "down16-tls")
 
 
@@ -35,7 +32,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--servers",
-        default=",".join(SERVERS) + MORE,
+        default=",".join(SERVERS),
         help="comma-separated; backupgw/N has N worker processes (default: %(default)s)",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="amount of work (default 1)")
@@ -66,7 +63,8 @@ def programs(chosen: argparse.Namespace) -> list[Program]:
             found.append(peers.rclone(path, bcrypt_each_time=chosen.rclone_bcrypt))
         else:
             path = chosen.backupgw or str(Path(sys.executable).parent / "backupgw")
-            found.append(peers.backupgw(path, int(name.partition("/")[2] or 1)))
+            workers = name.partition("/")[2]
+            found.append(peers.backupgw(path, int(workers) if workers else None))
     return found
 
 

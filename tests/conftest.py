@@ -22,6 +22,10 @@ from tests.servers.gateway import Gateway
 from tests.servers.rest_server import RestServer
 from tests.servers.tls import Certificate, make_certificate
 
+# A server of one process starts in half the time. What several workers of one share is tested with
+# --workers; how many there are by default, in tests/restserver/test_workers.py.
+os.environ.setdefault("BACKUPGW_REST__WORKERS", "1")
+
 IN_CI = os.environ.get("CI") == "true"
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
 SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))

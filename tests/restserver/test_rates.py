@@ -19,7 +19,8 @@ from tests.restserver.test_rules import Site
 from backupgw.kvstore.layers.throttle_rate import timetable
 from backupgw.restserver.rates import Allowed, Limiter, Rules
 from backupgw.restserver.refusals import Refusal
-from backupgw.runtime.rates import SHARED_VARIABLE, SLOTS, Rates
+from backupgw.runtime.between_workers import SHARED_VARIABLE
+from backupgw.runtime.rates import SLOTS, Rates
 from backupgw.runtime.settings import SettingsError, load
 
 USER = '[[rest.rates.user]]\nwho = "ann"\n'

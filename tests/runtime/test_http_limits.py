@@ -261,8 +261,10 @@ def test_a_failing_service_answers_500_and_a_half_answer_is_broken_off(
 # Many connections
 
 
-def test_an_address_with_too_many_connections_is_told_so_and_others_stay() -> None:
-    options = {"listen": "127.0.0.1:0", "max_connections_per_address": 3}
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_address_with_too_many_connections_is_told_so_and_others_stay(workers: int) -> None:
+    """Whichever workers they went to."""
+    options = {"listen": "127.0.0.1:0", "max_connections_per_address": 3, "workers": workers}
     with HostProcess(options) as host, contextlib.ExitStack() as stack:
         good = [stack.enter_context(host.connect()) for _ in range(3)]
         for wire in good:

@@ -112,7 +112,9 @@ def configure(parser: ArgumentParser) -> None:
     )
     switch("--prometheus", "answer /metrics")
     switch("--prometheus-no-auth", "answer /metrics without a password")
-    serve.add_argument("--workers", metavar="N", type=int, help="processes (default: 1)")
+    serve.add_argument(
+        "--workers", metavar="N", type=int, help="processes (default: as many as cores, 4 at most)"
+    )
     serve.add_argument(
         "--cpu-profile", metavar="FILE", help="write a profile there when the server stops"
     )

@@ -20,6 +20,7 @@ from datetime import datetime
 from backupgw.kvstore.layers.throttle_rate import Timetable
 from backupgw.runtime.auth.throttle import network
 from backupgw.runtime.authorisation.patterns import matches
+from backupgw.runtime.between_workers import Tally
 from backupgw.runtime.rates import Rates
 
 from .refusals import Refusal
@@ -38,7 +39,7 @@ class Allowed:
     Attributes:
         requests: a second.
         burst: requests at once after a pause.
-        connections: requests at the same time, in each worker.
+        connections: requests at the same time.
         upload, download: bytes a second.
     """
 
@@ -98,7 +99,7 @@ class Limiter:
         self._counts = counts
         self._now = now
         self._limited = limited
-        self._busy: dict[str, int] = {}
+        self._busy = Tally("requests-rest")
 
     def change(self, rules: Rules) -> None:
         """Hold clients to other rules from now on; any thread may say so."""
@@ -108,6 +109,7 @@ class Limiter:
     def close(self) -> None:
         """Let go of the counts."""
         self._counts.close()
+        self._busy.close()
 
     def check_address(self, address: str) -> None:
         """Count a request of an address, before anybody knows whose it is.
@@ -143,17 +145,15 @@ class Limiter:
             Refusal: 429, since there are too many.
         """
         allowed = self._rules.of(user)
-        busy = self._busy.get(user, 0)
-        if allowed is not None and allowed.connections is not None and busy >= allowed.connections:
-            text = f"{user or 'nobody'} may use {allowed.connections} connections at a time"
-            self._refuse("connections", text, 1.0)
-        self._busy[user] = busy + 1
+        most = None if allowed is None else allowed.connections
+        self._busy.add(user, 1)
         try:
+            if most is not None and self._busy.total(user) > most:
+                text = f"{user or 'nobody'} may use {most} connections at a time"
+                self._refuse("connections", text, 1.0)
             yield
         finally:
-            self._busy[user] -= 1
-            if not self._busy[user]:
-                del self._busy[user]
+            self._busy.add(user, -1)
 
     def upload(self, user: str) -> Pace | None:
         """Return what paces a user's uploads, None where nothing does."""

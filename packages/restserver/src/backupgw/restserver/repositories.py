@@ -8,9 +8,9 @@ local backend, so either can take over the other's folder.
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import logging
-import threading
 from collections.abc import Iterable, Iterator
 
 from backupgw.kvstore.backends.base import Backend, ItemInfo, Writer
@@ -23,6 +23,7 @@ from backupgw.kvstore.backends.errors import (
     QuotaExceeded,
 )
 from backupgw.kvstore.layers.trash import on_behalf_of
+from backupgw.runtime.between_workers import SharedLock
 
 from .paths import TYPES, Kind, Target, is_id
 
@@ -74,9 +75,11 @@ def delete_object(backend: Backend, name: str, user: str | None) -> None:
         backend.delete(name)
 
 
-_repairing = threading.Lock()
-"""Held from the look at a damaged object until its cure is stored: of two clients that bring one,
-the slower must not set aside what the faster was just promised."""
+@functools.cache
+def _repairing() -> SharedLock:
+    """Held from the look at a damaged object until its cure is stored: of two clients that bring
+    one, to whichever worker, the slower must not set aside what the faster was just promised."""
+    return SharedLock("rest-repairs")
 
 
 class Outcome(enum.Enum):
@@ -216,7 +219,7 @@ class Upload:
         if self._id is None:
             raise ObjectExists("the repository has a config already")
         if not self._stored_is_sound():
-            with _repairing:
+            with _repairing().held():
                 sound = self._stored_is_sound()
                 if sound is None:
                     return self._commit_again(writer, Outcome.STORED)

@@ -10,4 +10,5 @@ service = Service(
     settings=RestSettings,
     app="backupgw.restserver.start:build",
     prepare="backupgw.restserver.start:prepare",
+    options="backupgw.restserver.workers:options",
 )

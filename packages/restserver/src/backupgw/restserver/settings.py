@@ -224,6 +224,7 @@ class RestSettings(HttpOptions):
     """Settings of restic's REST server.
 
     Attributes:
+        workers: processes that answer requests; 0 leaves the number to `workers.options`.
         place: name of the place that holds the repositories.
         htpasswd_file: users and password hashes; default `.htpasswd` in the place's folder.
         no_auth: serve everybody who can connect.
@@ -251,6 +252,13 @@ class RestSettings(HttpOptions):
         cpu_profile: file that receives a profile of the event loop's thread at the end.
     """
 
+    workers: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="processes that answer requests; 0: as many as there are cores, 4 at most, for "
+        "a place on a local disk, else 1",
+    )
     place: str = "default"
     htpasswd_file: Path | None = None
     no_auth: bool = False

@@ -35,6 +35,8 @@ class Service:
         prepare: "module:function"; called once with the loaded `Settings` before anything listens.
             What it returns is printed for the person at the terminal; it raises `SettingsError` to
             refuse to start.
+        options: "module:function"; called with the loaded `Settings`, it returns the section with
+            what depends on more than the section filled in. Default: the section as it is.
         enabled: whether `backupgw serve` starts it when its section says nothing of `enabled`.
     """
 
@@ -42,6 +44,7 @@ class Service:
     settings: type[BaseModel]
     app: str
     prepare: str | None = None
+    options: str | None = None
     enabled: bool = True
 
 

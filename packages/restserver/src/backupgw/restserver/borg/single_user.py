@@ -19,6 +19,7 @@ class SingleUser(Htpasswd):
 
     def __init__(self, user: str, password: str) -> None:
         self._key = os.urandom(32)
+        self.path = ""
         self.users = {user: self._hash(password.encode())}
 
     def _hash(self, password: bytes) -> str:

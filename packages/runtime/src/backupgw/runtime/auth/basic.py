@@ -86,7 +86,8 @@ class BasicAuthenticator:
 
     Args:
         htpasswd: the users.
-        throttle: what a wrong password costs; counted by process.
+        throttle: what a wrong password costs; by default counted by all workers together, for
+            this file alone.
         threads: verifications at once; bcrypt keeps a core busy for each.
         lifetime: seconds that a right credential is remembered before bcrypt is asked again. Until
             its user's line changes, it then still passes the throttle and goes first in line, so
@@ -106,7 +107,7 @@ class BasicAuthenticator:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = htpasswd
-        self._throttle = throttle or Throttle(clock=clock)
+        self._throttle = throttle or Throttle(name=_throttle_name(htpasswd.path), clock=clock)
         self._lifetime = lifetime
         self._size = size
         self._clock = clock
@@ -234,3 +235,7 @@ class BasicAuthenticator:
         except RuntimeError:
             # Closed: the process is stopping, and nobody will ask for what the file says.
             _log.debug("the password file is not looked at any more")
+
+
+def _throttle_name(path: str) -> str:
+    return f"logins-{blake2b(path.encode(errors='surrogateescape'), digest_size=8).hexdigest()}"

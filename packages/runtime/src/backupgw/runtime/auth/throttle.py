@@ -3,7 +3,8 @@
 After a few free failures each further one makes the next attempt wait longer. Guessing at one
 user name soon slows that pair down alone, so the other users behind the same address hardly
 notice; guessing at many names slows the address, by little enough that it is never shut out for
-long. Users who do not exist are counted like those who do. Memory is bounded.
+long. Users who do not exist are counted like those who do. Memory is bounded. All workers of a
+gateway count together, or more of them would mean more guesses.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
-Key = TypeVar("Key")
+from ..between_workers import SharedTable
 
 
 class Throttled(Exception):
@@ -52,20 +51,15 @@ PAIR = Limit(free=5, first=1.0, longest=60.0, forget=300.0)
 ADDRESS = Limit(free=30, first=0.5, longest=10.0, forget=5.0)
 
 
-@dataclass(slots=True)
-class _Failures:
-    count: float
-    last: float
-
-
 class Throttle:
-    """Counts for one process; for one thread, that of the event loop.
+    """Counts for the workers of one service.
 
     Args:
         pair: the limit for one user name from one address.
         address: the limit for one address.
+        name: of what is guessed at: workers with the same name count together.
         size: how many pairs, and how many addresses, are remembered.
-        clock: seconds, monotonic.
+        clock: seconds since the machine was started, the same in all processes.
     """
 
     def __init__(
@@ -73,14 +67,20 @@ class Throttle:
         pair: Limit = PAIR,
         address: Limit = ADDRESS,
         *,
-        size: int = 10_000,
+        name: str = "logins",
+        size: int = 8192,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = pair, address
-        self._pairs: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
-        self._addresses: OrderedDict[str, _Failures] = OrderedDict()
-        self._size = size
+        # When the last failure was, and how many there are.
+        self._pairs = SharedTable(f"{name}-pairs", numbers=2, slots=size)
+        self._addresses = SharedTable(f"{name}-addresses", numbers=2, slots=size)
         self._clock = clock
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._pairs.close()
+        self._addresses.close()
 
     def check(self, address: str, user: str) -> None:
         """Raises Throttled when the pair or the address has to wait."""
@@ -88,8 +88,8 @@ class Throttle:
         address = network(address)
         pair_limit, address_limit = self._limits
         wait = max(
-            _wait(self._pairs.get((address, user)), pair_limit, now),
-            _wait(self._addresses.get(address), address_limit, now),
+            _wait(self._pairs, _pair(address, user), pair_limit, now),
+            _wait(self._addresses, address, address_limit, now),
         )
         if wait > 0:
             raise Throttled(wait)
@@ -99,34 +99,39 @@ class Throttle:
         now = self._clock()
         address = network(address)
         pair_limit, address_limit = self._limits
-        self._count(self._pairs, (address, user), pair_limit, now)
-        self._count(self._addresses, address, address_limit, now)
+        _count(self._pairs, _pair(address, user), pair_limit, now)
+        _count(self._addresses, address, address_limit, now)
 
     def succeeded(self, address: str, user: str) -> None:
         """Forget the pair's failures. The address's stay: its owner may have a login of his own."""
-        self._pairs.pop((network(address), user), None)
-
-    def _count(
-        self, failures: OrderedDict[Key, _Failures], key: Key, limit: Limit, now: float
-    ) -> None:
-        entry = failures.pop(key, None)
-        if entry is None:
-            entry = _Failures(0, now)
-            if len(failures) >= self._size:
-                failures.popitem(last=False)
-        entry.count = max(0.0, entry.count - (now - entry.last) / limit.forget) + 1
-        entry.last = now
-        failures[key] = entry
+        key = _pair(network(address), user)
+        with self._pairs.locked():
+            at, failures = self._pairs.find(key)
+            if failures is not None:
+                self._pairs.put(at, key, 0.0, 0.0)
 
 
-def _wait(entry: _Failures | None, limit: Limit, now: float) -> float:
-    if entry is None:
+def _pair(address: str, user: str) -> str:
+    return f"{address} {user}"
+
+
+def _count(table: SharedTable, key: str, limit: Limit, now: float) -> None:
+    with table.locked():
+        at, failures = table.find(key)
+        last, count = failures or (now, 0.0)
+        table.put(at, key, now, max(0.0, count - (now - last) / limit.forget) + 1)
+
+
+def _wait(table: SharedTable, key: str, limit: Limit, now: float) -> float:
+    with table.locked():
+        _, failures = table.find(key)
+    if failures is None:
         return 0.0
-    over = entry.count - limit.free
+    last, count = failures
+    over = count - limit.free
     if over <= 0:
         return 0.0
-    delay = min(limit.longest, limit.first * math.pow(2.0, min(over - 1, 60.0)))
-    return entry.last + delay - now
+    return last + min(limit.longest, limit.first * math.pow(2.0, min(over - 1, 60.0))) - now
 
 
 def network(address: str) -> str:

@@ -81,12 +81,15 @@ def serve(
             # A service started by itself, by systemd say, keeps its log free of advice.
             if text and (only is None or sys.stderr.isatty()):
                 print(text, file=sys.stderr, flush=True)  # noqa: T201
+        options = settings.section(name)
+        if service.options is not None:
+            options = import_function(service.options)(settings)
         hosted.append(
             Hosted(
                 name=name,
                 app="backupgw.runtime.commands.serve:build",
                 argument=(service.app, settings),
-                options=settings.section(name),
+                options=options,
             )
         )
     return host(hosted) if connection is None else run_on(hosted[0], connection)

@@ -120,9 +120,9 @@ class HttpOptions(BaseModel):
     graceful_timeout: Seconds = Field(
         default=30, description="running requests may take that long after a stop is asked for"
     )
-    max_connections: Count = Field(default=4096, description="per worker; 0: no limit")
+    max_connections: Count = Field(default=4096, description="all workers together; 0: no limit")
     max_connections_per_address: Count = Field(
-        default=1024, description="per worker and client address; 0: no limit"
+        default=1024, description="of one client address; 0: no limit"
     )
 
     metrics: bool = Field(default=False, description="answer /metrics")

@@ -134,13 +134,13 @@ class GatewayProtocol(HttpToolsProtocol):
             address = address.removeprefix("::ffff:")  # IPv4 on a socket for both families
             self.client = (address, port)
             self.address = address
-            host.addresses[address] = host.addresses.get(address, 0) + 1
+            host.addresses.add(address, 1)
         if self.scheme == "https":
             self.extensions = {"tls": tls_extension(transport.get_extra_info("ssl_object"))}
         self.deadline = host.clock + options.header_timeout
-        limit, per_address = options.max_connections, options.max_connections_per_address
+        limit, per_address = host.most_connections, options.max_connections_per_address
         if (limit and len(self.connections) > limit) or (
-            per_address and self.address and host.addresses[self.address] > per_address
+            per_address and self.address and host.addresses.total(self.address) > per_address
         ):
             self.deaf = True
             self._answer_unparsed(503, "Too many connections; close some and try again.")
@@ -153,11 +153,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.deaf = True
         self.deadline = inf
         if self.address is not None:
-            left = self.host.addresses[self.address] - 1
-            if left:
-                self.host.addresses[self.address] = left
-            else:
-                del self.host.addresses[self.address]
+            self.host.addresses.add(self.address, -1)
             self.address = None
         for exchange in (self.running, *self.waiting):
             if exchange is not None and not exchange.response_complete:

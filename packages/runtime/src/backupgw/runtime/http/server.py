@@ -309,7 +309,7 @@ def serve(
     certificate = Certificate(options) if options.tls else None
     log = AccessLog(options.access_log, options.access_log_format) if options.access_log else None
     try:
-        host = HostState(options, log.add if log is not None else None)
+        host = HostState(options, log.add if log is not None else None, hosted.name)
         metrics = _request_metrics(hosted.name) if options.metrics else None
         app: App = load(hosted.app)(hosted.argument)
         host.begins_at_once = bool(hook(app, PROMISE))

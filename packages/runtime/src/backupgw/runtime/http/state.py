@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from backupgw.runtime.between_workers import Tally
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.threads import Threads
 
@@ -49,7 +50,8 @@ class HostState:
             given up for a stall that was ours.
         stopping: the process is about to end; it takes no new work.
         requests: how many requests ended, by method and status.
-        addresses: open connections by client address.
+        addresses: open connections by client address, of all workers.
+        most_connections: open in this worker, its part of what all may have; 0: any number.
         end_of_head: the Date header and the empty line that end every answer's head.
         file_threads: where large answers are written from files.
         connection_lost: called for each connection that ended, when somebody counts them.
@@ -58,17 +60,24 @@ class HostState:
 
     __slots__ = (
         "addresses", "begins_at_once", "clock", "connection_lost", "end_of_head", "file_threads",
-        "log", "options", "requests", "stopping",
+        "log", "most_connections", "options", "requests", "stopping",
     )  # fmt: skip
 
-    def __init__(self, options: HttpOptions, log: Callable[[Finished], None] | None = None) -> None:
+    def __init__(
+        self,
+        options: HttpOptions,
+        log: Callable[[Finished], None] | None = None,
+        service: str = "http",
+    ) -> None:
         self.options = options
         self.begins_at_once = False
         self.clock = 0.0
         self.stopping = False
         self.end_of_head = b"\r\n"
         self.requests: dict[tuple[str, int], int] = {}
-        self.addresses: dict[str, int] = {}
+        self.addresses = Tally(f"connections-{service}")
+        # They are dealt out evenly (see `dealing`).
+        self.most_connections = -(-options.max_connections // max(1, options.workers))
         self.file_threads = Threads(FILE_THREADS, "file-body")
         self.connection_lost: Callable[[], None] | None = None
         self.log = log

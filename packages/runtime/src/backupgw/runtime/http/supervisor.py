@@ -24,12 +24,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from backupgw.kvstore.backends.errors import BackendError
+from backupgw.runtime.between_workers import SHARED_VARIABLE, worker_ended
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.http.dealing import Hand, Line, deal, hand_out
 from backupgw.runtime.http.listeners import Listener
 from backupgw.runtime.http.server import SIGNALS, Hosted, serve
 from backupgw.runtime.metrics import FOLDER_VARIABLE, SharedFolder
-from backupgw.runtime.rates import SHARED_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +135,7 @@ class Supervisor:
     _received: list[int] = field(default_factory=list)
     _undealt: list[tuple[socket.socket, int, Hosted]] = field(default_factory=list)
     _deal_again: float = 0.0
+    _shared: str = ""
 
     def run(self) -> int:
         """Serve until a signal; return the exit status."""
@@ -154,6 +155,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _environment(self, shared: str) -> Iterator[None]:
+        self._shared = shared
         told = {SHARED_VARIABLE: shared}
         if self._metrics is not None:
             told[FOLDER_VARIABLE] = self._metrics.path
@@ -283,8 +285,10 @@ class Supervisor:
             hand, worker.hand = worker.hand, None
             self._undealt += [(*left, worker.hosted) for left in hand.close()]
             self._deal_left()
-        if self._metrics is not None and process.pid is not None:
-            self._metrics.worker_ended(process.pid)
+        if process.pid is not None:
+            worker_ended(self._shared, process.pid)
+            if self._metrics is not None:
+                self._metrics.worker_ended(process.pid)
         if self._stopping:
             if process.exitcode:
                 self.status = 1

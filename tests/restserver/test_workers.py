@@ -1,0 +1,47 @@
+"""How many processes serve a place where nobody says so."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from backupgw.restserver.workers import MOST, options
+from backupgw.runtime.settings import load
+
+CORES = min(MOST, len(os.sched_getaffinity(0)))
+DISK = '[places.default]\nurl = "file:///srv/restic"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "workers"),
+    [
+        (DISK, CORES),
+        (DISK + "[rest]\nworkers = 0\n", CORES),
+        (DISK + "[rest]\nworkers = 7\n", 7),
+        (DISK + '[rest]\ncpu_profile = "/tmp/profile"\n', 1),
+        (DISK + 'layers = [{ layer = "throttle", upload = "1M" }]\n', 1),
+        (DISK + 'layers = [{ layer = "trash", keep = "30 days" }]\n', CORES),
+        ('[places.default]\nurl = "memory:"\n', 1),
+    ],
+)
+def test_a_disk_is_served_by_as_many_processes_as_there_are_cores(
+    text: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BACKUPGW_REST__WORKERS", raising=False)
+    file = tmp_path / "backupgw.toml"
+    file.write_text(text)
+    assert options(load(str(file), {}, serving={"rest"})).workers == workers
+
+
+def test_a_machine_of_many_cores_gets_no_more_than_four(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BACKUPGW_REST__WORKERS", raising=False)
+    file = tmp_path / "backupgw.toml"
+    file.write_text(DISK)
+    settings = load(str(file), {}, serving={"rest"})
+    for cores, workers in ((1, 1), (3, 3), (64, 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, n=cores: set(range(n)))
+        assert options(settings).workers == workers
