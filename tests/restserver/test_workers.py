@@ -32,7 +32,7 @@ def test_a_disk_is_served_by_as_many_processes_as_there_are_cores(
     monkeypatch.delenv("BACKUPGW_REST__WORKERS", raising=False)
     file = tmp_path / "backupgw.toml"
     file.write_text(text)
-    assert options(load(str(file), {}, serving={"rest"})).workers == workers
+    assert options(load(file, {}, serving={"rest"})).workers == workers
 
 
 def test_a_machine_of_many_cores_gets_no_more_than_four(
@@ -41,7 +41,7 @@ def test_a_machine_of_many_cores_gets_no_more_than_four(
     monkeypatch.delenv("BACKUPGW_REST__WORKERS", raising=False)
     file = tmp_path / "backupgw.toml"
     file.write_text(DISK)
-    settings = load(str(file), {}, serving={"rest"})
+    settings = load(file, {}, serving={"rest"})
     for cores, workers in ((1, 1), (3, 3), (64, 4)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, n=cores: set(range(n)))
         assert options(settings).workers == workers
