@@ -21,6 +21,12 @@ from backupgw.kvstore.ledger import Limit, SQLiteLedger
 from backupgw.kvstore.ledger.sqlite_log import SIZE
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
+ROUNDS, KILLS = (25, 100) if SOAK else (3, 12)
+"""Of each part."""
+
+ROUNDS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(8 if SOAK else 1)]
+KILLS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(10 if SOAK else 1)]
+"""200 rounds and 1,000 kills in all, in parts that can be had by themselves."""
 
 
 @contextmanager
@@ -75,11 +81,12 @@ def make_room(folder: Path, random_: random.Random) -> None:
                 place.delete(name)
 
 
-@pytest.mark.timeout(7200 if SOAK else 300)
-def test_four_processes_of_sixteen_threads_never_pass_the_limit(folder: Path) -> None:
-    random_ = random.Random(20)
+@pytest.mark.timeout(1800 if SOAK else 300)
+@pytest.mark.parametrize("part", ROUNDS_PARTS)
+def test_four_processes_of_sixteen_threads_never_pass_the_limit(folder: Path, part: int) -> None:
+    random_ = random.Random(20 + part)
     outcomes = []
-    for number in range(200 if SOAK else 3):
+    for number in range(part * ROUNDS, (part + 1) * ROUNDS):
         with ExitStack() as stack:
             processes = [
                 stack.enter_context(running(folder, number * 10 + each, 16, 12, log_of(number)))
@@ -96,10 +103,13 @@ def test_four_processes_of_sixteen_threads_never_pass_the_limit(folder: Path) ->
     assert outcomes.count(b"done") > 10
 
 
-@pytest.mark.timeout(7200 if SOAK else 300)
-def test_a_kill_at_any_point_leaves_nothing_that_recover_does_not_settle(folder: Path) -> None:
-    random_ = random.Random(7)
-    for number in range(1000 if SOAK else 12):
+@pytest.mark.timeout(1800 if SOAK else 300)
+@pytest.mark.parametrize("part", KILLS_PARTS)
+def test_a_kill_at_any_point_leaves_nothing_that_recover_does_not_settle(
+    folder: Path, part: int
+) -> None:
+    random_ = random.Random(7 + part)
+    for number in range(part * KILLS, (part + 1) * KILLS):
         with running(folder, number, 6, 100_000, log_of(number)) as process:
             kill_after(process, random_.randrange(1, 120))
         compare(folder)

@@ -25,7 +25,13 @@ from tests.runtime.ledger_place import Ledgers
 pytestmark = pytest.mark.alone
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
-ROUNDS, KILLS, STALLS = (200, 300, 50) if SOAK else (2, 1, 1)
+ROUNDS, KILLS, STALLS = (25, 60, 50) if SOAK else (2, 1, 1)
+"""Of each part."""
+
+ROUNDS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(8 if SOAK else 1)]
+KILLS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(5 if SOAK else 1)]
+"""200 rounds and 300 kills in all, in parts that can be had by themselves."""
+
 LEASE = 3.0
 """Seconds: the dead are buried while the others still work."""
 
@@ -91,13 +97,14 @@ def make_room(ledgers: Ledgers, folder: Path, random_: random.Random) -> None:
                 place.delete(name)
 
 
-@pytest.mark.timeout(14400 if SOAK else 300)
+@pytest.mark.timeout(1800 if SOAK else 300)
+@pytest.mark.parametrize("part", ROUNDS_PARTS)
 def test_four_processes_of_sixteen_threads_never_pass_the_limit(
-    folder: Path, ledgers: Ledgers
+    folder: Path, ledgers: Ledgers, part: int
 ) -> None:
-    random_ = random.Random(20)
+    random_ = random.Random(20 + part)
     outcomes: list[bytes] = []
-    for number in range(ROUNDS):
+    for number in range(part * ROUNDS, (part + 1) * ROUNDS):
         hosts = ("one", "one") if number % 2 else ("one", "two")
         with ExitStack() as stack:
             processes = [
@@ -118,12 +125,13 @@ def test_four_processes_of_sixteen_threads_never_pass_the_limit(
     assert b"away" not in outcomes
 
 
-@pytest.mark.timeout(7200 if SOAK else 300)
+@pytest.mark.timeout(1800 if SOAK else 300)
+@pytest.mark.parametrize("part", KILLS_PARTS)
 def test_a_kill_at_any_point_leaves_nothing_that_recover_does_not_settle(
-    folder: Path, ledgers: Ledgers
+    folder: Path, ledgers: Ledgers, part: int
 ) -> None:
-    random_ = random.Random(7)
-    for number in range(KILLS):
+    random_ = random.Random(7 + part)
+    for number in range(part * KILLS, (part + 1) * KILLS):
         with running(
             ledgers.url(), folder, host="one", seed=number, threads=6, operations=100_000
         ) as process:
