@@ -89,7 +89,7 @@ def test_killed_gateways_lose_no_job_and_repeat_none(site: Site) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_a_hundred_kills_among_five_hundred_jobs(site: Site) -> None:
-    kill_at_random(site, jobs=500, lanes=20, kills=100, lease=4, pause=0.1, seed=2)
+    kill_at_random(site, jobs=500, lanes=20, kills=100, lease=4, pause=0.2, seed=2)
 
 
 def test_postgresql_that_crashes_in_between_costs_time_and_nothing_else(

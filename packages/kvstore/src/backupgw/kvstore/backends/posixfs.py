@@ -41,6 +41,7 @@ from .posixfs_errors import translate
 from .posixfs_folders import Folders
 from .posixfs_kept import KeptFiles
 from .posixfs_leftovers import STALE_AGE, reap_below, reap_entry
+from .posixfs_look import is_local
 from .posixfs_options import Durability, known_durability, mode, targets
 from .posixfs_reader import PosixReader, item_info
 
@@ -120,6 +121,7 @@ class PosixFS(Backend):
         self._kept: KeptFiles | None = None
         self._ignores_case = False
         self._shares = False
+        self._local = False
         self.capabilities = self._capabilities()
 
     def _capabilities(self) -> Capabilities:
@@ -178,6 +180,8 @@ class PosixFS(Backend):
         self._kept = KeptFiles(beneath)
         self._ignores_case = _ignores_case(self.path)
         self._shares = posixfs_copying.shares(beneath.fd)
+        # What the operator listed may lie anywhere.
+        self._local = not self._follow and is_local(beneath.fd)
         self.capabilities = self._capabilities()
 
     def close(self) -> None:
@@ -381,6 +385,7 @@ class PosixFS(Backend):
                 modes=self._modes,
                 sync=self._sync,
                 open_kept=self._folders.make,
+                local=self._local,
             )
         except OSError as error:
             _close(folder)

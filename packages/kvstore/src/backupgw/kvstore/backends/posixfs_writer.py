@@ -30,6 +30,7 @@ from .plan import Plan
 from .posixfs_copying import fill
 from .posixfs_errors import translate
 from .posixfs_leftovers import PART, TEMPORARY
+from .posixfs_look import is_new
 from .posixfs_naming import NO_LINK, Modes, make_folder, rename_new
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,6 +51,7 @@ class PosixWriter(GatedWriter):
 
     Args:
         missing: the folders to be made below `folder`, outermost first.
+        local: the folder surely lies on a disk of this machine.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class PosixWriter(GatedWriter):
         modes: Modes,
         sync: bool,
         open_kept: Callable[[str], int],
+        local: bool = False,
     ) -> None:
         self._open_kept = open_kept
+        self._local = local
         self._folder = folder
         self._fd = fd
         self._hidden = hidden
@@ -87,6 +91,7 @@ class PosixWriter(GatedWriter):
         modes: Modes,
         sync: bool,
         open_kept: Callable[[str], int],
+        local: bool,
     ) -> PosixWriter:
         """Begin a value. Raises OSError, with `folder` still open."""
         hidden = None
@@ -115,6 +120,7 @@ class PosixWriter(GatedWriter):
             modes=modes,
             sync=sync,
             open_kept=open_kept,
+            local=local,
         )
 
     @classmethod
@@ -201,13 +207,7 @@ class PosixWriter(GatedWriter):
     def surely_new(self, known_as: str) -> bool:  # noqa: ARG002 - the signature is GatedWriter's
         if self._missing:
             return False
-        try:
-            os.stat(self._plan.name.rpartition("/")[2], dir_fd=self._folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        return False
+        return is_new(self._folder, self._plan.name.rpartition("/")[2], local=self._local)
 
     def commit(self) -> None:
         gate, plan = self.gate, self._plan
