@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -23,6 +24,7 @@ from backupgw.kvstore.backends import (
     beneath,
     posixfs_cached,
     posixfs_kept,
+    posixfs_look,
     posixfs_naming,
     posixfs_writer,
 )
@@ -160,6 +162,37 @@ def test_what_was_just_looked_for_is_surely_missing(place: PosixFS, root: Path) 
     assert place.surely_missing("a/b")
     (root / "a/b").symlink_to("/")
     assert not place.surely_missing("a/b"), "something is there, whatever it is"
+
+
+@pytest.mark.parametrize("statx", ["there", "unknown", "forbidden"])
+@pytest.mark.parametrize("local", [True, False])
+def test_a_writer_knows_whether_its_name_is_new(
+    place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch, local: bool, statx: str
+) -> None:
+    def forbidden(*_: object) -> int:
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+    if statx != "there":
+        instead = forbidden if statx == "forbidden" else None
+        monkeypatch.setattr(posixfs_look, "_at_once", instead)
+        monkeypatch.setattr(posixfs_look, "_waiting", instead)
+    monkeypatch.setattr(place, "_local", local)
+    place.mkdir("a/folder")
+    place.store("a/item", b"")
+    (root / "a/link").symlink_to("nowhere")
+
+    def is_new(name: str) -> bool:
+        writer = place.open_writer(name, size=0, if_absent=True)
+        assert isinstance(writer, posixfs_writer.PosixWriter)
+        try:
+            return writer.surely_new(name)
+        finally:
+            writer.abort()
+
+    assert is_new("a/new")
+    assert not any(is_new(f"a/{name}") for name in ("folder", "item", "link"))
+    assert not is_new("b/new"), "there is no folder to look into"
 
 
 def test_group_modes_are_exact_whatever_the_umask(root: Path) -> None:
