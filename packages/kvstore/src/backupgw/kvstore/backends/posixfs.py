@@ -40,8 +40,8 @@ from .plan import Plan
 from .posixfs_errors import translate
 from .posixfs_folders import Folders
 from .posixfs_kept import KeptFiles
+from .posixfs_kind import is_local
 from .posixfs_leftovers import STALE_AGE, reap_below, reap_entry
-from .posixfs_look import is_local
 from .posixfs_options import Durability, known_durability, mode, targets
 from .posixfs_reader import PosixReader, item_info
 

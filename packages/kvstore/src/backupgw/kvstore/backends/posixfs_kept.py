@@ -13,7 +13,6 @@ once is left to the ordinary way.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import threading
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 from .base import Loaded
 from .beneath import Beneath
+from .posixfs_kind import ON_DISK, kind
 
 SECONDS = 2.0
 """How long a file is kept open after it was opened."""
@@ -33,13 +33,6 @@ MOST = 128
 """Files kept open at a time."""
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-_LOCAL = {
-    0xEF53,  # ext2, ext3, ext4
-    0x58465342,  # XFS
-    0x9123683E,  # btrfs
-    0xF2F52010,  # F2FS
-}
-"""File systems, by statfs(2), that answer from memory and have RWF_NOWAIT."""
 
 
 class _Kept(NamedTuple):
@@ -62,7 +55,7 @@ class KeptFiles:
     def __init__(self, root: Beneath) -> None:
         self._root = root
         self._device = os.fstat(root.fd).st_dev
-        self._usable = _is_local(root.fd)
+        self._usable = kind(root.fd) in ON_DISK
         self._files: dict[str, _Kept] = {}
         self._sweeper: threading.Timer | None = None
         self._lock = threading.Lock()
@@ -183,11 +176,3 @@ class KeptFiles:
             except KeyError:
                 return
             os.close(kept.fd)
-
-
-def _is_local(fd: int) -> bool:
-    """Whether a folder lies on one of the file systems that this is for."""
-    library = ctypes.CDLL(None, use_errno=True)
-    status = (ctypes.c_long * 32)()  # struct statfs begins with the type, and is 15 longs at most
-    fstatfs = getattr(library, "fstatfs64", None) or library.fstatfs
-    return fstatfs(fd, ctypes.byref(status)) == 0 and (status[0] & 0xFFFFFFFF) in _LOCAL

@@ -14,17 +14,6 @@ import errno
 import os
 from collections.abc import Callable
 
-_LOCAL = frozenset(
-    {
-        0xEF53,  # ext2, ext3, ext4
-        0x58465342,  # XFS
-        0x9123683E,  # Btrfs
-        0xF2F52010,  # F2FS
-        0x01021994,  # tmpfs
-    }
-)
-"""`f_type` of file systems that wait for nothing but this machine's disks (statfs(2))."""
-
 _NOT_FOLLOWED = 0x100  # AT_SYMLINK_NOFOLLOW
 
 
@@ -48,12 +37,6 @@ _at_once = _statx_of(ctypes.PyDLL(None, use_errno=True))
 _unread = ctypes.create_string_buffer(256)
 """A `struct statx`, which all threads may fill at the same time: nobody reads it."""
 _UNREAD_AT = ctypes.addressof(_unread)
-
-
-def is_local(fd: int) -> bool:
-    """Whether an open file lies on a disk of this machine; False where nobody can tell."""
-    found = (ctypes.c_long * 64)()  # struct statfs, which begins with f_type, has 120 bytes
-    return _libc.fstatfs(fd, found) == 0 and found[0] & 0xFFFFFFFF in _LOCAL
 
 
 def is_new(folder: int, segment: str, *, local: bool) -> bool:
