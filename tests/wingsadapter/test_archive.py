@@ -10,6 +10,7 @@ import random
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import tarfile
 import time
@@ -22,7 +23,8 @@ import pytest
 from tests.end_to_end import tree
 
 from backupgw.wingsadapter.archive import ArchiveError, Made, Progress, make_archive
-from backupgw.wingsadapter.archive_extract import Limits, extract_archive, inspect_archive
+from backupgw.wingsadapter.archive_extract import extract_archive, inspect_archive
+from backupgw.wingsadapter.archive_members import Limits
 from backupgw.wingsadapter.ignore import NOTHING, IgnoreRules
 from backupgw.wingsadapter.local_archives import LocalArchives
 from backupgw.wingsadapter.wings_file import Compression
@@ -441,3 +443,22 @@ def test_the_write_limit_holds(folder: Callable[[str], Folder], tmp_path: Path) 
     begun = time.monotonic()
     LocalArchives(str(tmp_path / "backups"), write_limit=2).make(UUID, source.fd, NOTHING)
     assert time.monotonic() - begun > 1.2  # 3 MiB at 2 MiB a second, but for what may pass at once
+
+
+def test_only_an_owners_own_attributes_come_back(folder: Callable[[str], Folder]) -> None:
+    info = file("f")
+    access = "user::rw-\nuser:5000:r--\ngroup::r--\nmask::r--\nother::---\n"
+    info.pax_headers = {
+        "SCHILY.xattr.user.note": "mine",
+        "SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x04" + "\x00" * 14,
+        "SCHILY.xattr.trusted.overlay.opaque": "y",
+        "SCHILY.acl.access": access,
+        "SCHILY.acl.default": "user:by-name:rwx",
+    }
+    target = folder("target")
+    unpacked(tar_of(info), target)
+    assert set(os.listxattr(target.path / "f")) == {"user.note", "system.posix_acl_access"}
+    assert os.getxattr(target.path / "f", "user.note") == b"mine"
+    found = os.getxattr(target.path / "f", "system.posix_acl_access")
+    entries = list(struct.iter_unpack("<HHI", found[4:]))
+    assert (entries[0][:2], entries[1], entries[-1][:2]) == ((1, 6), (2, 4, 5000), (0x20, 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import uuid
 from collections.abc import Iterator
 
@@ -15,6 +17,17 @@ pytestmark = [
     pytest.mark.peers(peers.RESTIC_OLD, peers.RESTIC_NEW),
     pytest.mark.xdist_group("wings-walk"),
 ]
+
+ACCESS = struct.pack(
+    "<I" + "HHI" * 5,
+    2,
+    *(0x01, 7, 0xFFFFFFFF),  # the owner, as run.sh's mode has it: 0750
+    *(0x02, 4, 5000),  # a user more
+    *(0x04, 5, 0xFFFFFFFF),
+    *(0x10, 5, 0xFFFFFFFF),
+    *(0x20, 0, 0xFFFFFFFF),
+)
+"""An access list (linux/posix_acl_xattr.h)."""
 
 
 @pytest.fixture(scope="module", params=[peers.RESTIC_NEW, peers.RESTIC_OLD])
@@ -41,11 +54,18 @@ def test_backup_list_status_restore_delete(walked: NodeSite) -> None:
     assert panel is not None
     server = site.add_server()
     assert site.snapshots(server) == []
+    root = site.root(server)
     before = site.tree(server)
+    marks = {"user.note": b"a\0\xff\n=", "system.posix_acl_access": ACCESS}
+    for name, value in marks.items():
+        os.setxattr(root / "run.sh", name, value)
+    os.setxattr(root / "empty", "user.note", b"of a folder")
+    os.mkfifo(root / "console")
     with site.listening(server) as listener:
         row = panel.create_backup(server, early=1)
         assert panel.wait_for_backup(row)
         (told,) = listener.wait_for("backup completed")
+    (root / "console").unlink()
     assert told == {
         "server_id": server, "backup_uuid": row.uuid, "is_successful": True, "checksum": "",
         "checksum_type": "sha1", "file_size": 0,
@@ -65,7 +85,6 @@ def test_backup_list_status_restore_delete(walked: NodeSite) -> None:
     missing = site.request("GET", f"/api/servers/{server}/backup/{uuid.uuid4()}/status")
     assert (missing.status_code, missing.json()) == (200, {"exists": False, "snapshot": None})
 
-    root = site.root(server)
     inode = root.stat().st_ino
     (root / "world/region/r.0.mca").write_bytes(b"broken")
     (root / "run.sh").unlink()
@@ -84,6 +103,9 @@ def test_backup_list_status_restore_delete(walked: NodeSite) -> None:
     assert told == {"server_id": server, "backup_uuid": row.uuid}
     assert site.tree(server) == before
     assert root.stat().st_ino == inode
+    for name, value in marks.items():
+        assert os.getxattr(root / "run.sh", name) == value
+    assert os.getxattr(root / "empty", "user.note") == b"of a folder"
     owners = {entry[-1] for entry in site.tree(server, owners=True).values()}
     assert owners == {OWNER}
 

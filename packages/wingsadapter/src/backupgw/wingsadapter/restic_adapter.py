@@ -30,11 +30,11 @@ from .archive import ArchiveError
 from .archive import Progress as Done
 from .archive_extract import extract_archive
 from .chosen_paths import ChosenPaths
+from .dump_gaps import DumpGaps
 from .ignore import IgnoreError, IgnoreRules, read_rules
 from .pouring import pour
 from .repositories import Held, Repositories
 from .restic_excludes import excludes
-from .restored_times import RestoredTimes
 from .server_tree import open_staged
 from .snapshots import BACKUP_TAG, SERVER_TAG, SnapshotIndex, tagged
 from .staging import AREA
@@ -139,7 +139,7 @@ class ResticAdapter:
             # descriptors, which lead nowhere else.
             below = [os.fsencode(name) for name in snapshot.paths[0].split("/") if name]
             with held.gate.together(control.stop), _staged(target) as folder:
-                pour(
+                unpacked = pour(
                     lambda write: held.restic.dump_tar(
                         snapshot.id, snapshot.paths[0], write, stop=control.stop
                     ),
@@ -148,8 +148,14 @@ class ResticAdapter:
                         below=below,
                     ),
                 )  # fmt: skip
-                with RestoredTimes(folder, below) as times:
-                    held.restic.list_nodes(snapshot.id, times.take, stop=control.stop)
+                with DumpGaps(folder, below) as gaps:
+                    held.restic.list_nodes(snapshot.id, gaps.take, stop=control.stop)
+        if unpacked.bare or gaps.left_out:
+            log.warning(
+                "backup %s: not brought back are %d extended attributes, which the disk does not "
+                "take, and %d pipes, sockets and devices",
+                request.backup, unpacked.bare, gaps.left_out,
+            )  # fmt: skip
         if missing := chosen.missing:
             raise AdapterError(f"{missing[0]} is not in the backup")
 
