@@ -26,6 +26,7 @@ class WingsDouble(Double):
 
     Attributes:
         events: whether there is a route for them.
+        answers: to GET /api/servers/UUID, by uuid: a status and a body.
         left: set when a client of /api/endless has gone.
         sockets: how websockets ended: (code, reason).
     """
@@ -33,6 +34,7 @@ class WingsDouble(Double):
     def __init__(self, *, events: bool = False, certificate: Certificate | None = None) -> None:
         super().__init__(self._pass, certificate=certificate)
         self.events = events
+        self.answers: dict[str, tuple[int, bytes]] = {}
         self.left = threading.Event()
         self.sockets: list[tuple[int, str]] = []
         self._listeners: list[tuple[str, asyncio.Queue[bytes]]] = []
@@ -61,6 +63,11 @@ class WingsDouble(Double):
             await self._socket(scope, receive, send)
             return
         name = scope["path"].rpartition("/")[2]
+        if name in self.answers and scope["path"] == f"/api/servers/{name}":
+            shown = dict(scope["headers"]).get(b"authorization", b"")
+            known = shown == f"Bearer {TOKEN}".encode()
+            await _answer(send, *(self.answers[name] if known else (403, b"{}")))
+            return
         handler = getattr(self, f"_on_{name}", self._on_echo)
         if name == "events" and not self.events:
             handler = self._on_nothing

@@ -178,6 +178,12 @@ def restic_plan(settings: Settings, node: Node, state: Path) -> ResticPlan | Non
             *("wings", "restic", "confine"),
         )
     program = _program(settings, section.binary, block.binary_path if block else None)
+    if section.confine and _is_script(program.path):
+        raise settings.mistake(
+            f"{program.path} is a script, and a confined restic starts no other programs; name "
+            "restic itself, or set confine = false",
+            *("wings", "restic", "binary"),
+        )
     if section.compression is not None and section.compression not in program.compressions:
         raise settings.mistake(
             f"{program.shown} knows {', '.join(program.compressions)} only",
@@ -211,6 +217,11 @@ def _program(settings: Settings, binary: str | None, from_file: str | None) -> R
         if binary is None and from_file and os.sep not in from_file and shutil.which("restic"):
             return find_program()
         raise settings.mistake(str(error), "wings", "restic", "binary") from error
+
+
+def _is_script(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"#!"
 
 
 def _cache(named: str | None, state: Path) -> Path:

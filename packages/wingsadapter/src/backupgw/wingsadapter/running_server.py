@@ -52,10 +52,12 @@ class AskedWings:
     Args:
         address: of Wings, without a slash at its end.
         token: the node's.
+        verify: whether its certificate is looked at.
     """
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, *, verify: bool = True) -> None:
         self._address = address
+        self._verify = verify
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         self._look = WorkingProcesses()
 
@@ -63,7 +65,11 @@ class AskedWings:
         """See `RunningServers`."""
         try:
             answer = httpx.get(
-                f"{self._address}/api/servers/{server}", headers=self._headers, timeout=_TIMEOUT
+                f"{self._address}/api/servers/{server}",
+                headers=self._headers,
+                timeout=_TIMEOUT,
+                verify=self._verify,
+                trust_env=False,  # a proxy for the world outside is none for our neighbour
             )
             state = answer.json()["state"] if answer.status_code == 200 else None
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:

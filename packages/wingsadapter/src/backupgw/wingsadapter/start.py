@@ -23,23 +23,25 @@ from .adapter import Adapter
 from .answering import VERSION, Manner
 from .app import WingsApp
 from .archive_start import ArchivesHere
+from .endings import Endings
 from .event_hub import EventHub
 from .hooks import Hooks
 from .node import Node, node_of, restic_plan
 from .operations import NodeOperations
+from .orphans import Orphans, put_in_order
 from .panel import Panel
 from .records import Records
 from .reports import Reporter
 from .repositories import Repositories
 from .restic_adapter import ResticAdapter
-from .running_server import AskedWings, WorkingProcesses
+from .running_server import AskedWings, RunningServers, WorkingProcesses
 from .servers import Servers
 from .settings import WingsSettings
 from .snapshots import SnapshotIndex
 from .upkeep import Upkeep
 from .upstream import Upstream
 from .upstream_events import UpstreamEvents
-from .work import Orphans, Worker
+from .work import Worker
 
 log = logging.getLogger(__name__)
 
@@ -118,17 +120,17 @@ def _build(settings: Settings, stack: contextlib.ExitStack) -> Running:
         stack.callback(adapter.close)
     upstream = section.upstream
     behind = None if upstream is None else Upstream(upstream, verify=section.upstream_verify)
+    endings = Endings(records, reporter, hub, events)
     worker = Worker(
         section,
         node,
         adapters,
         records,
-        reporter,
+        endings,
         hub,
         Hooks(section.hook, os.environ),
         servers,
-        WorkingProcesses() if upstream is None else AskedWings(upstream.rstrip("/"), node.token),
-        events,
+        _running(section, node),
     )
     handlers = worker.handlers()
     upkeep = None
@@ -137,11 +139,11 @@ def _build(settings: Settings, stack: contextlib.ExitStack) -> Running:
         handlers += upkeep.handlers()
     database = open_state(settings, application="backupgw wings")
     stack.callback(database.close)
-    orphans = Orphans(worker, events)
+    orphans = Orphans(records, endings, events)
     stack.callback(orphans.close)
     jobs = Jobs(database, handlers, settings=_jobs(settings, section), events=orphans)
     stack.callback(jobs.close)
-    worker.put_in_order()
+    put_in_order(node, records, endings)
     servers.start()
     if index is not None:
         index.start()
@@ -182,6 +184,13 @@ def _panel(node: Node) -> Panel | None:
         headers=node.wings.remote_query.custom_headers if node.wings else None,
         agent=f"Pelican Wings/v{VERSION} (id:{node.token_id})",
     )
+
+
+def _running(section: WingsSettings, node: Node) -> RunningServers:
+    if section.upstream is None:
+        return WorkingProcesses()
+    address = section.upstream.rstrip("/")
+    return AskedWings(address, node.token, verify=section.upstream_verify)
 
 
 def _jobs(settings: Settings, section: WingsSettings) -> JobsSettings:

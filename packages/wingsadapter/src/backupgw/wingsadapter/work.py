@@ -1,59 +1,44 @@
-"""The jobs: backups, restores, deletes and upkeep, each ended and told of whatever happens.
+"""The jobs of backups and restores: each is carried out, tried again, or ended.
 
 A job is a row of the gateway's database (docs/jobs.md), and what it is about a row of the node's
-records. The records decide how an operation ended, once; the Panel, the stream of events, metrics
-and the gateway's own events are told of that end.
+records, which decide how it ended, once (`endings.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
-import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from backupgw.runtime.events import BackupFinished, Events
-from backupgw.runtime.events.records import Event, JobFinished, JobGivenUp
 from backupgw.runtime.jobs import (
     Backoff,
     JobContext,
     JobFailed,
     JobHandler,
-    Jobs,
     JobStopped,
     Stop,
-    UnknownJob,
 )
 from backupgw.runtime.restic import StopSignal
 
-from . import measures, staging
+from . import staging
 from .adapter import (
     Adapter,
     AdapterError,
-    BackupOutcome,
     BackupRequest,
     Control,
     Progress,
     RestoreRequest,
     Stopped,
 )
-from .event_hub import (
-    BACKUP_COMPLETED,
-    BACKUP_PROGRESS,
-    RESTORE_COMPLETED,
-    RESTORE_PROGRESS,
-    EventHub,
-)
+from .endings import Endings
+from .event_hub import BACKUP_PROGRESS, RESTORE_PROGRESS, EventHub
 from .hooks import Hooks
 from .node import Node
-from .records import Kind, Operation, Records
-from .reports import Reporter
+from .records import Operation, Records
 from .running_server import RunningServers
 from .servers import Servers
 from .settings import WingsSettings
@@ -63,8 +48,6 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 PROGRESS_EVERY = 1.0
 """Seconds between two events of progress."""
-_YOUNG = 10.0
-"""Seconds after which an operation has its job."""
 _SLACK = 1.02
 """What files may take on a disk beyond their bytes, at least."""
 
@@ -86,24 +69,21 @@ class Worker:
         node: Node,
         adapters: Mapping[str, Adapter],
         records: Records,
-        reporter: Reporter,
+        endings: Endings,
         hub: EventHub,
         hooks: Hooks,
         servers: Servers,
         running: RunningServers,
-        events: Events,
     ) -> None:
         self._settings = settings
         self._node = node
         self._adapters = adapters
         self._records = records
-        self._reporter = reporter
+        self._endings = endings
         self._hub = hub
         self._hooks = hooks
         self._servers = servers
         self._running = running
-        self._events = events
-        self._started = time.time()
 
     def handlers(self) -> list[JobHandler]:
         """Return the handlers of backups and restores, which only this node has the files for."""
@@ -146,7 +126,7 @@ class Worker:
         seconds = time.monotonic() - began
         for warning in outcome.warnings:
             log.warning("backup %s: %s", operation.backup, warning)
-        self.end(operation, successful=True, outcome=outcome, seconds=seconds)
+        self._endings.end(operation, successful=True, outcome=outcome, seconds=seconds)
         return {"size": outcome.size, "checksum": outcome.checksum}
 
     # -- restores
@@ -161,7 +141,7 @@ class Worker:
                 self._restore_files(operation, control)
             except BaseException as error:
                 raise self._failed(context, operation, error) from error
-        self.end(operation, successful=True, seconds=time.monotonic() - began)
+        self._endings.end(operation, successful=True, seconds=time.monotonic() - began)
         return {}
 
     def _restore_files(self, operation: Operation, control: Control) -> None:
@@ -282,168 +262,8 @@ class Worker:
         elif retry and context.attempt - context.job.losses < ATTEMPTS:
             log.warning("%s %s: %s; it is tried again", operation.kind, operation.backup, text)
             return JobFailed(text, retry=True)
-        self.end(operation, successful=False, error=text)
+        self._endings.end(operation, successful=False, error=text)
         return JobFailed(text)
-
-    def end(
-        self,
-        operation: Operation,
-        *,
-        successful: bool,
-        outcome: BackupOutcome | None = None,
-        error: str | None = None,
-        seconds: float | None = None,
-    ) -> None:
-        """Note how an operation has ended, and tell everybody; the first word counts."""
-        document = {} if outcome is None else _outcome_document(outcome)
-        ended = self._records.finish(
-            operation.number,
-            successful=successful,
-            outcome=document,
-            error=error,
-            report=self._reporter.tells,
-        )
-        if ended is None:
-            return
-        level = logging.INFO if successful else logging.ERROR
-        log.log(
-            level,
-            "%s %s of %s %s%s",
-            operation.kind,
-            operation.backup,
-            operation.server,
-            "is complete" if successful else "has failed",
-            f": {error}" if error else "",
-        )
-        self._reporter.ring()
-        if operation.kind is Kind.BACKUP:
-            restic = operation.adapter == "restic"
-            self._hub.publish(
-                BACKUP_COMPLETED,
-                operation.server,
-                {
-                    "backup_uuid": operation.backup,
-                    "is_successful": successful,
-                    # restic has no checksum of an archive, and its size is not the Panel's affair.
-                    "checksum": "" if restic else document.get("checksum", ""),
-                    "checksum_type": "sha1",
-                    "file_size": 0 if restic else document.get("size", 0),
-                },
-            )
-            self._events.publish(
-                BackupFinished(
-                    subject=operation.server,
-                    backup=operation.backup,
-                    successful=successful,
-                    size=None if outcome is None else outcome.size,
-                    seconds=None if seconds is None else round(seconds, 3),
-                    reason=error,
-                )
-            )
-        else:
-            self._hub.publish(
-                RESTORE_COMPLETED, operation.server, {"backup_uuid": operation.backup}
-            )
-        measures.ended(operation, outcome, seconds, successful=successful)
-
-    def end_orphans(self, jobs: Jobs) -> None:
-        """End as failed what has no job any more that could end it.
-
-        A job ends without its handler where it was cancelled in the queue, came too late, or where
-        its process died again and again.
-        """
-        for operation in self._records.unfinished():
-            try:
-                job = jobs.find(operation.job)
-            except UnknownJob:
-                if self._is_young(operation):
-                    continue  # it is being submitted just now
-                error = "it was lost before it was begun"
-            else:
-                if not job.state.finished:
-                    continue
-                error = job.error or f"its job was {job.state.value}"
-            self.end(operation, successful=False, error=error)
-
-    def has_young(self) -> bool:
-        """Whether an operation is so new that its job may not be there yet."""
-        return any(self._is_young(each) for each in self._records.unfinished())
-
-    def _is_young(self, operation: Operation) -> bool:
-        # What another process has accepted is submitted by nobody any more.
-        return operation.created >= self._started and time.time() - operation.created < _YOUNG
-
-    def put_in_order(self) -> None:
-        """Bring restores to an end that a crash has interrupted, before any server may start."""
-        waiting = {each.job: each for each in self._records.unfinished()}
-        for server in interrupted_restores(self._node):
-            try:
-                found = staging.recover(str(self._node.root(server)))
-            except OSError:
-                log.exception("the interrupted restore of %s cannot be put in order", server)
-                continue
-            if found is not None and found.restored and found.name in waiting:
-                self.end(waiting[found.name], successful=True)
-
-
-class Orphans:
-    """Looks for operations whose job has ended without them, whenever a job ends.
-
-    It stands between the jobs and the gateway's events.
-    """
-
-    def __init__(self, worker: Worker, events: Events) -> None:
-        self._worker = worker
-        self._events = events
-        self._jobs: Jobs | None = None
-        self._change = threading.Condition()
-        self._rung = False
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="wings-orphans", daemon=True)
-
-    def publish(self, event: Event) -> bool:
-        """Pass an event on, and look."""
-        if isinstance(event, JobFinished | JobGivenUp):
-            self._ring()
-        return self._events.publish(event)
-
-    def start(self, jobs: Jobs) -> None:
-        """Begin, with a look at what the last process has left."""
-        self._jobs = jobs
-        self._rung = True
-        self._thread.start()
-
-    def _ring(self) -> None:
-        with self._change:
-            self._rung = True
-            self._change.notify()
-
-    def close(self) -> None:
-        """End the thread."""
-        with self._change:
-            self._closed = True
-            self._change.notify()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        assert self._jobs is not None
-        wait: float | None = None
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: self._rung or self._closed, timeout=wait)
-                if self._closed:
-                    return
-                self._rung = False
-            wait = None
-            try:
-                self._worker.end_orphans(self._jobs)
-                if self._worker.has_young():
-                    wait = 15.0
-            except Exception:
-                # A defect or a database that is away must not end the thread.
-                log.exception("operations without a job cannot be looked for")
-                wait = 30.0
 
 
 def kind_of(node: Node, what: str) -> str:
@@ -464,23 +284,3 @@ def progress_document(backup: str, found: Progress) -> dict[str, Any]:
         "total_files": found.total_files,
         "seconds_left": None if left is None else round(left),
     }
-
-
-def _outcome_document(outcome: BackupOutcome) -> dict[str, Any]:
-    parts = outcome.parts
-    return {
-        "checksum": outcome.checksum,
-        "checksum_type": outcome.checksum_type,
-        "size": outcome.size,
-        "parts": None if parts is None else [dataclasses.asdict(part) for part in parts],
-    }
-
-
-def interrupted_restores(node: Node) -> list[str]:
-    """Return the servers in whose folders a restore was begun and not brought to its end."""
-    with os.scandir(node.data) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.is_dir(follow_symlinks=False) and staging.unfinished(entry.path)
-        )

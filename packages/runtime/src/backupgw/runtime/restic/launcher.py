@@ -97,7 +97,12 @@ def main(arguments: list[str]) -> None:
         except OSError as error:
             sys.stderr.write(f"it cannot be confined: {error.strerror}\n")
             sys.exit(STARTS_NOTHING)
-    os.execv(command[0], command)  # noqa: S606 - it is what this is for
+    try:
+        os.execv(command[0], command)  # noqa: S606 - it is what this is for
+    except OSError as error:
+        hint = " (confined, it cannot be a script, nor start other programs)" if confined else ""
+        sys.stderr.write(f"{command[0]} cannot be run: {error.strerror}{hint}\n")
+        sys.exit(STARTS_NOTHING)
 
 
 if __name__ == "__main__":
