@@ -445,6 +445,33 @@ class TestInit:
         with place:
             assert [item.name for item in place.list("r")] == []
 
+    def test_a_place_that_cannot_tell_who_was_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("backupgw.runtime.restic.init.DEAD_AFTER", 3.0)
+        monkeypatch.setattr("backupgw.runtime.restic.init.SETTLE", 0.3)
+        monkeypatch.setattr("backupgw.runtime.restic.init._LOOK_EVERY", 0.02)
+        place = Memory()
+        place.create()
+        with place:
+            place.store("r/backupgw-init-by-0dead", b"")
+            tree = place.opened_place()
+        inside: list[None] = []
+        most: list[int] = []
+
+        def enter() -> None:
+            mine = Memory(tree)
+            mine.capabilities = replace(mine.capabilities, atomic_create=False)
+            with PlaceTurn(mine, "r").take(None):
+                inside.append(None)
+                most.append(len(inside))
+                threading.Event().wait(0.02)
+                inside.pop()
+
+        made = together(enter, 4)
+        assert made == [None] * 4
+        assert most == [1] * 4
+        with place:
+            assert [item.name for item in place.list("r")] == []
+
     def test_whoever_waits_can_be_stopped(self) -> None:
         place = Memory()
         place.create()

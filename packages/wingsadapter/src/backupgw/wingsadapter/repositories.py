@@ -7,10 +7,8 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.restic import (
@@ -19,6 +17,7 @@ from backupgw.runtime.restic import (
     OwnServer,
     PlaceTurn,
     Repository,
+    RepositoryMissing,
     Restic,
     StopSignal,
     Turn,
@@ -30,6 +29,7 @@ from backupgw.runtime.settings import Settings
 from .gate import Gate
 from .node import ResticPlan
 from .settings import WingsSettings
+from .turns import NoTurn, turn_of
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +45,14 @@ class Held:
 
     Attributes:
         name: the server's UUID, or SHARED.
+        not_made: why the first backup does not make it; None: it does.
         made: whether it is known to be there.
     """
 
     name: str
     restic: Restic
     turns: list[Turn]
+    not_made: str | None = None
     gate: Gate = field(default_factory=Gate)
     made: bool = False
     making: threading.Lock = field(default_factory=threading.Lock)
@@ -61,12 +63,17 @@ class Held:
         Raises:
             ResticError: it cannot be made.
         """
-        if self.made:
-            return
         with self.making:
             if not self.made:
-                ensure_repository(self.restic, self.turns, stop=stop)
+                self._make(stop)
                 self.made = True
+
+    def _make(self, stop: StopSignal | None) -> None:
+        if self.not_made is None:
+            ensure_repository(self.restic, self.turns, stop=stop)
+        elif not self.restic.exists(stop=stop):
+            where = self.restic.repository.shown
+            raise RepositoryMissing(f"there is no repository at {where}: {self.not_made}")
 
 
 class Repositories:
@@ -139,6 +146,7 @@ class Repositories:
         plan, section = self._plan, self._section
         password = section.passwords[name].reveal() if name in section.passwords else self._password
         turns: list[Turn] = []
+        not_made = None
         if self._own is not None and plan.place is not None:
             folder = f"{section.folder}/{name}" if name else section.folder
             address = self._own.url(folder)
@@ -146,7 +154,16 @@ class Repositories:
         else:
             assert plan.address is not None
             address = f"{plan.address.rstrip('/')}/{name}" if name else plan.address
-            turns += turns_of(address, plan.environment)
+            try:
+                turns.append(turn_of(address, plan.environment))
+            except NoTurn as error:
+                if section.init is None:
+                    not_made = (
+                        f"{error}; make it by `restic init`, or set init = true in [wings.restic] "
+                        "of the only node that does"
+                    )
+        if section.init is False:
+            not_made = "init = false in [wings.restic]; make it by `restic init`"
         repository = Repository(
             address,
             password,
@@ -166,7 +183,7 @@ class Repositories:
             ),
             lock_wait=section.lock_wait,
         )
-        return Held(name, restic, turns)
+        return Held(name, restic, turns, not_made)
 
     def _find_password(self) -> str:
         given: Secret | None = self._plan.password
@@ -200,35 +217,3 @@ class Repositories:
             return Secret.from_file(str(path)).reveal()
         except CommandError as error:
             raise CommandError(f"the repository's password: {error}") from error
-
-
-def turns_of(address: str, environment: Mapping[str, str]) -> list[Turn]:
-    """Return what keeps nodes that share a repository from making it at once.
-
-    Only one can make a claim in a folder or a bucket. For other addresses there is none: there, the
-    first backup is for one node to make.
-    """
-    from backupgw.kvstore.backends.errors import BackendError
-    from backupgw.kvstore.registry import open_place
-
-    try:
-        if address.startswith("/"):
-            return [PlaceTurn(open_place(f"file://{address}"))]
-        if address.startswith("s3:"):
-            target = address.removeprefix("s3:")
-            if not target.startswith(("http://", "https://")):
-                target = f"https://{target.removeprefix('//')}"
-            options: dict[str, Any] = {}
-            for option, variable in (
-                ("access_key_id", "AWS_ACCESS_KEY_ID"),
-                ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-                ("region", "AWS_DEFAULT_REGION"),
-            ):
-                if environment.get(variable):
-                    options[option] = environment[variable]
-            return [PlaceTurn(open_place(f"s3:{target}", **options))]
-        if address.startswith("sftp://"):
-            return [PlaceTurn(open_place(address))]
-    except BackendError as error:
-        log.warning("no claim can be made in the repository's place: %s", error)
-    return []

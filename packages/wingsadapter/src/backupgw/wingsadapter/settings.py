@@ -61,6 +61,8 @@ class ResticSettings(_Section):
         passwords: those of single servers' repositories; needs per_server.
         binary: name or path of the program; default that of the Wings file, else "restic".
         cache: folder of restic's cache; default that of the Wings file, else the state folder.
+        init: whether the first backup makes the repository; default where nodes that share it can
+            claim their turn there, so that only one of them makes it.
         confine: whether the kernel holds restic to the server's folder while it makes a backup;
             without, whoever has a server's files can have it read others, by links that are put
             there in the right moment.
@@ -82,6 +84,7 @@ class ResticSettings(_Section):
     passwords: dict[str, Secret] = {}
     binary: str | None = None
     cache: Path | None = None
+    init: bool | None = None
     confine: bool = True
     compression: Literal["auto", "off", "max", "fastest", "better"] | None = None
     upload: Rate | None = None

@@ -29,7 +29,7 @@ from backupgw.kvstore.backends.errors import (
 )
 
 from .commands import Restic
-from .errors import RepositoryAway
+from .errors import RepositoryAway, ResticStopped
 from .stopping import StopSignal
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ INIT_LIMIT = 60.0
 DEAD_AFTER = 120.0
 """Seconds that a turn may take; then whoever has it must have died: longer than INIT_LIMIT and the
 time that restic is given to stop."""
+SETTLE = 10.0
+"""Seconds until everybody sees a claim, in places where several can make one at once."""
 _LOOK_EVERY = 0.5
 _NAME = "backupgw-init"
 
@@ -113,6 +115,10 @@ class PlaceTurn:
     Where a claim stays unchanged for DEAD_AFTER seconds, by the clock of who looks at it, the next
     number is the next one's, and again only one can create it.
 
+    In a place that cannot tell who was first, each puts a claim of its own there, waits for SETTLE
+    seconds, and of all that are there by then the first by its name counts. That holds as long as a
+    claim is listed within half of that time; one that took longer to write is withdrawn.
+
     Args:
         place: where the repository lies; opened here.
         folder: of the repository in the place; "" for the place itself.
@@ -130,11 +136,18 @@ class PlaceTurn:
             with contextlib.suppress(BackendAlreadyExists, ObjectExists):
                 self._place.create()
             with self._place:
-                mine = self._claim(stop)
-                try:
-                    yield
-                finally:
-                    self._remove(mine)
+                if self._place.capabilities.atomic_create:
+                    mine = self._claim(stop)
+                    try:
+                        yield
+                    finally:
+                        self._remove(mine)
+                else:
+                    name = self._agree(stop)
+                    try:
+                        yield
+                    finally:
+                        self._withdraw(name)
         except BackendDoesNotExist as error:
             raise RepositoryAway(f"the place of the repository is not there: {error}") from error
         except BackendError as error:
@@ -154,12 +167,50 @@ class PlaceTurn:
                 continue
             if highest != seen:
                 seen, since = highest, time.monotonic()
-            if stop is not None and stop.is_set:
-                from .errors import ResticStopped
-
-                raise ResticStopped("stopped while another makes the repository")
+            _check(stop)
             # Nothing tells when somebody on another machine has removed an object.
             pause.wait(_LOOK_EVERY)
+
+    def _agree(self, stop: StopSignal | None) -> str:
+        """Return our claim, which all agree on, in a place where several could create one."""
+        since: dict[str, float] = {}
+        pause = Event()
+        while True:
+            _check(stop)
+            there = self._claims()
+            since = {name: since.get(name, time.monotonic()) for name in there}
+            for name, first_seen in since.items():
+                if time.monotonic() - first_seen > DEAD_AFTER:
+                    self._withdraw(name)  # whoever made it has died
+            if not there:
+                mine = f"{_NAME}-by-{secrets.token_hex(16)}"
+                began = time.monotonic()
+                self._place.store(self._path(mine), b"")
+                took = time.monotonic() - began
+                pause.wait(SETTLE)
+                if took < SETTLE / 2 and min(self._claims(), default="") == mine:
+                    return mine
+                self._withdraw(mine)
+            # Nothing tells when somebody on another machine has removed an object; and those who
+            # withdrew together must not come back together.
+            pause.wait(_LOOK_EVERY * (1 + secrets.randbelow(100) / 100))
+
+    def _claims(self) -> list[str]:
+        with contextlib.suppress(ObjectNotFound):
+            names = (item.name.rpartition("/")[2] for item in self._place.list(self._folder))
+            return [name for name in names if name.startswith(f"{_NAME}-by-")]
+        return []
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}" if self._folder else name
+
+    def _withdraw(self, name: str) -> None:
+        try:
+            self._place.delete(self._path(name))
+        except ObjectNotFound:
+            return
+        except BackendError as error:
+            log.warning("a claim on a repository's making stays behind: %s", error)
 
     def _highest(self) -> tuple[int, bytes] | None:
         numbers = []
@@ -199,3 +250,8 @@ class PlaceTurn:
                 continue
             except BackendError as error:
                 log.warning("a claim on a repository's making stays behind: %s", error)
+
+
+def _check(stop: StopSignal | None) -> None:
+    if stop is not None and stop.is_set:
+        raise ResticStopped("stopped while another makes the repository")
