@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.servers.etcd import EtcdServer
 from tests.servers.vfs_gateway import VfsGateway
 from tests.servers.vfs_manager import VfsManager
 
 from backupgw.runtime.cache import MemoryCache
+from backupgw.runtime.settings import SettingsError
 from backupgw.vfsproxy.folders import people
 from backupgw.vfsproxy.folders.lifecycle import Wanted
 from backupgw.vfsproxy.folders.people import Standing
 from backupgw.vfsproxy.folders.records import Folder, Permission
 from backupgw.vfsproxy.identity import MANAGER
+from backupgw.vfsproxy.manager.address import ManagerAddress
 from backupgw.vfsproxy.manager.source import ManagerSource
 from backupgw.vfsproxy.problems import Problem
 
@@ -165,3 +168,45 @@ def test_requests_wait_for_what_it_says(tmp_path: Path, manager: VfsManager) -> 
         with gateway.client("dave") as dave:
             made = dave.post("/v1/folders", json={"name": "common", "group": "team"})
             assert made.status_code == 201
+
+
+@pytest.mark.root("etcd")
+def test_a_manager_that_moves_is_found_in_etcd(tmp_path: Path, manager: VfsManager) -> None:
+    with EtcdServer(tmp_path / "etcd") as etcd, VfsManager() as elsewhere:
+        etcd.put("/backupgw/vfs/manager", '{"token": "shown to the manager"}')
+        etcd.put("/backupgw/vfs/manager/url", "http://127.0.0.1:1")
+        told = f'[etcd]\nurls = "{etcd.url}"\n'
+        with pytest.raises(SettingsError, match="nothing can lie below it"):
+            Inside(tmp_path / "gateway", more=told)
+        etcd.remove("/backupgw/vfs/manager")
+        etcd.put("/backupgw/vfs/manager/token", "shown to the manager")
+        inside = Inside(tmp_path / "gateway", more=told)
+        with inside.core as core:
+            source, cache = core.source, MemoryCache()
+            assert source is not None
+            assert core.vfs.manager is not None
+            now = [0.0]
+            source = ManagerSource(
+                core,
+                core.vfs.manager,
+                cache,
+                ManagerAddress(core.settings, core.vfs.manager, lambda: now[0]),
+            )
+            manager.users["alice"] = elsewhere.users["alice"] = {}
+            with pytest.raises(Problem):
+                source.refresh(ALICE)
+            etcd.put("/backupgw/vfs/manager/url", manager.url)
+            with pytest.raises(Problem):
+                source.refresh(ALICE)  # etcd is not asked for each request
+            now[0] += 6
+            source.refresh(ALICE)
+            assert manager.asked == 1
+            assert manager.token == "shown to the manager"
+            # One that answers is stayed with; etcd away is no matter then.
+            etcd.put("/backupgw/vfs/manager/url", elsewhere.url)
+            now[0] += 6
+            cache.clear()
+            etcd.stop()
+            source.refresh(ALICE)
+            assert (manager.asked, elsewhere.asked) == (2, 0)
+            source.close()

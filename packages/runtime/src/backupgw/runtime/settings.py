@@ -4,8 +4,9 @@
     options = settings.section("rest", RestSettings)
     backend = settings.open_place(options.place)
 
-Precedence: flag, environment (`BACKUPGW_REST__LISTEN`, `__` between levels), file, default. With
-nothing configured there is one place, "default", the folder `data` beneath the working directory.
+Precedence: flag, environment (`BACKUPGW_REST__LISTEN`, `__` between levels), file, an etcd where
+one is named, default. With nothing configured there is one place, "default", the folder `data`
+beneath the working directory.
 Everything here can be pickled: worker processes get the settings of the process that started them.
 """
 
@@ -171,6 +172,10 @@ def load(
     sources.add_places(named.read(), str(named.path))
     sources.add_environment(environ)
     sources.add_overrides(overrides or {})
+    if sources.values.get("etcd"):
+        from .settings_etcd import add_etcd
+
+        add_etcd(sources)
     return _Check(sources, services, environ, serving).settings(path)
 
 

@@ -1,7 +1,7 @@
 """Mistakes in the settings: where each value came from, and how a mistake is told.
 
 Every mistake is one line, `WHERE: section.key: what is wrong; what to do`, where WHERE is
-`FILE:LINE`, the name of an environment variable or a flag.
+`FILE:LINE`, the name of an environment variable, a flag or a key in etcd.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Origin:
     """Where a value was set.
 
     Attributes:
-        kind: which of the four sources.
-        where: the file, the variable or the flag; empty for a default.
+        kind: which of the sources.
+        where: the file, the variable, the flag or the key; empty for a default.
         line: of the file, from 1; 0 where it is not known.
     """
 
-    kind: Literal["flag", "environment", "file", "default"]
+    kind: Literal["flag", "environment", "file", "etcd", "default"]
     where: str = ""
     line: int = 0
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from .command import CommandError
 from .events.settings import EventsSettings
 from .settings_auth import AuthSettings
+from .settings_etcd import EtcdSettings
 from .settings_jobs import JobsSettings
 from .settings_state import StateSettings
 from .settings_tokens import TokenSettings
@@ -34,6 +35,7 @@ def sections() -> Mapping[str, type[BaseModel]]:
     """
     found: dict[str, type[BaseModel]] = {
         "state": StateSettings,
+        "etcd": EtcdSettings,
         "auth": AuthSettings,
         "tokens": TokenSettings,
         "events": EventsSettings,

@@ -1,4 +1,4 @@
-"""File, environment and flags laid over each other, and which of them set what.
+"""File, environment and flags laid over each other, an etcd beneath, and which of them set what.
 
 pydantic-settings is not used for this: it forgets which source a value came from, and a mistake
 must be told where it was made.
@@ -7,7 +7,7 @@ must be told where it was made.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class Sources:
                 continue
             if text := environ[name]:
                 self._set(
-                    [part.lower() for part in parts], _value(text), Origin("environment", name)
+                    [part.lower() for part in parts], value_of(text), Origin("environment", name)
                 )
 
     def add_overrides(self, overrides: Mapping[str, Any]) -> None:
@@ -72,6 +72,21 @@ class Sources:
                     self._set(list(key), value.value, Origin("flag", value.name))
             elif value is not None:
                 self._set(list(key), value, Origin("flag", f"--{key[-1].replace('_', '-')}"))
+
+    def add_beneath(self, key: Sequence[str], value: Any, origin: Origin) -> None:
+        """Set a value that no other source says anything of."""
+        table = self.values
+        for number, part in enumerate(key[:-1], 1):
+            if part not in table:
+                table[part] = {}
+                self._over[tuple(key[:number])] = origin
+            table = table[part]
+            if not isinstance(table, dict):
+                return
+        other_way = key[-1] in Secret.KINDS and table and table.keys() <= set(Secret.KINDS)
+        if key[-1] not in table and not other_way:
+            table[key[-1]] = _copy(value)
+            self._over[tuple(key)] = origin
 
     def origin(self, key: Key) -> Origin:
         """Return where the value at `key`, or the nearest thing around it, was set."""
@@ -137,7 +152,8 @@ def _existing(table: Mapping[str, Any], part: str) -> str:
     return part
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """Read a value that is written as text: JSON where it starts so, else the text itself."""
     if text[0] in "[{":
         try:
             return json.loads(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
@@ -26,6 +26,7 @@ from ..folders.records import Holder, Kind, Limits, Permission, Share
 from ..identity import Identity, job_of
 from ..names import SUBJECT_NAME
 from ..problems import Problem
+from .address import ManagerAddress
 
 if TYPE_CHECKING:
     from ..core import Core
@@ -67,11 +68,19 @@ class ManagerSource:
 
     Args:
         cache: where answers are remembered; closed by whoever opened it.
+        address: where it is.
     """
 
-    def __init__(self, core: Core, settings: ManagerSourceSettings, cache: Cache) -> None:
+    def __init__(
+        self,
+        core: Core,
+        settings: ManagerSourceSettings,
+        cache: Cache,
+        address: ManagerAddress | None = None,
+    ) -> None:
         self._core = core
         self._settings = settings
+        self._address = address or ManagerAddress(core.settings, settings)
         self._cache = cache
         self._asking = threading.Lock()
         headers = {"accept": "application/json"}
@@ -108,7 +117,7 @@ class ManagerSource:
 
     def _ask(self, user: str) -> str:
         try:
-            answer = self._client.get(f"{self._settings.url}/users/{quote(user, safe='')}")
+            answer = self._request("GET", f"users/{quote(user, safe='')}")
             if answer.status_code == 404:
                 said = _UNKNOWN
             else:
@@ -134,6 +143,15 @@ class ManagerSource:
         self._cache.set(_key(user), said, self._settings.ttl)
         self._cache.set(_stale(user), said, self._settings.ttl + self._settings.stale + 1e-3)
         return said
+
+    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Ask the Manager, at its new address where it has one. Raises httpx.HTTPError."""
+        try:
+            return self._client.request(method, f"{self._address.url}/{path}", **more)
+        except httpx.TransportError:
+            if not self._address.look_again():
+                raise
+            return self._client.request(method, f"{self._address.url}/{path}", **more)
 
     # -- into our own tables
 
@@ -210,7 +228,7 @@ class ManagerSource:
         for start in range(0, len(items), TOLD):
             document = {"volume": volume, "items": items[start : start + TOLD]}
             try:
-                self._client.post(f"{self._settings.url}/usage", json=document).raise_for_status()
+                self._request("POST", "usage", json=document).raise_for_status()
             except httpx.HTTPError as error:
                 log.warning("the manager was not told of usage: %s", type(error).__name__)
                 return start
