@@ -18,7 +18,7 @@ import secrets
 import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import structlog
 from structlog.contextvars import bound_contextvars, merge_contextvars
@@ -27,10 +27,15 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from .secrets import HIDDEN, Secret, names_secret, redact_url
 
+if TYPE_CHECKING:
+    from .loki import Loki
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "human", "json"]
 
 _MAX_DEPTH = 6
+_pushing: list[logging.Handler] = []
+"""What sends records to a Loki, where anything does."""
 
 
 class _StreamHandler(logging.StreamHandler[TextIO]):
@@ -42,10 +47,19 @@ class _StreamHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
-    """Send every record of at least `level` to `stream` (default: standard error).
+def configure(
+    level: Level = "info",
+    format: Format = "auto",  # noqa: A002
+    stream: TextIO | None = None,
+    *,
+    loki: Loki | None = None,
+) -> None:
+    """Send every record of at least `level` to `stream` (default: standard error), and to a Loki.
 
     May be called again; the last call counts. `auto` is human where the stream is a terminal.
+
+    Raises:
+        OSError: the certificates to trust for Loki cannot be read.
     """
     stream = sys.stderr if stream is None else stream
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -58,23 +72,26 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
             fmt="%Y-%m-%d %H:%M:%S" if human else "iso", utc=not human
         ),
     ]
-    handler = _StreamHandler(stream)
-    handler.setFormatter(
-        ProcessorFormatter(
+
+    def written(*last: Processor) -> ProcessorFormatter:
+        return ProcessorFormatter(
             foreign_pre_chain=[*shared, ExtraAdder()],
             processors=[
                 ProcessorFormatter.remove_processors_meta,
                 structlog.processors.StackInfoRenderer(),
                 structlog.processors.format_exc_info,
                 redact,
-                *((_escape_controls, _console(stream)) if human else (_json,)),
+                *last,
             ],
         )
-    )
+
+    handler = _StreamHandler(stream)
+    handler.setFormatter(written(*((_escape_controls, _console(stream)) if human else (_json,))))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _StreamHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
+    _push(loki, written(_json))
     root.setLevel(number)
     # uvicorn's loggers bring handlers of their own when its log_config is used.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
@@ -96,6 +113,22 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
         logger_factory=LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _push(loki: Loki | None, formatter: logging.Formatter) -> None:
+    """Send records to this Loki from now on, and to none that was there before."""
+    root = logging.getLogger()
+    while _pushing:
+        old = _pushing.pop()
+        root.removeHandler(old)
+        old.close()
+    if loki is not None:
+        from .loki import LokiHandler  # late, with what it needs of the network
+
+        handler = LokiHandler(loki)
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+        _pushing.append(handler)
 
 
 def get_logger(name: str) -> BoundLogger:

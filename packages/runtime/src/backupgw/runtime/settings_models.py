@@ -22,6 +22,7 @@ from .log import Format, Level
 from .secrets import Secret, redact_url
 from .settings_errors import did_you_mean
 from .settings_layers import LayerSetting, hide_secrets, secret_option
+from .settings_loki import LokiSettings
 
 
 class LogSettings(BaseModel):
@@ -32,6 +33,9 @@ class LogSettings(BaseModel):
     level: Level = Field("info", description="debug, info, warning or error")
     format: Format = Field(
         "auto", description="human, json, or auto: human on a terminal, json elsewhere"
+    )
+    loki: LokiSettings | None = Field(
+        None, description='a Grafana Loki that gets all records too: { url = "http://loki:3100" }'
     )
 
     @field_validator("level", "format", mode="before")

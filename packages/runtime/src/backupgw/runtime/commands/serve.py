@@ -60,7 +60,7 @@ def serve(
     services = installed_services()
     named = None if only is None else [only] if isinstance(only, str) else list(only)
     settings = load(arguments.config, overrides, serving=named)
-    log.configure(settings.log.level, settings.log.format)
+    _configure_log(settings)
     logger = log.get_logger(__name__)
     for warning in settings.warnings:
         logger.warning(warning)
@@ -97,12 +97,25 @@ def serve(
 
 def build(argument: tuple[str, Settings]) -> Any:
     """Return a service's ASGI application; called in each worker, which then logs as told."""
-    from .. import log
     from ..services import import_function
 
     app, settings = argument
-    log.configure(settings.log.level, settings.log.format)
+    _configure_log(settings)
     return import_function(app)(settings)
+
+
+def _configure_log(settings: Settings) -> None:
+    from .. import log
+
+    loki = settings.log.loki
+    try:
+        log.configure(
+            settings.log.level, settings.log.format, loki=None if loki is None else loki.open()
+        )
+    except OSError as error:
+        raise settings.mistake(
+            f"cannot be used: {error.strerror or error}", "log", "loki", "ca_file"
+        ) from error
 
 
 command = Command(
