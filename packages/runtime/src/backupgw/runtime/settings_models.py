@@ -35,7 +35,7 @@ class LogSettings(BaseModel):
         "auto", description="human, json, or auto: human on a terminal, json elsewhere"
     )
     loki: LokiSettings | None = Field(
-        None, description='a Grafana Loki that gets all records too: { url = "http://loki:3100" }'
+        None, description="a Grafana Loki that gets all records too; a table, [log.loki]"
     )
 
     @field_validator("level", "format", mode="before")
