@@ -4,40 +4,56 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from backupgw.runtime.command import Command, global_options
 
-from .commands import file, folder, others
+from .commands import (
+    file,
+    folder,
+    group,
+    mount,
+    quota,
+    share,
+    snapshot,
+    task,
+    token,
+    user,
+    volume,
+)
 
-_Subject = tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]
 
-_SUBJECTS: dict[str, _Subject] = {
-    "folder": ("make, list, limit, delete and restore folders", folder.configure, folder.run),
-    "file": ("list, fetch, store, move and delete files in folders", file.configure, file.run),
-    "share": ("say with whom folders are shared", folder.configure_share, folder.run_share),
-    "mount-info": ("tell how a folder is mounted", folder.configure_mount, folder.run_mount),
-    "quota": ("limit what users and groups may hold", others.configure_quota, others.run_quota),
-    "snapshot": (
-        "keep what folders hold, and bring it back",
-        others.configure_snapshot,
-        others.run_snapshot,
-    ),
-    "task": ("follow and call off what takes long", others.configure_task, others.run_task),
-    "token": ("make API keys for users", others.configure_token, others.run_token),
-    "user": ("make users known, and administrators", others.configure_user, others.run_user),
-    "group": ("make groups, and say who is in them", others.configure_group, others.run_group),
-    "volume": ("list, count and look through volumes", others.configure_volume, others.run_volume),
+class _Subject(Protocol):
+    """A module of `commands`."""
+
+    def configure(self, parser: ArgumentParser) -> None:
+        """Add its verbs, or its options."""
+
+    def run(self, options: Namespace) -> int:
+        """Do what was asked for; return the exit status."""
+
+
+_SUBJECTS: dict[str, tuple[str, _Subject]] = {
+    "folder": ("make, list, limit, delete and restore folders", folder),
+    "file": ("list, fetch, store, move and delete files in folders", file),
+    "share": ("say with whom folders are shared", share),
+    "mount-info": ("tell how a folder is mounted", mount),
+    "quota": ("limit what users and groups may hold", quota),
+    "snapshot": ("keep what folders hold, and bring it back", snapshot),
+    "task": ("follow and call off what takes long", task),
+    "token": ("make API keys for users", token),
+    "user": ("make users known, and administrators", user),
+    "group": ("make groups, and say who is in them", group),
+    "volume": ("list, count and look through volumes", volume),
 }
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the subcommands and their flags."""
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
-    for name, (text, add_options, _) in _SUBJECTS.items():
+    for name, (text, subject) in _SUBJECTS.items():
         parents = [global_options()] if name == "mount-info" else []
-        add_options(verbs.add_parser(name, parents=parents, help=text))
+        subject.configure(verbs.add_parser(name, parents=parents, help=text))
     serve = verbs.add_parser(
         "serve",
         parents=[global_options()],
@@ -69,7 +85,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Do what the subcommand says; return the exit status."""
     if options.verb in _SUBJECTS:
-        return _SUBJECTS[options.verb][2](options)
+        return _SUBJECTS[options.verb][1].run(options)
     return _serve(options)
 
 

@@ -7,12 +7,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupgw.runtime.command import CommandError, Exit, add_json_option, global_options
+from backupgw.runtime.command import CommandError, Exit
 from backupgw.runtime.commands.store.output import cell, json_document, line, size_text, time_text
 from backupgw.runtime.commands.store.transfer import counted, new_file, opened_input
 
-from .folder import FOLDER
 from .session import folder_of, session
+from .verbs import FOLDER, add_verbs
 
 if TYPE_CHECKING:
     from ..core import Core
@@ -24,42 +24,41 @@ _CHUNK = 1 << 20
 
 def configure(parser: ArgumentParser) -> None:
     """Add the verbs."""
-    verbs = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
-
-    def verb(name: str, text: str) -> ArgumentParser:
-        added = verbs.add_parser(name, parents=[global_options()], help=text)
-        add_json_option(added)
-        added.add_argument("folder", metavar="FOLDER", help=FOLDER)
-        return added
-
-    listing = verb("ls", "list what is in a folder")
-    listing.add_argument("path", metavar="PATH", nargs="?", default="", help="a folder in it")
-    listing.add_argument("-r", "--recursive", action="store_true", help="and all that is below")
-    get = verb("get", "fetch a file")
-    get.add_argument("path", metavar="PATH")
-    get.add_argument(
-        "file", metavar="FILE", nargs="?", help="default its name; - is standard output"
+    verbs = add_verbs(
+        parser,
+        {
+            "ls": "list what is in a folder",
+            "get": "fetch a file",
+            "put": "store a file",
+            "mkdir": "make a folder in it, and those above",
+            "rm": "delete files",
+            "mv": "give a file or folder another name",
+            "cp": "copy it",
+        },
     )
-    get.add_argument("--force", action="store_true", help="replace what is there")
-    put = verb("put", "store a file")
-    put.add_argument("file", metavar="FILE", help="- is standard input")
-    put.add_argument(
-        "path", metavar="PATH", nargs="?", help="default the file's name; DIR/ is in it"
-    )
-    put.add_argument("--force", action="store_true", help="replace what is there")
-    mkdir = verb("mkdir", "make a folder in it, and those above")
-    mkdir.add_argument("path", metavar="PATH")
-    remove = verb("rm", "delete files")
-    remove.add_argument("paths", metavar="PATH", nargs="+")
-    remove.add_argument(
-        "-r", "--recursive", action="store_true", help="folders too, with all that is in them"
-    )
-    for name, text in (("mv", "give a file or folder another name"), ("cp", "copy it")):
-        added = verb(name, text)
-        added.add_argument("path", metavar="PATH")
-        added.add_argument("target", metavar="NEW-PATH")
-        added.add_argument("--to", metavar="FOLDER", help="another folder that it comes into")
-        added.add_argument("--force", action="store_true", help="replace a file that is there")
+    for verb in verbs.values():
+        verb.add_argument("folder", metavar="FOLDER", help=FOLDER)
+    add = verbs["ls"].add_argument
+    add("path", metavar="PATH", nargs="?", default="", help="a folder in it")
+    add("-r", "--recursive", action="store_true", help="and all that is below")
+    add = verbs["get"].add_argument
+    add("path", metavar="PATH")
+    add("file", metavar="FILE", nargs="?", help="default its name; - is standard output")
+    add("--force", action="store_true", help="replace what is there")
+    add = verbs["put"].add_argument
+    add("file", metavar="FILE", help="- is standard input")
+    add("path", metavar="PATH", nargs="?", help="default the file's name; DIR/ is in it")
+    add("--force", action="store_true", help="replace what is there")
+    verbs["mkdir"].add_argument("path", metavar="PATH")
+    add = verbs["rm"].add_argument
+    add("paths", metavar="PATH", nargs="+")
+    add("-r", "--recursive", action="store_true", help="folders too, with all that is in them")
+    for name in ("mv", "cp"):
+        add = verbs[name].add_argument
+        add("path", metavar="PATH")
+        add("target", metavar="NEW-PATH")
+        add("--to", metavar="FOLDER", help="another folder that it comes into")
+        add("--force", action="store_true", help="replace a file that is there")
 
 
 def run(options: Namespace) -> int:

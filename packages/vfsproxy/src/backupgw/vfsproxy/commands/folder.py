@@ -1,64 +1,58 @@
-"""`backupgw vfs folder`, `share` and `mount-info`."""
+"""`backupgw vfs folder`: folders, whole."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from backupgw.runtime.command import Exit, UsageError, add_json_option, global_options
+from backupgw.runtime.command import Exit, UsageError
 from backupgw.runtime.commands.store.output import line, time_text
 
 from . import printing
 from .session import folder_of, holder_of, lifetime, limits_of, session
+from .verbs import FOLDER, add_verbs, add_wait
 
 if TYPE_CHECKING:
     from ..core import Core
     from ..folders.records import Folder, Status
 
-FOLDER = "the folder's id, or OWNER/NAME (alice/documents, group:team/common)"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the verbs of `folder`."""
-    verbs = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
-    shared = [global_options()]
-
-    def verb(name: str, text: str, *, folder: bool = True) -> ArgumentParser:
-        added = verbs.add_parser(name, parents=shared, help=text)
-        add_json_option(added)
-        if folder:
-            added.add_argument("folder", metavar="FOLDER", help=FOLDER)
-        return added
-
-    listing = verb("list", "list folders", folder=False)
+    verbs = add_verbs(
+        parser,
+        {
+            "list": "list folders",
+            "show": "show a folder and what it holds",
+            "create": "make a folder",
+            "rename": "give a folder another name",
+            "limit": "limit what a folder may hold",
+            "delete": "delete a folder; it can be restored for a while",
+            "restore": "bring a deleted folder back",
+            "purge": "remove a deleted folder for good",
+            "clone": "make a folder with the same files",
+            "transfer": "give a folder to another owner",
+        },
+    )
+    for name, verb in verbs.items():
+        if name not in ("list", "create"):
+            verb.add_argument("folder", metavar="FOLDER", help=FOLDER)
+        if name in ("create", "rename", "clone"):
+            verb.add_argument("name", metavar="NAME")
+        if name in ("purge", "clone", "transfer"):
+            add_wait(verb)
+        if name in ("create", "limit"):
+            _limits(verb)
+    listing, create, clone = verbs["list"], verbs["create"], verbs["clone"]
     listing.add_argument("--owner", metavar="OWNER", help="USER or group:GROUP")
     listing.add_argument("--volume", metavar="NAME")
     listing.add_argument("--status", metavar="STATUS", action="append", default=[])
-    verb("show", "show a folder and what it holds")
-    create = verb("create", "make a folder", folder=False)
-    create.add_argument("name", metavar="NAME")
     create.add_argument("--owner", metavar="OWNER", required=True, help="USER or group:GROUP")
     create.add_argument("--volume", metavar="NAME")
     create.add_argument("--lifetime", metavar="TIME", help="until it is deleted, such as 30d")
-    _limits(create)
-    rename = verb("rename", "give a folder another name")
-    rename.add_argument("name", metavar="NAME")
-    _limits(verb("limit", "limit what a folder may hold"))
-    verb("delete", "delete a folder; it can be restored for a while")
-    verb("restore", "bring a deleted folder back")
-    for name, text in (
-        ("purge", "remove a deleted folder for good"),
-        ("clone", "make a folder with the same files"),
-        ("transfer", "give a folder to another owner"),
-    ):
-        added = verb(name, text)
-        added.add_argument("--wait", action="store_true", help="until it is done")
-        if name == "clone":
-            added.add_argument("name", metavar="NAME")
-            added.add_argument("--owner", metavar="OWNER", help="default the source's")
-            added.add_argument("--volume", metavar="NAME", help="default the source's")
-        elif name == "transfer":
-            added.add_argument("owner", metavar="OWNER", help="USER or group:GROUP")
+    clone.add_argument("--owner", metavar="OWNER", help="default the source's")
+    clone.add_argument("--volume", metavar="NAME", help="default the source's")
+    verbs["transfer"].add_argument("owner", metavar="OWNER", help="USER or group:GROUP")
 
 
 def _limits(parser: ArgumentParser) -> None:
@@ -191,78 +185,4 @@ def _shown(core: Core, options: Namespace, folder: Folder) -> int:
         ("deleted", time_text(folder.deleted or 0)),
     ):
         line(f"{name:8}  {value}")
-    return Exit.DONE
-
-
-def configure_share(parser: ArgumentParser) -> None:
-    """Add the verbs of `share`."""
-    verbs = parser.add_subparsers(dest="action", metavar="COMMAND", required=True)
-    for name, text in (
-        ("list", "list with whom a folder is shared"),
-        ("set", "share a folder, or change by how much"),
-        ("remove", "end a share"),
-    ):
-        added = verbs.add_parser(name, parents=[global_options()], help=text)
-        add_json_option(added)
-        added.add_argument("folder", metavar="FOLDER", help=FOLDER)
-        if name != "list":
-            added.add_argument("subject", metavar="WHO", help="USER or group:GROUP")
-        if name == "set":
-            added.add_argument("permission", choices=["ro", "rw", "rwd"])
-
-
-def run_share(options: Namespace) -> int:
-    """Do what the verb says."""
-    from backupgw.runtime.commands.store.output import json_document
-
-    from ..folders.records import Permission
-    from ..folders.sharing import Sharing
-    from ..identity import OPERATOR
-
-    with session(options) as core:
-        folder, sharing = folder_of(core, options.folder), Sharing(core)
-        match options.action:
-            case "set":
-                permission = Permission(options.permission)
-                sharing.share(OPERATOR, folder.id, holder_of(options.subject), permission)
-            case "remove":
-                sharing.unshare(OPERATOR, folder.id, holder_of(options.subject))
-        found = sharing.shares(OPERATOR, folder.id)
-    if options.json:
-        json_document(
-            [{"with": str(each.subject), "permission": each.permission} for each in found]
-        )
-    else:
-        printing.table(
-            ("with", "permission", "since"),
-            [(each.subject, each.permission, time_text(each.created)) for each in found],
-        )
-    return Exit.DONE
-
-
-def configure_mount(parser: ArgumentParser) -> None:
-    """Add the options of `mount-info`."""
-    parser.add_argument("folder", metavar="FOLDER", help=FOLDER)
-    parser.add_argument("--rw", action="store_true", help="for writing")
-    parser.add_argument("--subpath", metavar="PATH", default="", help="a folder in it")
-    add_json_option(parser)
-
-
-def run_mount(options: Namespace) -> int:
-    """Tell how a folder is mounted."""
-    from ..api.mount_routes import mount_document
-    from ..folders.mounts import mount_of
-    from ..identity import OPERATOR
-
-    with session(options) as core:
-        folder = folder_of(core, options.folder)
-        mode: Literal["ro", "rw"] = "rw" if options.rw else "ro"
-        mount = mount_of(core, OPERATOR, folder.id, mode, options.subpath)
-    if options.json:
-        printing.model(mount_document(mount))
-        return Exit.DONE
-    line(f"target     {mount.target}{' (read-only)' if mount.read_only else ''}")
-    line(f"limits     {mount.quota}")
-    for offer in mount.offers:
-        line(f"{offer.method:9}  {offer.source}")
     return Exit.DONE
