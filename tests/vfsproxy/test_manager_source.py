@@ -51,9 +51,9 @@ class Site:
     def forget(self, *, everything: bool = False) -> None:
         """Let the answers be old; with `everything`, too old to be believed."""
         for name in ("alice", "bob"):
-            self.cache.delete(f"user:{name}:perms")
+            self.cache.delete(f"user:{name}:manager")
             if everything:
-                self.cache.delete(f"user:{name}:perms:last")
+                self.cache.delete(f"user:{name}:manager:last")
 
     def standing(self, name: str) -> Standing:
         with self.inside.core.database.read() as connection:

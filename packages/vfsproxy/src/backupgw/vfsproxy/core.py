@@ -22,6 +22,7 @@ from .accounts import Accounts, make_ledger
 from .folders.access import Folders
 from .folders.fences import Fences, fences_of
 from .folders.opened import Volumes
+from .folders.remembered import Remembered
 from .manager.source import ManagerSource
 from .settings import VfsSettings
 from .tasks.board import Tasks
@@ -88,12 +89,17 @@ class Core:
             stack.callback(self.volumes.close)
             folder = state_folder.find(self.settings) / "vfs" / "fences"
             self.fences = fences_of(self.database, folder)
-            self.folders = Folders(self.database, self.volumes, self.fences, self.rules)
+            shared = open_cache(self.vfs.cache)
+            stack.callback(shared.close)
+            cache = shared.namespace("vfs")
+            remembered = None
+            if cache.shared:
+                remembered = Remembered(cache)
+                self.database.subscribe(remembered.forget)
+            self.folders = Folders(self.database, self.volumes, self.fences, self.rules, remembered)
             self.source = None
             if self.vfs.manager is not None:
-                cache = open_cache(self.vfs.cache)
-                stack.callback(cache.close)
-                self.source = ManagerSource(self, self.vfs.manager, cache.namespace("vfs"))
+                self.source = ManagerSource(self, self.vfs.manager, cache)
                 stack.callback(self.source.close)
             self.tasks = Tasks(self, handlers_of(self), self._events)
             stack.callback(self.tasks.close)

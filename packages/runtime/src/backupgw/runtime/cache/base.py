@@ -37,6 +37,9 @@ class Cache(Protocol):
     def get(self, key: str, default: Json = None) -> Json:
         """Return a key's value, a copy of its own; `default` where there is none."""
 
+    def get_many(self, keys: Sequence[str]) -> list[Json]:
+        """Return several keys' values at the cost of one; None where there is none."""
+
     def set(self, key: str, value: Json, ttl: float) -> None:
         """Keep a value for at most `ttl` seconds; it may vanish at any moment."""
 

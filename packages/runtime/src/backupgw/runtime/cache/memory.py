@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .base import LARGEST_VALUE, Json, check_namespace, check_ttl, decode, encode
 from .counts import Counts
@@ -75,6 +75,9 @@ class MemoryCache:
         shelf.counts.add("get", "hit")
         # Read anew each time: a caller that changes its copy changes nobody else's.
         return decode(entry[0])
+
+    def get_many(self, keys: Sequence[str]) -> list[Json]:
+        return [self.get(key) for key in keys]
 
     def set(self, key: str, value: Json, ttl: float) -> None:
         shelf, place = self._shelf, (self._name, key)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar, cast
 
@@ -160,11 +160,23 @@ class RedisCache:
             written = self._server.ask("get", lambda client: client.get(name))
         except _Away:
             return default
+        return self._read(name, cast("bytes | None", written), default)
+
+    def get_many(self, keys: Sequence[str]) -> list[Json]:
+        names = [self._name(key) for key in keys]
+        try:
+            written = self._server.ask("get", lambda client: client.mget(names))
+        except _Away:
+            return [None] * len(names)
+        found = cast("list[bytes | None]", written)
+        return [self._read(name, each, None) for name, each in zip(names, found, strict=True)]
+
+    def _read(self, name: bytes, written: bytes | None, default: Json) -> Json:
         if written is None:
             self._server.counts.add("get", "miss")
             return default
         try:
-            value = decode(cast(bytes, written))
+            value = decode(written)
         except (ValueError, RecursionError):
             # Somebody else's value under our key: as good as none.
             self._server.counts.add("get", "error")

@@ -36,6 +36,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from . import schema
+from .changes import changed
 from .clock import clock
 from .database import Database
 from .errors import (
@@ -62,6 +63,7 @@ __all__ = [
     "DatabaseSettingsError",
     "DatabaseUnavailable",
     "DatabaseUncertain",
+    "changed",
     "clock",
     "connect",
     "insert_new",

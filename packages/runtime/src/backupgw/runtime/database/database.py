@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Connection, Engine, event, exc, select
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
+from .changes import Listener, take
 from .clock import clock
 from .errors import DatabaseBusy, DatabaseError, DatabaseUnavailable, DatabaseUncertain
 from .failures import cause_to_show, translate
@@ -51,6 +52,7 @@ class Database:
         self._inherited: list[Pool] = []
         self._writer = threading.Lock()
         self._closed = False
+        self._listeners: list[Listener] = []
         event.listen(self._engine, "checkin", self._given_back)
 
     def __repr__(self) -> str:
@@ -151,6 +153,11 @@ class Database:
             time.sleep(pause)  # back-off between attempts; nothing tells when the database is back
             wait = min(2 * wait, LONGEST_WAIT)
 
+    def subscribe(self, listener: Listener) -> None:
+        """Have a function told of what transactions of this process have changed (`changes`). It
+        is called by their threads, must not raise, and should not wait long."""
+        self._listeners.append(listener)
+
     def now(self, connection: Connection | None = None) -> float:
         """Return the database's time: seconds since 1970. In statements, use `clock()`.
 
@@ -206,6 +213,7 @@ class Database:
                 connection = stack.enter_context(self.engine.connect())
                 connection = connection.execution_options(**options)
                 connection.begin()
+                take(connection)  # of a transaction on this connection that was undone
             try:
                 with self._translated():
                     yield connection
@@ -214,8 +222,14 @@ class Database:
                 with contextlib.suppress(exc.SQLAlchemyError):
                     connection.rollback()
                 raise
-            with self._translated(uncertain=True):
-                connection.commit()
+            what = take(connection) if self._listeners else frozenset()
+            try:
+                with self._translated(uncertain=True):
+                    connection.commit()
+            finally:
+                if what:
+                    for listener in self._listeners:
+                        listener(what)
 
     @contextlib.contextmanager
     def _translated(self, *, uncertain: bool = False) -> Iterator[None]:

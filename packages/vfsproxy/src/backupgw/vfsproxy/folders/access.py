@@ -9,7 +9,7 @@ volume know the permission, the folder's fence and its accounts. Everything here
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ from .fences import Fences
 from .opened import OpenVolume, Volumes
 from .people import Standing
 from .records import Folder, Kind, Permission
+from .remembered import Remembered, shared_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +137,22 @@ class Folders:
 
     Args:
         rules: the settings' rules, and tokens' limits.
+        remembered: what gateways remember together of who may read, where they share a cache.
     """
 
     def __init__(
-        self, database: Database, volumes: Volumes, fences: Fences, rules: Authoriser
+        self,
+        database: Database,
+        volumes: Volumes,
+        fences: Fences,
+        rules: Authoriser,
+        remembered: Remembered | None = None,
     ) -> None:
         self.database = database
         self.volumes = volumes
         self.fences = fences
         self.rules = rules
+        self.remembered = remembered
 
     def resolve(self, who: Identity, folder_id: str, needed: Permission) -> FolderAccess:
         """Return a folder's content for a client.
@@ -153,8 +161,11 @@ class Folders:
             Problem: 404 where there is no such folder or the client may know nothing of it, 403
                 where the permission is too small, 409 where its status stands in the way.
         """
-        with self.database.read() as connection:
-            folder, permission = self.look_up(connection, who, folder_id)
+        if self.remembered is not None and needed is Permission.READ_ONLY and not who.manager:
+            folder, permission = self._read_only(self.remembered, who, folder_id)
+        else:
+            with self.database.read() as connection:
+                folder, permission = self.look_up(connection, who, folder_id)
         require(permission, needed)
         usable = folder.status.readable
         if needed is not Permission.READ_ONLY:
@@ -200,6 +211,32 @@ class Folders:
             raise not_found("folder")
         return folder, self._narrowed(who, folder, granted)
 
+    def _read_only(
+        self, remembered: Remembered, who: Identity, folder_id: str
+    ) -> tuple[Folder, Permission]:
+        """As `look_up`, by what gateways remember. It is good for reading and nothing else."""
+        known = remembered.find(folder_id, who.user)
+        folder, shares, standing = known.folder, known.shares, known.standing
+        if folder is None or standing is None:
+            with self.database.read() as connection:
+                if folder is None:
+                    folder = catalogue.find(connection, folder_id)
+                    shares = catalogue.shares(connection, folder_id)
+                if standing is None:
+                    standing = people.standing(connection, who.user)
+            if folder is None:
+                raise not_found("folder")
+            if known.folder is None:
+                remembered.keep_folder(known, folder, shares)
+            if known.standing is None:
+                remembered.keep_standing(known, standing)
+        admitted = _admitted(standing)
+        granted = _permission(admitted, folder, lambda: shared_by(shares, admitted))
+        if granted is None:
+            raise not_found("folder")
+        self._narrowed(who, folder, granted)
+        return folder, Permission.READ_ONLY
+
     def granted(self, connection: Connection, who: Identity, folder: Folder) -> Permission | None:
         """Return what a client may do with a folder, whatever token was shown."""
         if who.manager:
@@ -211,10 +248,7 @@ class Folders:
         """Return what a client is. Raises Problem 403 for a user who is shut out."""
         if who.manager:
             return Standing(who.user, admin=True)
-        found = people.standing(connection, who.user)
-        if found.disabled:
-            raise Problem(403, "user-disabled", "this user may not use the gateway")
-        return found
+        return _admitted(people.standing(connection, who.user))
 
     def may(self, who: Identity, action: Action, volume: str, folder_id: str) -> bool:
         """Whether token and rules let a client do something with a folder."""
@@ -233,8 +267,22 @@ class Folders:
         raise Problem(403, "permission-denied", "the token is not for this folder")
 
 
+def _admitted(found: Standing) -> Standing:
+    if found.disabled:
+        raise Problem(403, "user-disabled", "this user may not use the gateway")
+    return found
+
+
 def permission_of(connection: Connection, standing: Standing, folder: Folder) -> Permission | None:
     """Return what a user may do with a folder; None: not even know that it is there."""
+    return _permission(
+        standing, folder, lambda: catalogue.shared_with(connection, folder.id, standing)
+    )
+
+
+def _permission(
+    standing: Standing, folder: Folder, shared_with: Callable[[], Permission | None]
+) -> Permission | None:
     if standing.admin:
         return Permission.OWNER
     found: list[Permission] = []
@@ -244,7 +292,7 @@ def permission_of(connection: Connection, standing: Standing, folder: Folder) ->
         if standing.groups[folder.holder.name]:
             return Permission.OWNER
         found.append(folder.group_permission)
-    shared = catalogue.shared_with(connection, folder.id, standing)
+    shared = shared_with()
     if shared is not None:
         found.append(shared)
     return max(found, key=lambda permission: permission.rank, default=None)

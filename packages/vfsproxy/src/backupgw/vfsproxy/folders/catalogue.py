@@ -1,5 +1,5 @@
 """The rows of folders and shares: found, listed, added and changed, each in a transaction of the
-caller's."""
+caller's. What changes is noted, for those who remember it (`remembered`)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backupgw.runtime.database import Connection, clock
+from backupgw.runtime.database import Connection, changed, clock
 from backupgw.runtime.database.tables.vfs import vfs_folders, vfs_members, vfs_shares
 
 from .people import Standing
 from .records import Folder, Holder, Kind, Limits, Permission, Share, Status
+
+
+def note(folder_id: str) -> str:
+    """Return as what a change of a folder, or of its shares, is noted."""
+    return f"vfolder:{folder_id}"
 
 
 def now(connection: Connection) -> float:
@@ -69,6 +74,7 @@ def add(connection: Connection, folder: Folder) -> None:
 
 def change(connection: Connection, folder_id: str, **values: Any) -> bool:
     """Change columns of a folder; return whether there is one."""
+    changed(connection, note(folder_id))
     values = {key: getattr(value, "value", value) for key, value in values.items()}
     where = vfs_folders.c.id == folder_id
     statement = vfs_folders.update().where(where).values(changed=clock(), **values)
@@ -77,6 +83,7 @@ def change(connection: Connection, folder_id: str, **values: Any) -> bool:
 
 def remove(connection: Connection, folder_id: str) -> bool:
     """Forget a folder, with its shares and snapshots; return whether there was one."""
+    changed(connection, note(folder_id))
     where = vfs_folders.c.id == folder_id
     return connection.execute(vfs_folders.delete().where(where)).rowcount > 0
 
@@ -197,6 +204,7 @@ def given_by(connection: Connection, subject: Holder, creator: str) -> dict[str,
 
 def share(connection: Connection, given: Share) -> None:
     """Share a folder, or change by how much it is shared."""
+    changed(connection, note(given.folder))
     where = _share(given.folder, given.subject)
     values = {"permission": given.permission.value}
     if not connection.execute(vfs_shares.update().where(where).values(**values)).rowcount:
@@ -214,6 +222,7 @@ def share(connection: Connection, given: Share) -> None:
 
 def unshare(connection: Connection, folder_id: str, subject: Holder) -> bool:
     """End a share; return whether there was one."""
+    changed(connection, note(folder_id))
     return connection.execute(vfs_shares.delete().where(_share(folder_id, subject))).rowcount > 0
 
 

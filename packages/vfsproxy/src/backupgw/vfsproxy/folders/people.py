@@ -1,7 +1,8 @@
 """Users and groups: who there is, who belongs to what, and what they may hold.
 
 A user is whoever has a good token: an entry here is made when a user first gets a folder, or when
-an operator says something of them.
+an operator says something of them. What changes is noted, for those who remember it
+(`remembered`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from backupgw.runtime.database import Connection, clock, insert_new
+from backupgw.runtime.database import Connection, changed, clock, insert_new
 from backupgw.runtime.database.tables.vfs import (
     vfs_folders,
     vfs_groups,
@@ -56,6 +57,11 @@ class Group:
     limits: Limits | None
     created: float
     members: dict[str, bool] = field(default_factory=dict)
+
+
+def note(user: str) -> str:
+    """Return as what a change of what a user is, is noted."""
+    return f"user:{user}"
 
 
 def standing(connection: Connection, user: str) -> Standing:
@@ -110,6 +116,7 @@ def change_user(
 ) -> None:
     """Change what is not None; the entry is made where it is missing."""
     ensure_user(connection, name)
+    changed(connection, note(name))
     given = {"admin": admin, "disabled": disabled}
     values = {key: value for key, value in given.items() if value is not None}
     if values:
@@ -151,6 +158,7 @@ def groups(connection: Connection, after: str, limit: int, user: str | None) -> 
 def set_member(connection: Connection, group: str, user: str, *, admin: bool) -> None:
     """Make a user a member, or change what kind of member."""
     ensure_user(connection, user)
+    changed(connection, note(user))
     where = sa.and_(vfs_members.c.group_name == group, vfs_members.c.user_name == user)
     if not connection.execute(vfs_members.update().where(where).values(admin=admin)).rowcount:
         insert_new(
@@ -160,6 +168,7 @@ def set_member(connection: Connection, group: str, user: str, *, admin: bool) ->
 
 def remove_member(connection: Connection, group: str, user: str) -> bool:
     """End a membership; return whether there was one."""
+    changed(connection, note(user))
     where = sa.and_(vfs_members.c.group_name == group, vfs_members.c.user_name == user)
     return connection.execute(vfs_members.delete().where(where)).rowcount > 0
 
@@ -176,8 +185,14 @@ def remove(connection: Connection, holder: Holder) -> bool:
     """Remove the entry of somebody who has no folders; return whether there was one."""
     table = vfs_users if holder.kind is Kind.USER else vfs_groups
     if holder.kind is Kind.USER:
+        changed(connection, note(holder.name))
         connection.execute(vfs_members.delete().where(vfs_members.c.user_name == holder.name))
+    else:
+        members = sa.select(vfs_members.c.user_name).where(vfs_members.c.group_name == holder.name)
+        changed(connection, *map(note, connection.execute(members).scalars()))
     shared = sa.and_(vfs_shares.c.kind == holder.kind.value, vfs_shares.c.subject == holder.name)
+    folders = connection.execute(sa.select(vfs_shares.c.folder).where(shared)).scalars()
+    changed(connection, *(f"vfolder:{folder}" for folder in folders))
     connection.execute(vfs_shares.delete().where(shared))
     return connection.execute(table.delete().where(table.c.name == holder.name)).rowcount > 0
 

@@ -253,8 +253,8 @@ def _shares(connection: Connection, subject: Holder, wanted: dict[str, Permissio
 
 
 def _key(user: str) -> str:
-    return f"user:{user}:perms"
+    return f"user:{user}:manager"
 
 
 def _stale(user: str) -> str:
-    return f"user:{user}:perms:last"
+    return f"user:{user}:manager:last"
