@@ -86,7 +86,7 @@ class Remembered:
 
     def keep_standing(self, known: Known, standing: Standing) -> None:
         """Remember what a user is, that was read after `find`."""
-        value = {"version": known.user_version, "standing": asdict(standing)}
+        value: dict[str, Json] = {"version": known.user_version, "standing": asdict(standing)}
         self._cache.set(f"user:{standing.user}:perms", value, self._ttl)
 
     def forget(self, changed: Iterable[str]) -> None:
