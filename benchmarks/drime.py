@@ -3,9 +3,11 @@
     python -m benchmarks.drime --pyrestserver PATH/bin/pyrestserver
 
 Drime is the double of the tests in a process of its own, with 30 ms before each answer, of its API
-and of its storage. The client has restic's five connections. pyrestserver is measured if its
-program is named: `pip install pyrestserver==0.1.1` into an environment of its own. It sends up to
-30 MiB in one request, which the live service took once; its double takes that.
+and of its storage. The client has restic's five connections. `least` is a client that asks Drime
+straight for the least that its API allows (`drime_least`): nothing between can be faster.
+pyrestserver is measured if its program is named: `pip install pyrestserver==0.1.1 pydrime==0.8.2`
+into an environment of its own. It sends up to 30 MiB in one request, which the live service took
+once; its double takes that.
 """
 
 from __future__ import annotations
@@ -18,20 +20,33 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
+from statistics import median
 
 from tests.servers.drime_process import DrimeProcess
 from tests.servers.gateway import Gateway
 from tests.servers.process import ServerProcess
 
+from benchmarks import drime_least, process_tree
+
 CONNECTIONS = 5
 """restic's for a REST server."""
 
 _PORT = 18471
+
+
+@dataclass(frozen=True)
+class Server:
+    """What is measured: its name, where it listens, and its process (0: none)."""
+
+    name: str
+    address: str
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,7 @@ class Figure:
         blobs, size: how many, of how many bytes.
         seconds: for all together.
         megabytes: moved in a second.
+        cpu: processor seconds of the server, and of Drime's double.
         requests: to Drime's API, for each blob.
         kinds: the same by kind, for all blobs.
     """
@@ -54,6 +70,7 @@ class Figure:
     size: int
     seconds: float
     megabytes: float
+    cpu: tuple[float, float]
     requests: float
     kinds: dict[str, int]
 
@@ -63,38 +80,67 @@ def blobs(count: int, size: int) -> list[bytes]:
     return [hashlib.shake_128(n.to_bytes(8, "big")).digest(size) for n in range(count)]
 
 
-def measure(
-    server: str, address: str, drime: DrimeProcess, values: Sequence[bytes]
-) -> Iterator[Figure]:
+Work = Callable[[str, Sequence[tuple[str, bytes]]], None]
+"""Uploads or downloads blobs, by one connection."""
+
+
+def measure(server: Server, drime: DrimeProcess, values: Sequence[bytes]) -> Iterator[Figure]:
     """Upload the blobs into a new repository, list and download them."""
     named = [(hashlib.sha256(value).hexdigest(), value) for value in values]
-    repository = f"/r{len(values[0])}/"
+    address, repository = server.address, f"/r{len(values[0])}/"
     _ask(address, "POST", f"{repository}?create=true", None)
     _ask(address, "POST", f"{repository}data/{named[0][0]}", named[0][1])
     _ask(address, "DELETE", f"{repository}data/{named[0][0]}", None)
     for what in ("upload", "list", "download"):
-        drime.counts(forget=True)
-        started = time.perf_counter()
         if what == "list":
-            _list(address, repository, {name for name, _ in named})
+            done = partial(_list, address, repository, {name for name, _ in named})
         else:
-            with ThreadPoolExecutor(CONNECTIONS) as pool:
-                shares = [named[number::CONNECTIONS] for number in range(CONNECTIONS)]
-                # The list makes the first error come out.
-                [*pool.map(lambda share: _work(address, repository, what, share), shares)]  # noqa: B023
-        seconds = time.perf_counter() - started
-        kinds = {kind: n for kind, n in drime.counts().items() if kind != "storage"}
-        moved = 0 if what == "list" else sum(map(len, values))
-        yield Figure(
-            server,
-            what,
-            len(values),
-            len(values[0]),
-            round(seconds, 3),
-            round(moved / seconds / 1e6, 2),
-            round(sum(kinds.values()) / len(values), 2),
-            kinds,
-        )
+            done = partial(_in_shares, partial(_work, address, repository), what, named)
+        yield _figure(server, what, drime, values, done)
+
+
+def measure_least(drime: DrimeProcess, values: Sequence[bytes]) -> Iterator[Figure]:
+    """Upload and download the blobs with nothing between."""
+    named = [(hashlib.sha256(value).hexdigest(), value) for value in values]
+    work = partial(drime_least.work, drime.url, drime.key, {})
+    for what in ("upload", "download"):
+        done = partial(_in_shares, work, what, named)
+        yield _figure(Server("least", "", 0), what, drime, values, done)
+
+
+def _in_shares(work: Work, what: str, named: Sequence[tuple[str, bytes]]) -> None:
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        shares = [named[number::CONNECTIONS] for number in range(CONNECTIONS)]
+        # The list makes the first error come out.
+        [*pool.map(lambda share: work(what, share), shares)]
+
+
+def _figure(
+    server: Server,
+    what: str,
+    drime: DrimeProcess,
+    values: Sequence[bytes],
+    work: Callable[[], None],
+) -> Figure:
+    drime.counts(forget=True)
+    before = [process_tree.cpu_seconds(pid) if pid else 0.0 for pid in (server.pid, drime.pid)]
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    after = [process_tree.cpu_seconds(pid) if pid else 0.0 for pid in (server.pid, drime.pid)]
+    kinds = {kind: n for kind, n in drime.counts().items() if kind != "storage"}
+    moved = 0 if what == "list" else sum(map(len, values))
+    return Figure(
+        server.name,
+        what,
+        len(values),
+        len(values[0]),
+        round(seconds, 3),
+        round(moved / seconds / 1e6, 2),
+        (round(after[0] - before[0], 2), round(after[1] - before[1], 2)),
+        round(sum(kinds.values()) / len(values), 2),
+        kinds,
+    )
 
 
 def _list(address: str, repository: str, names: set[str]) -> None:
@@ -134,8 +180,8 @@ def _ask(address: str, method: str, path: str, body: bytes | None) -> None:
 
 
 @contextlib.contextmanager
-def ours(drime: DrimeProcess, folder: Path) -> Iterator[str]:
-    """Run our server on the double; yields its address."""
+def ours(drime: DrimeProcess, folder: Path) -> Iterator[Server]:
+    """Run our server on the double."""
     command = [*Gateway.program(), "--backend", "drime", "--no-auth", "--listen", "127.0.0.1:0"]
     with ServerProcess(
         command,
@@ -143,21 +189,21 @@ def ours(drime: DrimeProcess, folder: Path) -> Iterator[str]:
         environment=_environment(drime, folder),
         directory=folder,
     ) as server:
-        yield server.match[1]
+        yield Server("backupgw", server.match[1], server.pid)
 
 
 @contextlib.contextmanager
-def pyrestserver(program: Path, drime: DrimeProcess, folder: Path) -> Iterator[str]:
-    """Run pyrestserver on the double; yields its address."""
+def pyrestserver(program: Path, drime: DrimeProcess, folder: Path) -> Iterator[Server]:
+    """Run pyrestserver on the double."""
     command = [str(program), "serve", "--backend", "drime", "--no-auth"]
     with ServerProcess(
         [*command, "--listen", f"127.0.0.1:{_PORT}"],
         ready=r"(?i)upload verification|listening|running on|uvicorn running",
         environment=_environment(drime, folder),
         directory=folder,
-    ):
+    ) as server:
         _wait_for(f"127.0.0.1:{_PORT}")
-        yield f"127.0.0.1:{_PORT}"
+        yield Server("pyrestserver", f"127.0.0.1:{_PORT}", server.pid)
 
 
 def _wait_for(address: str) -> None:
@@ -180,45 +226,68 @@ def _environment(drime: DrimeProcess, folder: Path) -> dict[str, str]:
     }
 
 
+def one_round(values: Sequence[bytes], latency: float, program: Path | None) -> Iterator[Figure]:
+    """Measure each server on an account of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="drime-bench-"))
+    try:
+        with DrimeProcess(latency=latency) as drime:
+            yield from measure_least(drime, values)
+            with ours(drime, folder) as server:
+                yield from measure(server, drime, values)
+        if program is not None:
+            with (
+                DrimeProcess(latency=latency, any_size=True) as drime,
+                pyrestserver(program, drime, folder) as server,
+            ):
+                yield from measure(server, drime, values)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drime")
     parser.add_argument("--pyrestserver", type=Path, metavar="PROGRAM")
     parser.add_argument("--latency", type=float, default=0.03, help="seconds before each answer")
     parser.add_argument("--blobs", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 16 << 20])
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     figures: list[Figure] = []
     for size in chosen.sizes:
         values = blobs(max(5, chosen.blobs // max(1, size // 2_000_000)), size)
-        folder = Path(tempfile.mkdtemp(prefix="drime-bench-"))
-        try:
-            with (
-                DrimeProcess(latency=chosen.latency) as drime,
-                ours(drime, folder) as address,
-            ):
-                figures += measure("backupgw", address, drime, values)
-            if chosen.pyrestserver is not None:
-                with (
-                    DrimeProcess(latency=chosen.latency, any_size=True) as drime,
-                    pyrestserver(chosen.pyrestserver, drime, folder) as address,
-                ):
-                    figures += measure("pyrestserver", address, drime, values)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(chosen.rounds):
+            figures += one_round(values, chosen.latency, chosen.pyrestserver)
     if chosen.json:
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
         return
     print(
         f"{os.cpu_count()} processors, {chosen.latency * 1000:.0f} ms before each answer of Drime"
     )
+    print(table(figures))
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The medians of all rounds as text; `x` is the rate over pyrestserver's, round by round."""
+    rows = []
+    groups: dict[tuple[int, str, str], list[Figure]] = {}
     for each in figures:
-        print(
-            f"{each.server:<13} {each.what:<9} {each.blobs:>3} x {each.size:>9} B "
-            f"{each.seconds:>8.2f} s {each.megabytes:>8.2f} MB/s "
-            f"{each.requests:>6.2f} requests/blob {each.kinds}"
+        groups.setdefault((each.size, each.what, each.server), []).append(each)
+    for (size, what, server), taken in groups.items():
+        others = groups.get((size, what, "pyrestserver"), [])
+        ratios = [other.seconds / each.seconds for each, other in zip(taken, others, strict=False)]
+        first = taken[0]
+        rows.append(
+            f"{server:<13} {what:<9} {first.blobs:>3} x {size:>9} B "
+            f"{median(each.seconds for each in taken):>7.3f} s "
+            f"{median(each.megabytes for each in taken):>7.2f} MB/s "
+            f"{f'x {median(ratios):.2f}' if ratios else '':<7} "
+            f"CPU s {median(each.cpu[0] for each in taken):.2f}, double's "
+            f"{median(each.cpu[1] for each in taken):.2f}  "
+            f"{first.requests:>5.2f} requests/blob {first.kinds}"
         )
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,6 +199,50 @@ class TestRequests:
         place.mkdirs(f"{number:02x}" for number in range(64))
         assert len(double.tell(requests)) <= 64 + 4
         assert len([*place.list("")]) == 64
+
+    def test_a_repositorys_folders_are_listed_many_by_one(
+        self, place: Backend, double: DoubleProcess[DriveDouble], options: dict[str, Any]
+    ) -> None:
+        folders = [f"data/{number:02x}" for number in range(256)]
+        place.mkdirs(folders)
+        with ThreadPoolExecutor(8) as pool:
+            [*pool.map(lambda folder: place.store(f"{folder}/blob", b"value"), folders)]
+        with open_place(url_of(place), **options) as fresh:
+            double.tell(requests)
+            found = {
+                f"data/{folder.name}": [item.name for item in fresh.list(f"data/{folder.name}")]
+                for folder in fresh.list("data")
+            }
+            assert len(double.tell(requests)) <= 12
+        assert found == dict.fromkeys(folders, ["blob"])
+
+    def test_what_changes_meanwhile_is_listed(
+        self, place: Backend, options: dict[str, Any]
+    ) -> None:
+        place.mkdirs(f"data/{number:02x}" for number in range(40))
+        place.store("data/25/old", b"value")
+        names = sorted(folder.name for folder in place.list("data"))
+        with open_place(url_of(place), **options) as other:
+            other.rmdir("data/27")  # as others do: nothing that is asked together fails of it
+        for name in names[:5]:
+            assert [*place.list(f"data/{name}")] == []
+        place.delete("data/25/old")
+        place.store("data/26/new", b"value")
+        with pytest.raises(ObjectNotFound):
+            [*place.list("data/27")]
+        assert [*place.list("data/25")] == []
+        assert [item.name for item in place.list("data/26")] == ["new"]
+        assert [*place.list("data/30")] == []
+
+    def test_short_pages_are_read_to_the_end(
+        self, place: Backend, double: DoubleProcess[DriveDouble]
+    ) -> None:
+        names = [f"item{number:02}" for number in range(23)]
+        for name in names:
+            place.store(f"folder/{name}", b"")
+        double.tell(change, most=5)
+        assert sorted(item.name for item in place.list("folder")) == names
+        double.tell(change, most=1000)
 
 
 class TestNames:

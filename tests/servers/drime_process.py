@@ -37,6 +37,11 @@ class DrimeProcess:
             raise ServerFailed("the double of Drime did not start")
         self.url, self.key = words
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def counts(self, *, forget: bool = False) -> dict[str, int]:
         """Return how many requests came so far, by kind, and those to the storage as `storage`.
 

@@ -60,6 +60,7 @@ class Service(GoogleService):
         limited: how many requests are refused as too many, with status 403.
         may_delete: whether files may be deleted for ever.
         tells_hashes: whether downloads come with hashes.
+        most: entries of a page of a list, whatever is asked for.
         lag: seconds for which a new file is in no list.
     """
 
@@ -71,6 +72,7 @@ class Service(GoogleService):
         self.may_delete = True
         self.tells_hashes = False
         self.lag = 0.0
+        self.most = MOST_RESULTS
         self._children: dict[str, dict[str, None]] = {}
         self._handed_out: set[str] = set()
         self._lists: dict[str, list[str]] = {}
@@ -202,7 +204,7 @@ class Service(GoogleService):
             found = [file.id for file in self._matching(query["q"])]
         else:
             found = self._lists.pop(token)
-        most = min(int(query.get("pageSize", 100)), MOST_RESULTS)
+        most = min(int(query.get("pageSize", 100)), self.most)
         here, rest = found[:most], found[most:]
         fields = re.search(r"files\(([^)]*)\)", query.get("fields", ""))
         wanted = fields[1].split(",") if fields else ["kind", "id", "name", "mimeType"]

@@ -260,6 +260,7 @@ class Drime(Backend):
         items.calls.close()
         if pool is not None:
             pool.close()
+        items.close()
 
     @property
     def _open(self) -> Items:
@@ -342,7 +343,7 @@ class Drime(Backend):
                     items.note_listed(f"{name}/{segment}" if name else segment, entry)
             yield entry
         items.folders.note_children(name, children)
-        items.ahead.shown(name, children)
+        items.ahead.shown(name, {each: sorted(ids) for each, ids in children.items()})
         if alone:
             items.ahead.listed(name, count)
 

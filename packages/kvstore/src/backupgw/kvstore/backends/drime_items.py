@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from ..layers.retry_schedule import Trials
 from ..names import RESERVED_PREFIX
 from . import drime_names
-from .drime_ahead import Ahead
 from .drime_calls import Calls
 from .drime_entry import Entry
 from .drime_errors import Refused
 from .drime_folders import Folders
-from .errors import BackendError, ObjectExists, ObjectNotFound
+from .drime_listing import all_entries
+from .errors import BackendError, BackendMustBeOpen, ObjectExists, ObjectNotFound
+from .listing_ahead import Ahead
 
 STAGING = f"{RESERVED_PREFIX}-staging"
 """Folder of a place in which entries wait that have no name yet, or no more."""
@@ -34,6 +38,19 @@ KNOWN = 50_000
 
 FRESH = 2.0
 """Seconds for which a folder counts as just seen."""
+
+_LISTED_AT_ONCE = 64
+"""Folders that are listed together at most: their ids are in the request's URL."""
+
+_LOOKERS = 16
+"""Looks for older entries that are made while their values are sent."""
+
+
+class Look(NamedTuple):
+    """A look into folders, and what it finds of a name; None where it did not see all of them."""
+
+    parents: tuple[int, ...]
+    found: Future[list[Entry] | None]
 
 
 class Items:
@@ -49,10 +66,21 @@ class Items:
         self.calls = calls
         self.folders = folders
         self._forever = forever
-        self.ahead = Ahead(calls)
+        self.ahead: Ahead[int, Entry] = Ahead(
+            lambda what, ids: all_entries(calls, what, ids), at_once=_LISTED_AT_ONCE
+        )
         folders.on_made = self.ahead.changed
         self._known: OrderedDict[str, Entry] = OrderedDict()
         self._lock = threading.Lock()
+        self._lookers = ThreadPoolExecutor(_LOOKERS, thread_name_prefix="backupgw-drime-look")
+        self._writing: Counter[str] = Counter()
+        self._shared: set[str] = set()
+        self._large: set[tuple[int, ...]] = set()
+        """Folders that more than one request is needed for to list them."""
+
+    def close(self) -> None:
+        """End the threads."""
+        self._lookers.shutdown(wait=False, cancel_futures=True)
 
     # -- what is known
 
@@ -120,14 +148,61 @@ class Items:
         """Forget the folders of an item, one of which Drime says is gone."""
         self.folders.forget(name.partition("/")[0])
 
-    def settle(self, name: str, mine: Entry, *, if_absent: bool) -> None:
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Tell other writers of the same name in this process that there is one; see `alone`."""
+        with self._lock:
+            self._writing[name] += 1
+            if self._writing[name] > 1:
+                self._shared.add(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._writing[name] -= 1
+                if not self._writing[name]:
+                    del self._writing[name]
+                    self._shared.discard(name)
+
+    def alone(self, name: str) -> bool:
+        """Whether no other writer of this process was within `writing` at the same time."""
+        with self._lock:
+            return name not in self._shared
+
+    def look(self, name: str) -> Look | None:
+        """Look, beside what the caller does, for what there is of a name, by one request; None
+        where one would not tell."""
+        folder, _, segment = name.rpartition("/")
+        parents = self.folders.make(folder)
+        if parents in self._large:
+            return None
+        try:
+            found = self._lookers.submit(self._look, name, parents, drime_names.written(segment))
+        except RuntimeError as error:
+            raise BackendMustBeOpen("the place was closed in the middle of a write") from error
+        return Look(parents, found)
+
+    def _look(self, what: str, parents: tuple[int, ...], name: str) -> list[Entry] | None:
+        page = self.calls.repeated(lambda: self.calls.page(what, parents))
+        if not page.last:  # from here on the search is asked, when the value is there
+            self._large.add(parents)
+            return None
+        return sorted(entry for entry in page.entries if entry.name == name)
+
+    def settle(
+        self, name: str, mine: Entry, *, if_absent: bool, seen: Sequence[Entry] | None = None
+    ) -> None:
         """Make a new entry the item, after it has come to be under its name.
+
+        Args:
+            seen: what there is of the name, where that is known already.
 
         Raises:
             ObjectExists: (if_absent) there is an older one. Both are still there.
             BackendError: there is a folder of that name. Likewise.
         """
-        older = [entry for entry in self._with(name, mine) if entry.id < mine.id]
+        there = self._with(name, mine) if seen is None else seen
+        older = [entry for entry in there if entry.id < mine.id]
         if any(entry.folder for entry in older):
             raise BackendError(f"{name}: is a folder")
         if older and if_absent:

@@ -15,7 +15,7 @@ from . import drime_errors, drime_names
 from .drime_calls import Calls, stored_as
 from .drime_entry import Entry
 from .drime_errors import Refused, TooMany
-from .drime_items import Items
+from .drime_items import Items, Look
 from .errors import BackendError, ObjectExists, ObjectNotFound
 from .part_transfers import Part, PartTarget, SentPart
 from .plan import Plan
@@ -55,6 +55,12 @@ class DrimeTarget(PartTarget):
         """Entries with a higher id did not exist when this value was first sent."""
         self._in_doubt = False
         """Whether an entry may have come to be without an answer."""
+        self._by_content = plan.if_absent and plan.expected_hash == self._segment
+        """Whether the value is known by its hash. Then two entries of the name that were made at
+        the same moment, by gateways that did not see each other, are the same value, whichever of
+        them counts: so it may be looked for older ones while it is sent."""
+        self._seen: Look | None = None
+        """What there was of the name when the value was on its way."""
         self._entry: Entry | None = None
         """The entry that has come to be, and may not be the item yet."""
         self._parked = False
@@ -72,6 +78,10 @@ class DrimeTarget(PartTarget):
     # -- in one request
 
     def put_whole(self, data: bytes | bytearray) -> None:
+        with self._items.writing(self._plan.name):
+            self._put_whole(data)
+
+    def _put_whole(self, data: bytes | bytearray) -> None:
         name = self._plan.name
         if len(data) > SIMPLE:
             self._put_single_part(data)
@@ -79,6 +89,7 @@ class DrimeTarget(PartTarget):
         if self._entry is None:
             self._entry = self._landed(len(data), lambda each: self._same_content(each, data))
         if self._entry is None:
+            self._look_early()
             self._entry = self._made(
                 len(data), lambda folder: self._calls.upload(name, self._segment, folder, data)
             )
@@ -150,7 +161,12 @@ class DrimeTarget(PartTarget):
             return self._signed[number]
 
     def complete(self, state: str, parts: Sequence[SentPart]) -> None:
+        with self._items.writing(self._plan.name):
+            self._complete(state, parts)
+
+    def _complete(self, state: str, parts: Sequence[SentPart]) -> None:
         name = self._plan.name
+        self._look_early()
         upload, key = json.loads(state)
         size = sum(part.size for part in parts)
         if not self._joined:
@@ -228,12 +244,23 @@ class DrimeTarget(PartTarget):
                 return entry
         return None
 
+    def _look_early(self) -> None:
+        """Begin to look for older entries, where it may be done beside sending the value."""
+        if self._by_content and self._entry is None and not self._in_doubt:
+            self._seen = self._items.look(self._plan.name)
+
     def _settle(self) -> None:
         """Make the entry the item. Where that is refused for good but for ObjectExists, the entry
         is removed."""
         assert self._entry is not None
+        name, look, self._seen = self._plan.name, self._seen, None
+        there: list[Entry] | None = None
         try:
-            self._items.settle(self._plan.name, self._entry, if_absent=self._plan.if_absent)
+            if look is not None and self._entry.parent in look.parents:
+                there = look.found.result()
+            if not self._items.alone(name):
+                there = None
+            self._items.settle(name, self._entry, if_absent=self._plan.if_absent, seen=there)
         except ObjectExists:
             raise
         except BackendError as error:

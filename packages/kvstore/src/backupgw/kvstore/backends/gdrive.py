@@ -236,7 +236,11 @@ class Gdrive(Backend):
     def _noting(self, items: Items, name: str, ids: tuple[str, ...]) -> Iterator[Listed]:
         """Yield what is in a folder, and keep what it tells of folders."""
         children: dict[str, list[Entry]] = {}
-        for entry in items.calls.entries(name or "/", ids):
+        count = 0
+        fetched = items.ahead.take(name)
+        alone = fetched is None
+        for entry in items.calls.entries(name or "/", ids) if alone else fetched or ():
+            count += 1
             if is_reserved(entry.name) or not _nameable(entry.name):
                 continue
             if entry.folder:
@@ -245,6 +249,12 @@ class Gdrive(Backend):
                 continue
             yield Listed(entry.rank, _info(entry.name, entry))
         items.folders.note_children(name, children)
+        items.ahead.shown(
+            name,
+            {each: [entry.id for entry in entries] for each, entries in children.items()},
+        )
+        if alone:
+            items.ahead.listed(name, count)
 
     # -- items
 

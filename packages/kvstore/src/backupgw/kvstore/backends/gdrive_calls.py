@@ -44,7 +44,8 @@ RECONNECT = (
 MOST_AT_ONCE = 5_000_000
 """Bytes that one request carries (https://developers.google.com/workspace/drive/api/guides/manage-uploads)."""
 
-_PAGE = 200
+_PAGE = 1000
+"""Entries of a page: what Drive lists at most."""
 _IDS = 200
 """Ids that are had at a time."""
 _CONFLICT = 409
@@ -162,6 +163,7 @@ class Calls:
         name: str | None = None,
         folders: bool = False,
         trashed: bool | None = False,
+        parents_told: bool = False,
         after: str | None = None,
         most: int = _PAGE,
     ) -> Page:
@@ -172,6 +174,7 @@ class Calls:
             name: only entries of this name, as the search understands it.
             folders: only folders.
             trashed: whether what is listed lies in the trash; None for both.
+            parents_told: whether each entry tells in which folder it lies.
             after: what the page before told.
         """
         terms = ["(" + " or ".join(f"{_quoted(each)} in parents" for each in parents) + ")"]
@@ -182,6 +185,8 @@ class Calls:
         if folders:
             terms.append(f"mimeType = {_quoted(FOLDER)}")
         fields = LISTED if trashed is not None else f"{LISTED},explicitlyTrashed"
+        if parents_told:
+            fields += ",parents"
         where: dict[str, Any] = {"includeItemsFromAllDrives": True}
         if self._drive is not None:
             where |= {"corpora": "drive", "driveId": self._drive}
@@ -212,6 +217,7 @@ class Calls:
         name: str | None = None,
         folders: bool = False,
         trashed: bool | None = False,
+        parents_told: bool = False,
     ) -> Iterator[Entry]:
         """Yield what lies in folders."""
         after: str | None = None
@@ -225,6 +231,7 @@ class Calls:
                     name=name,
                     folders=folders,
                     trashed=trashed,
+                    parents_told=parents_told,
                     after=at,  # noqa: B023
                 ),
             )

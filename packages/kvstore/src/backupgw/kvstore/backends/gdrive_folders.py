@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -31,8 +31,8 @@ nothing of it, and can use it all the same."""
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+\Z", re.ASCII)
 _MAKERS = 8
 _MANY = 4
-_MOST_PARENTS = 50
-"""Folders of one name that are looked into by one request."""
+MOST_PARENTS = 50
+"""Folders that are looked into by one request: their ids are in its URL."""
 
 
 class Folders:
@@ -46,6 +46,8 @@ class Folders:
     def __init__(self, calls: Calls, root: Sequence[str]) -> None:
         self._calls = calls
         self.root = tuple(root)
+        self.on_made: Callable[[str], None] | None = None
+        """Called with the folder in which another one was made."""
         self._known: dict[str, tuple[tuple[str, ...], float]] = {}
         self._busy: set[str] = set()
         self._changed = threading.Condition()
@@ -86,8 +88,8 @@ class Folders:
         """
         searched = segment if _PLAIN.match(segment) else None
         found = {}
-        for start in range(0, len(parents), _MOST_PARENTS):
-            some = parents[start : start + _MOST_PARENTS]
+        for start in range(0, len(parents), MOST_PARENTS):
+            some = parents[start : start + MOST_PARENTS]
             for entry in self._calls.entries(what, some, name=searched):
                 if entry.name == segment and (entry.folder or entry.item):
                     found[entry.id] = entry
@@ -155,8 +157,8 @@ class Folders:
         """Note the folders in one, and return the paths of its items."""
         items: set[str] = set()
         found: dict[str, list[Entry]] = {}
-        for start in range(0, len(parents), _MOST_PARENTS):
-            some = parents[start : start + _MOST_PARENTS]
+        for start in range(0, len(parents), MOST_PARENTS):
+            some = parents[start : start + MOST_PARENTS]
             for entry in self._calls.entries(parent or "/", some):
                 path = f"{parent}/{entry.name}" if parent else entry.name
                 if entry.folder:
@@ -189,6 +191,8 @@ class Folders:
                     raise BackendError(
                         f"{path}: the folder around it was removed meanwhile", retryable=True
                     )
+                if self.on_made is not None:
+                    self.on_made(path.rpartition("/")[0])
                 return new
 
     # -- what is known

@@ -20,7 +20,8 @@ from ..layers.retry_schedule import Trials
 from .errors import BackendError, ObjectExists, ObjectNotFound
 from .gdrive_calls import Calls, Taken
 from .gdrive_entry import Entry
-from .gdrive_folders import Folders, checked
+from .gdrive_folders import MOST_PARENTS, Folders, checked
+from .listing_ahead import Ahead
 
 KNOWN = 50_000
 """Items whose files are kept in memory."""
@@ -42,6 +43,10 @@ class Items:
         self.calls = calls
         self.folders = folders
         self._trash = trash
+        self.ahead: Ahead[str, Entry] = Ahead(
+            lambda what, ids: calls.entries(what, ids, parents_told=True), at_once=MOST_PARENTS
+        )
+        folders.on_made = self.ahead.changed
         self._known: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -57,6 +62,7 @@ class Items:
 
     def note(self, name: str, entry: str | None) -> None:
         """Note which file an item is, or that it is none."""
+        self.ahead.changed(name.rpartition("/")[0])
         with self._lock:
             if entry is None or self._trash:
                 self._known.pop(name, None)
