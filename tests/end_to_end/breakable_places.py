@@ -58,7 +58,11 @@ def _on_http(
     def stall(seconds: float) -> None:
         for double in doubles:
             double.faults = Faults(
-                rate=0.5, kinds=[Fault.STALL], stall=seconds, limit=STALLED, seed=1
+                rate=0.5,
+                kinds=[Fault.STALL],
+                stall=seconds,
+                limit=STALLED // len(doubles),
+                seed=1,
             )
 
     def stalled() -> int:

@@ -36,6 +36,7 @@ from backupgw.kvstore.backends.errors import (
     PermissionDenied,
     StorageFull,
 )
+from backupgw.kvstore.backends.loopback import Loopback
 from backupgw.kvstore.conformance import Check, Status, Subject, checks
 
 PART = 1 << 20
@@ -506,6 +507,16 @@ class TestSharedDrives:
             open_place("gdrive://0NoSuchDrive/x", shared_drive=True, **options).open()
 
 
+def asked(address: str) -> int:
+    """Ask for a page as a browser does; returns the status."""
+    try:
+        with urllib.request.urlopen(address) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
 class TestGrants:
     """A person agrees in a browser, which then shows an address that it cannot open."""
 
@@ -553,6 +564,33 @@ class TestGrants:
         place.create()
         with place:
             place.store("item", b"value")
+
+    def test_a_browser_of_this_machine_brings_it(
+        self, secure: tuple[Double, dict[str, Any]]
+    ) -> None:
+        double, options = secure
+        service: Any = double._application
+        with Loopback() as here:
+            grant = grants.begin("gdrive:x", options, here.address)
+            assert grant.is_answer is not None
+            address = self.agree(double, grant.visit, options["cacert"])
+            assert address.startswith(here.address)
+            with ThreadPoolExecutor(1) as browser:
+                for other in (
+                    here.address,
+                    f"{here.address}favicon.ico",
+                    re.sub("state=[^&]*", "state=another", address),
+                    re.sub("&state=[^&]*", "", address),
+                    address.replace("127.0.0.1", "localhost"),  # a page that names us otherwise
+                ):
+                    shown = browser.submit(asked, other)
+                    assert here.answer(grant.is_answer) is None
+                    assert shown.result() == 404
+                shown = browser.submit(asked, address)
+                answer = here.answer(grant.is_answer)
+                assert shown.result() == 200
+            assert answer == address
+            assert grant.finish(answer) == service.refresh_token
 
     def test_no_log_tells_a_secret(
         self, secure: tuple[Double, dict[str, Any]], caplog: pytest.LogCaptureFixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -14,7 +15,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.servers.double import Double
+from tests.servers.drive_double import Service as DriveService
 from tests.servers.dropbox_double import DropboxDouble
+from tests.servers.tls import make_certificate
+
+BACKUPGW = str(Path(sys.executable).parent / "backupgw")
 
 
 @pytest.fixture
@@ -39,8 +45,7 @@ class Person:
         )
 
     def command(self, *words: str) -> list[str]:
-        program = Path(sys.executable).parent / "backupgw"
-        return [str(program), "store", *words, "--config", str(self.settings)]
+        return [BACKUPGW, "store", *words, "--config", str(self.settings)]
 
     def agree(self, page: str) -> str:
         parts = urlsplit(page)
@@ -120,3 +125,44 @@ def test_places_that_take_none(person: Person, name: str, message: str) -> None:
     assert status in (1, 2)
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_a_browser_at_hand_brings_googles_answer(tmp_path: Path) -> None:
+    """The page is opened in the person's browser, and nothing has to be pasted."""
+    service, certificate = DriveService(), make_certificate(tmp_path)
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f"#!{sys.executable}\nimport ssl, sys, urllib.request\n"
+        f"context = ssl.create_default_context(cafile={str(certificate.authority)!r})\n"
+        "urllib.request.urlopen(sys.argv[1], context=context).read()\n"
+    )
+    browser.chmod(0o700)
+    settings, grant = tmp_path / "backupgw.toml", tmp_path / "grant"
+    with Double(service, certificate=certificate) as double:
+        settings.write_text(
+            f'[places.cloud]\nurl = "gdrive:x"\nendpoint = "{double.url}"\n'
+            f'client_id = "{service.client_id}"\ncacert = "{certificate.authority}"\n'
+            f'client_secret = {{ env = "SECRET" }}\nrefresh_token = {{ file = "{grant}" }}\n'
+        )
+        process = subprocess.Popen(
+            [
+                Path(sys.executable).parent / "backupgw",
+                "store",
+                "auth",
+                "cloud",
+                "--config",
+                settings,
+            ],
+            env={**os.environ, "BROWSER": f"{browser} %s", "SECRET": service.client_secret},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(60) == 0, said
+        process.communicate()
+    assert "brought it" in said
+    assert grant.read_text() == f"{service.refresh_token}\n"

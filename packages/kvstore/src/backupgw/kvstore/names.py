@@ -119,6 +119,15 @@ def check_key(key: str) -> str:
     return check_path(key)
 
 
+def is_nameable(segment: str) -> bool:
+    """Whether a client could name what others have called so: one segment, and a decent one."""
+    try:
+        check_path(segment)
+    except InvalidName:
+        return False
+    return "/" not in segment
+
+
 def is_reserved(segment: str) -> bool:
     """Whether a folder entry belongs to the kernel and must never be listed."""
     return segment.startswith(RESERVED_PREFIX)

@@ -12,30 +12,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 from ..layers import options
 from ..layers.retry_schedule import Schedule, read_schedule
-from ..names import KernelPath, check_folder, check_path, is_reserved
-from . import drime_names, drime_urls
+from ..names import KernelPath, check_path
+from . import drime_urls
 from .api_calls import OnCall, hook
-from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
+from .base import Capabilities, Quota, Reader, Writer
 from .body_reader import open_steadily
 from .drime_calls import Calls
 from .drime_entry import Entry
 from .drime_folders import Folders, root_of
-from .drime_items import FRESH, STAGING, Items
-from .drime_listing import all_entries, info_of, listed
+from .drime_items import STAGING, Items
+from .drime_listing import all_entries
 from .drime_reader import Opener
 from .drime_writer import PART, DrimeTarget
+from .entry_place import EntryPlace
 from .errors import (
     BackendAlreadyExists,
-    BackendError,
-    BackendMustBeOpen,
-    BackendMustNotBeOpen,
     BackendURLInvalid,
-    ObjectExists,
     ObjectNotFound,
     UnsupportedOperation,
 )
@@ -141,7 +139,7 @@ def _switch(value: bool | str) -> bool:
     return value
 
 
-class Drime(Backend):
+class Drime(EntryPlace[int, Entry]):
     """A folder of a workspace.
 
     Args:
@@ -176,18 +174,10 @@ class Drime(Backend):
         self._part_size = part_size
         self._threads = threads
         self._path = path
-        self._workspace = workspace
+        super().__init__(f"drime://{workspace}/{path}")
         self._trash = trash
-        self._items: Items | None = None
         self._pool: PartPool | None = None
         self._ranges = False
-
-    def __repr__(self) -> str:
-        return f"Drime({self._where!r})"
-
-    @property
-    def _where(self) -> str:
-        return f"drime://{self._workspace}/{self._path}"
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # learned on the way
@@ -204,8 +194,8 @@ class Drime(Backend):
             ids = workspace.find(self._path)
             if ids is None:
                 workspace.make(self._path)
-            elif next(all_entries(calls, self._where, ids), None) is not None:
-                raise BackendAlreadyExists(f"{self._where}: there is something in it already")
+            elif next(all_entries(calls, self._label, ids), None) is not None:
+                raise BackendAlreadyExists(f"{self._label}: there is something in it already")
         finally:
             calls.close()
 
@@ -218,13 +208,13 @@ class Drime(Backend):
         self._must_be_closed()
         if not self._path:
             raise UnsupportedOperation(
-                f"{self._where} is a whole workspace; only a folder of one can be destroyed"
+                f"{self._label} is a whole workspace; only a folder of one can be destroyed"
             )
         calls = self._connect()
         try:
             ids = root_of(calls, self._path)
             items = Items(calls, Folders(calls, [0]), forever=not self._trash)
-            items.remove(self._where, ids, forever=not self._trash)
+            items.remove(self._label, ids, forever=not self._trash)
         finally:
             calls.close()
 
@@ -243,7 +233,7 @@ class Drime(Backend):
                 ids = root_of(calls, self._path)
             else:
                 ids = (0,)
-                calls.repeated(lambda: calls.page(self._where, ids, 1, 1))
+                calls.repeated(lambda: calls.page(self._label, ids, 1, 1))
         except BaseException:
             calls.close()
             raise
@@ -264,13 +254,7 @@ class Drime(Backend):
 
     @property
     def _open(self) -> Items:
-        if self._items is None:
-            raise BackendMustBeOpen(f"{self._where} is not open")
-        return self._items
-
-    def _must_be_closed(self) -> None:
-        if self._items is not None:
-            raise BackendMustNotBeOpen(f"{self._where} is open")
+        return cast(Items, self._opened)
 
     def quota(self) -> Quota:
         """The account's, with whatever else it holds."""
@@ -279,14 +263,6 @@ class Drime(Backend):
 
     # -- folders
 
-    def mkdir(self, name: str) -> None:
-        check_folder(name)
-        self._open.folders.make(name)
-
-    def mkdirs(self, names: Iterable[str]) -> None:
-        """Make several folders, those in one folder a few at a time."""
-        self._open.folders.make_several([check_folder(name) for name in names])
-
     def rmdir(self, name: str) -> None:
         """Remove an empty folder.
 
@@ -294,70 +270,11 @@ class Drime(Backend):
         into it at that moment can be brought back from there.
         """
         check_path(name)
-        items = self._open
-        found = items.entries(name)
-        if not found:
-            raise ObjectNotFound(name)
-        if not found[0].folder:
-            raise BackendError(f"{name}: is an item, not a folder")
-        ids = [entry.id for entry in found if entry.folder]
-        if next(all_entries(items.calls, name, ids), None) is not None:
-            raise BackendError(f"{name}: is not empty")
-        items.folders.forget(name)
-        items.note(name, None)
+        items, ids = self._open, self._empty_folder(name)
         if not items.remove(name, ids, forever=False):
             raise ObjectNotFound(name)
 
-    def list(self, name: str) -> Iterator[ItemInfo]:
-        check_folder(name)
-        return self._list(self._open, name)
-
-    def _list(self, items: Items, name: str) -> Iterator[ItemInfo]:
-        asked_at = time.monotonic()
-        ids = items.folders.find(name)
-        entries = iter(()) if ids is None else self._noting(items, name, ids)
-        first = next(entries, None)
-        if first is None and (ids is None or items.folders.age(name) > FRESH):
-            # Nothing in it; or another gateway has removed it and made it again.
-            ids = items.folders.find(name, seen_after=asked_at)
-            if ids is None:
-                raise ObjectNotFound(name)
-            entries = self._noting(items, name, ids)
-            first = next(entries, None)
-        if first is not None:
-            yield from listed(_chained(first, entries), lambda segment: not is_reserved(segment))
-
-    def _noting(self, items: Items, name: str, ids: tuple[int, ...]) -> Iterator[Entry]:
-        """Yield what is in a folder, and keep what it tells of items and folders."""
-        children: dict[str, list[int]] = {}
-        count = 0
-        fetched = items.ahead.take(name)
-        alone = fetched is None
-        for entry in all_entries(items.calls, name or "/", ids) if alone else fetched or ():
-            count += 1
-            segment = drime_names.read(entry.name)
-            if segment is not None:
-                if entry.folder:
-                    children.setdefault(segment, []).append(entry.id)
-                else:
-                    items.note_listed(f"{name}/{segment}" if name else segment, entry)
-            yield entry
-        items.folders.note_children(name, children)
-        items.ahead.shown(name, {each: sorted(ids) for each, ids in children.items()})
-        if alone:
-            items.ahead.listed(name, count)
-
     # -- items
-
-    def info(self, name: str) -> ItemInfo:
-        check_folder(name)
-        items = self._open
-        if not name:
-            return ItemInfo("", exists=True, size=0, directory=True)
-        found = items.entries(name)
-        if not found:
-            return ItemInfo(name, exists=False, size=0, directory=False)
-        return info_of(name, found[0])
 
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         check_path(name)
@@ -388,35 +305,12 @@ class Drime(Backend):
         check_path(name)
         self._open.delete(name)
 
-    def move(self, name: str, new_name: str) -> None:
-        self._move(name, new_name, if_absent=False)
-
-    def move_if_absent(self, name: str, new_name: str) -> None:
-        self._move(name, new_name, if_absent=True)
-
-    def _move(self, name: str, new_name: str, *, if_absent: bool) -> None:
-        """Drime copies, then the old entry is deleted: the new one has an id that nobody knows by
-        the old name."""
-        check_path(name)
-        check_path(new_name)
+    def _move_entries(
+        self, name: str, found: Sequence[Entry], new_name: str, *, if_absent: bool
+    ) -> None:
         items = self._open
-        found = items.entries(name)
-        if not found or found[0].folder:
-            raise ObjectNotFound(name)
-        if name == new_name:
-            if if_absent:
-                raise ObjectExists(f"{new_name} exists")
-            return
         copy = items.copy(found[0], new_name, if_absent=if_absent)
         items.take_away(name, found, copy, new_name)
-
-    def copy(self, name: str, new_name: str) -> None:
-        check_path(name)
-        check_path(new_name)
-        items = self._open
-        source = items.find(name)
-        if name != new_name:
-            items.copy(source, new_name, if_absent=False)
 
     def reap(self, older_than: float) -> int:
         """Delete what dead writers have set aside. Parts of uploads that nobody finished cannot be
@@ -437,8 +331,3 @@ class Drime(Backend):
         copy = items.copy(damaged, kept, if_absent=False)
         items.take_away(name, [damaged], copy, kept)
         return str(kept)
-
-
-def _chained(first: Entry, rest: Iterator[Entry]) -> Iterator[Entry]:
-    yield first
-    yield from rest

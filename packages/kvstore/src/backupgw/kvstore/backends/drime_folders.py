@@ -1,21 +1,9 @@
-"""Which of Drime's folders a path is: ids, kept so that each is asked for once.
-
-Drime may have several folders of one name. They count as one: what is new goes into the one with
-the lowest id, and what is looked for is looked for in all. So gateways that made the same folder at
-the same moment, unseen by each other, still see everything.
-
-Within a process one thread makes a folder, and others wait for it.
-"""
+"""Which of Drime's folders a path is; see `entry_folders`."""
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from ..layers.retry_schedule import Trials
 from . import drime_names
@@ -23,6 +11,7 @@ from .drime_calls import Calls
 from .drime_entry import Entry
 from .drime_errors import Refused
 from .drime_listing import all_entries
+from .entry_folders import FolderIds
 from .errors import BackendDoesNotExist, BackendError
 
 _log = logging.getLogger(__name__)
@@ -31,16 +20,8 @@ _BULK = 1000
 """Folders beside one that is looked for that are noted at once; where there are more, it is
 searched by name."""
 
-_MAKERS = 8
-"""Folders of one call that are made at a time."""
 
-
-class _Known(NamedTuple):
-    ids: tuple[int, ...]
-    at: float
-
-
-class Folders:
+class Folders(FolderIds[int]):
     """The folders beneath a place's own.
 
     Args:
@@ -49,127 +30,34 @@ class Folders:
     """
 
     def __init__(self, calls: Calls, root: Sequence[int]) -> None:
+        super().__init__(root)
         self._calls = calls
-        self.root = tuple(root)
-        self.on_made: Callable[[str], None] | None = None
-        """Called with the folder in which another one was made."""
         self._search = True
         """Whether Drime's search is asked."""
-        self._known: dict[str, _Known] = {}
-        self._busy: set[str] = set()
-        self._changed = threading.Condition()
-
-    def find(self, path: str, *, seen_after: float = 0.0) -> tuple[int, ...] | None:
-        """Return the ids of a folder, the lowest first; None where there is none.
-
-        Args:
-            seen_after: monotonic time; what was last seen before it is looked at again.
-        """
-        if not path:
-            return self.root
-        known = self._known.get(path)
-        if known is not None and known.at >= seen_after:
-            return known.ids
-        parent, _, name = path.rpartition("/")
-        parents = self.find(parent, seen_after=seen_after)
-        if parents is None:
-            self.forget(path)
-            return None
-        with self._alone(parent):
-            # Another thread may have looked meanwhile.
-            known = self._known.get(path)
-            if known is not None and known.at >= seen_after:
-                return known.ids
-            return self._look(path, parent, parents, name)
-
-    def age(self, path: str) -> float:
-        """Return how many seconds ago a folder was seen; 0 for the root."""
-        known = self._known.get(path)
-        return time.monotonic() - known.at if known is not None else 0.0
-
-    def make(self, path: str) -> tuple[int, ...]:
-        """Return the ids of a folder, made with its parents where there is none.
-
-        Raises:
-            BackendError: one of them is an item.
-        """
-        found = self.find(path)
-        if found is not None:
-            return found
-        parent, _, name = path.rpartition("/")
-        parents = self.make(parent)
-        with self._alone(path):
-            known = self._known.get(path)
-            if known is not None:
-                return known.ids
-            ids = tuple(self._make(path, parents, name))
-            self._note(path, ids)
-            return ids
-
-    def make_several(self, paths: Iterable[str]) -> None:
-        """Make folders; those in one folder together, with one look before and one after."""
-        by_parent: dict[str, list[str]] = {}
-        for path in dict.fromkeys(paths):
-            if path:
-                by_parent.setdefault(path.rpartition("/")[0], []).append(path)
-        for parent, children in by_parent.items():
-            if len(children) < 4:
-                for path in children:
-                    self.make(path)
-                continue
-            parents = self.make(parent)
-            self._look_at_all(parent, parents)
-            missing = [path for path in children if path not in self._known]
-            if not missing:
-                continue
-            with ThreadPoolExecutor(_MAKERS, thread_name_prefix="backupgw-drime") as pool:
-                # The list makes the first error come out.
-                [*pool.map(lambda path: self._make_unlooked(path, parents), missing)]  # noqa: B023
-            self._look_at_all(parent, parents)
-
-    def note_children(self, parent: str, entries: Mapping[str, Sequence[int]]) -> None:
-        """Note folders that a whole listing has shown, by their segments."""
-        for name, ids in entries.items():
-            self._note(f"{parent}/{name}" if parent else name, sorted(ids))
-
-    def forget(self, path: str) -> None:
-        """Forget a folder and all beneath it."""
-        with self._changed:
-            for known in [k for k in self._known if k == path or k.startswith(f"{path}/")]:
-                del self._known[known]
 
     # -- looking
 
-    def _note(self, path: str, ids: Sequence[int]) -> None:
-        with self._changed:
-            self._known[path] = _Known(tuple(ids), time.monotonic())
+    def _turn(self, parent: str, path: str) -> str:  # noqa: ARG002 - all in it are looked at
+        return parent
 
-    def _look(
-        self, path: str, parent: str, parents: Sequence[int], name: str
-    ) -> tuple[int, ...] | None:
+    def _look(self, path: str, parent: str, parents: Sequence[int], name: str) -> Sequence[int]:
         siblings: dict[str, list[int]] = {}
         for count, entry in enumerate(all_entries(self._calls, path, parents, folders=True)):
             if count >= _BULK:
-                ids = [each.id for each in self.named(path, parents, name) if each.folder]
-                if ids:
-                    self._note(path, ids)
-                break
+                return [each.id for each in self.named(path, parents, name) if each.folder]
             if entry.folder and (segment := drime_names.read(entry.name)) is not None:
                 siblings.setdefault(segment, []).append(entry.id)
-        else:
-            self.note_children(parent, {n: sorted({*ids}) for n, ids in siblings.items()})
-            ids = sorted({*siblings.get(name, ())})
-        if not ids:
-            self.forget(path)
-            return None
-        return tuple(ids)
+        found = {segment: sorted({*ids}) for segment, ids in siblings.items()}
+        self.note_children(parent, found)
+        return found.get(name, [])
 
-    def _look_at_all(self, parent: str, parents: Sequence[int]) -> None:
+    def _look_at_all(self, parent: str, parents: Sequence[int]) -> set[str]:
         found: dict[str, list[int]] = {}
         for entry in all_entries(self._calls, parent or "/", parents, folders=True):
             if (segment := drime_names.read(entry.name)) is not None:
                 found.setdefault(segment, []).append(entry.id)
         self.note_children(parent, {name: sorted({*ids}) for name, ids in found.items()})
+        return set()
 
     def named(self, what: str, parents: Sequence[int], segment: str) -> list[Entry]:
         """Return the entries of a name in folders, the lowest id first: items and folders.
@@ -213,16 +101,9 @@ class Folders:
                 return sorted({*ids, *([] if made is None else [made])})
         raise BackendError(f"{path}: Drime neither has this folder nor makes it", retryable=True)
 
-    def _make_unlooked(self, path: str, parents: Sequence[int]) -> None:
-        name = path.rpartition("/")[2]
-        with self._alone(path):
-            if path in self._known:
-                return
-            made = self._create(path, parents[0], name)
-            if made is None:
-                self._note(path, self._make(path, parents, name))
-            else:
-                self._note(path, [made])
+    def _make_new(self, path: str, parents: Sequence[int], name: str) -> Sequence[int]:
+        made = self._create(path, parents[0], name)
+        return self._make(path, parents, name) if made is None else [made]
 
     def _create(self, path: str, parent: int, name: str) -> int | None:
         """Make a folder; None where Drime refuses it: there is one, or the parent is gone."""
@@ -239,23 +120,8 @@ class Folders:
                 if ids := [entry.id for entry in there if entry.folder]:
                     return ids[0]
             else:
-                if self.on_made is not None:
-                    self.on_made(path.rpartition("/")[0])
+                self._made(path)
                 return made
-
-    @contextmanager
-    def _alone(self, path: str) -> Iterator[None]:
-        """Let one thread at a time look into, or make, a folder."""
-        with self._changed:
-            while path in self._busy:
-                self._changed.wait()
-            self._busy.add(path)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._busy.discard(path)
-                self._changed.notify_all()
 
 
 def root_of(calls: Calls, path: str) -> tuple[int, ...]:

@@ -3,41 +3,31 @@
 Drime takes any number of entries of one name. The one with the lowest id is the item, for every
 reader and every gateway. So a new value waits unseen behind the old one until that is deleted, and
 of several new ones everybody takes the same.
-
-Where an item was found is kept in memory, so that reading it again needs no search. An id never
-comes to mean another value: moving makes a new one. What lies in Drime's trash may still be read by
-its id, so with a trash nothing is kept.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..layers.retry_schedule import Trials
-from ..names import RESERVED_PREFIX
+from ..names import RESERVED_PREFIX, is_reserved
 from . import drime_names
 from .drime_calls import Calls
 from .drime_entry import Entry
 from .drime_errors import Refused
 from .drime_folders import Folders
 from .drime_listing import all_entries
+from .entry_items import EntryItems
 from .errors import BackendError, BackendMustBeOpen, ObjectExists, ObjectNotFound
 from .listing_ahead import Ahead
 
 STAGING = f"{RESERVED_PREFIX}-staging"
 """Folder of a place in which entries wait that have no name yet, or no more."""
-
-KNOWN = 50_000
-"""Items whose entries are kept in memory."""
-
-FRESH = 2.0
-"""Seconds for which a folder counts as just seen."""
 
 _LISTED_AT_ONCE = 64
 """Folders that are listed together at most: their ids are in the request's URL."""
@@ -53,7 +43,7 @@ class Look(NamedTuple):
     found: Future[list[Entry] | None]
 
 
-class Items:
+class Items(EntryItems[int, Entry]):
     """The items of one opening of a place.
 
     Args:
@@ -63,15 +53,13 @@ class Items:
     """
 
     def __init__(self, calls: Calls, folders: Folders, *, forever: bool) -> None:
+        ahead: Ahead[int, Entry] = Ahead(
+            lambda what, ids: all_entries(calls, what, ids), at_once=_LISTED_AT_ONCE
+        )
+        super().__init__(folders, ahead, keeps=forever)
         self.calls = calls
         self.folders = folders
         self._forever = forever
-        self.ahead: Ahead[int, Entry] = Ahead(
-            lambda what, ids: all_entries(calls, what, ids), at_once=_LISTED_AT_ONCE
-        )
-        folders.on_made = self.ahead.changed
-        self._known: OrderedDict[str, Entry] = OrderedDict()
-        self._lock = threading.Lock()
         self._lookers = ThreadPoolExecutor(_LOOKERS, thread_name_prefix="backupgw-drime-look")
         self._writing: Counter[str] = Counter()
         self._shared: set[str] = set()
@@ -82,71 +70,26 @@ class Items:
         """End the threads."""
         self._lookers.shutdown(wait=False, cancel_futures=True)
 
-    # -- what is known
+    def _named(self, what: str, parents: Sequence[int], segment: str) -> list[Entry]:
+        return self.folders.named(what, parents, segment)
 
-    def known(self, name: str) -> Entry | None:
-        """Return the entry that an item had when it was seen last, None where it is not kept."""
-        with self._lock:
-            entry = self._known.get(name)
-            if entry is not None:
-                self._known.move_to_end(name)
-            return entry
+    def rank(self, entry: Entry) -> int | str:
+        return entry.id
 
-    def note(self, name: str, entry: Entry | None) -> None:
-        """Note what an item's entry is, or that it has none."""
-        self.ahead.changed(name.rpartition("/")[0])
-        with self._lock:
-            if entry is None or not self._forever:
-                self._known.pop(name, None)
-                return
-            # Its names would take most of the memory.
-            self._known[name] = entry._replace(name="", stored_as="")
-            self._known.move_to_end(name)
-            while len(self._known) > KNOWN:
-                self._known.popitem(last=False)
+    def id_of(self, entry: Entry) -> int:
+        return entry.id
 
-    def note_listed(self, name: str, entry: Entry) -> None:
-        """Note an entry that a listing has shown; of several the one with the lowest id."""
-        with self._lock:
-            known = self._known.get(name)
-        if known is None or entry.id < known.id:
-            self.note(name, entry)
+    def segment_of(self, entry: Entry) -> str | None:
+        segment = drime_names.read(entry.name)
+        return None if segment is None or is_reserved(segment) else segment
 
-    # -- finding
+    def within(self, what: str, folders: Sequence[int]) -> Iterator[Entry]:
+        return all_entries(self.calls, what, folders)
 
-    def entries(self, name: str) -> list[Entry]:
-        """Return what there is of a name, the lowest id first: items and folders."""
-        parent, _, segment = name.rpartition("/")
-        asked_at = time.monotonic()
-        parents = self.folders.find(parent)
-        found = [] if parents is None else self.folders.named(name, parents, segment)
-        if not found and parents is not None and self.folders.age(parent) > FRESH:
-            # Another gateway may have removed the folder and made it again.
-            again = self.folders.find(parent, seen_after=asked_at)
-            if again is not None and again != parents:
-                found = self.folders.named(name, again, segment)
-        if not found or found[0].folder:
-            self.note(name, None)
-        else:
-            self.note(name, found[0])
-        return found
-
-    def find(self, name: str) -> Entry:
-        """Return the entry of an item. Raises ObjectNotFound; a folder is not an item."""
-        found = self.entries(name)
-        if not found or found[0].folder:
-            raise ObjectNotFound(name)
-        return found[0]
+    def _kept(self, entry: Entry) -> Entry:
+        return entry._replace(name="", stored_as="")
 
     # -- changing
-
-    def folder_of(self, name: str) -> int:
-        """Return the id of the folder that a new item belongs into, made where there is none."""
-        return self.folders.make(name.rpartition("/")[0])[0]
-
-    def lost_folder(self, name: str) -> None:
-        """Forget the folders of an item, one of which Drime says is gone."""
-        self.folders.forget(name.partition("/")[0])
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:

@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from . import drime_names
-from .base import ItemInfo
 from .drime_calls import PER_PAGE, Calls
 from .drime_entry import Entry, Page
 from .errors import BackendError
-from .spooled_listing import Listed, one_of_each
 
 _REMEMBERED = 3 * PER_PAGE
 """Entries before the end that are known again: as many may vanish between two pages."""
@@ -82,23 +79,3 @@ def _window(at: int, most: int) -> tuple[int, int]:
     before = max(at - 1, 0)
     size = max(range(most, most // 2, -1), key=lambda size: (before // size + 1) * size)
     return before // size + 1, size
-
-
-def listed(entries: Iterator[Entry], shown: Callable[[str], bool]) -> Iterator[ItemInfo]:
-    """Yield one record for each name, the one of the lowest id where there are several.
-
-    Args:
-        shown: whether a segment is anybody's to see.
-    """
-    return one_of_each(
-        Listed(entry.id, info_of(segment, entry))
-        for entry in entries
-        if (segment := drime_names.read(entry.name)) is not None and shown(segment)
-    )
-
-
-def info_of(name: str, entry: Entry) -> ItemInfo:
-    """Return what is told of an entry."""
-    if entry.folder:
-        return ItemInfo(name, exists=True, size=0, directory=True)
-    return ItemInfo(name, exists=True, size=entry.size, directory=False, mtime=entry.changed)

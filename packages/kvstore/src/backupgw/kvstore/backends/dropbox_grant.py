@@ -12,15 +12,17 @@ from dropbox.oauth import DropboxOAuth2FlowNoRedirect
 
 from .errors import BackendConnectionError, BackendURLInvalid, PermissionDenied
 from .grants import Grant
-from .redirected import redirect
+from .redirected import redirect as send_elsewhere
 
 
-def begin(options: Mapping[str, object]) -> Grant:
-    """Ask for it, for the app `app_key`.
+def begin(options: Mapping[str, object], redirect: str | None) -> Grant:
+    """Ask for it, for the app `app_key`. Dropbox shows the code: it sends browsers to no address
+    but those that the app's owner has registered.
 
     Raises:
         BackendURLInvalid: the option app_key is missing.
     """
+    del redirect
     app_key = options.get("app_key")
     if not app_key:
         raise BackendURLInvalid(
@@ -34,7 +36,7 @@ def begin(options: Mapping[str, object]) -> Grant:
         ca_certs=options.get("cacert"),
     )
     if endpoint := options.get("endpoint"):
-        redirect(flow.requests_session, str(endpoint), 1)
+        send_elsewhere(flow.requests_session, str(endpoint), 1)
 
     def finish(code: str) -> str:
         try:

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..layers.retry_reader import ReplacedMeanwhile
 from ..layers.retry_schedule import Schedule
-from ..names import RESERVED_PREFIX, InvalidName, KernelPath, check_folder, check_path, is_reserved
-from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
+from ..names import RESERVED_PREFIX, KernelPath, check_path
+from .base import Capabilities, Quota, Reader, Writer
 from .body_reader import BodyReader, NoBytes, open_steadily
+from .entry_place import EntryPlace
 from .errors import (
     BackendAlreadyExists,
     BackendError,
-    BackendMustBeOpen,
-    BackendMustNotBeOpen,
-    ObjectExists,
     ObjectNotFound,
     ReadRangeError,
     UnsupportedOperation,
@@ -31,7 +29,7 @@ from .errors import (
 from .gdrive_calls import Calls
 from .gdrive_entry import Entry
 from .gdrive_folders import OWN, Folders, root_of
-from .gdrive_items import FRESH, Items
+from .gdrive_items import Items
 from .gdrive_target import PIECES, GdriveTarget
 from .google_errors import ERRORS
 from .google_session import Login
@@ -40,7 +38,6 @@ from .part_transfers import PartPool
 from .part_writer import PartWriter
 from .plan import Plan
 from .posixfs_leftovers import PART_AGE
-from .spooled_listing import Listed, one_of_each
 
 _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
 _TIMES_IN_THE_WAY = 20
@@ -73,7 +70,7 @@ class Settings:
         return f"gdrive:{self.path}" if self.root == OWN else f"gdrive://{self.root}/{self.path}"
 
 
-class Gdrive(Backend):
+class Gdrive(EntryPlace[str, Entry]):
     """A folder in Google Drive.
 
     Args:
@@ -85,12 +82,9 @@ class Gdrive(Backend):
     )
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.label)
         self._settings = settings
-        self._items: Items | None = None
         self._pool: PartPool | None = None
-
-    def __repr__(self) -> str:
-        return f"Gdrive({self._settings.label!r})"
 
     # -- the place itself
 
@@ -159,13 +153,7 @@ class Gdrive(Backend):
 
     @property
     def _open(self) -> Items:
-        if self._items is None:
-            raise BackendMustBeOpen(f"{self._settings.label} is not open")
-        return self._items
-
-    def _must_be_closed(self) -> None:
-        if self._items is not None:
-            raise BackendMustNotBeOpen(f"{self._settings.label} is open")
+        return cast(Items, self._opened)
 
     def quota(self) -> Quota:
         """The account's, with whatever else it holds; -1 for shared drives and accounts without."""
@@ -176,14 +164,6 @@ class Gdrive(Backend):
 
     # -- folders
 
-    def mkdir(self, name: str) -> None:
-        check_folder(name)
-        self._open.folders.make(name)
-
-    def mkdirs(self, names: Iterable[str]) -> None:
-        """Make several folders, those in one folder a few at a time."""
-        self._open.folders.make_several([check_folder(name) for name in names])
-
     def rmdir(self, name: str) -> None:
         """Remove an empty folder.
 
@@ -191,17 +171,8 @@ class Gdrive(Backend):
         something was put into it at that moment.
         """
         check_path(name)
-        items = self._open
-        found = items.entries(name)
-        if not found:
-            raise ObjectNotFound(name)
-        if not found[0].folder:
-            raise BackendError(f"{name}: is an item, not a folder")
-        ids = [entry.id for entry in found if entry.folder]
+        items, ids = self._open, self._empty_folder(name)
         calls = items.calls
-        if next(calls.entries(name, ids), None) is not None:
-            raise BackendError(f"{name}: is not empty")
-        items.folders.forget(name)
         done = [items.remove(name, entry, trash=True) for entry in ids]
         if not any(done):
             raise ObjectNotFound(name)
@@ -214,59 +185,7 @@ class Gdrive(Backend):
         calls = self._open.calls
         calls.repeated(name, lambda: calls.set_trashed(name, entry, False))
 
-    def list(self, name: str) -> Iterator[ItemInfo]:
-        check_folder(name)
-        return self._list(self._open, name)
-
-    def _list(self, items: Items, name: str) -> Iterator[ItemInfo]:
-        asked_at = time.monotonic()
-        ids = items.folders.find(name)
-        entries = iter(()) if ids is None else self._noting(items, name, ids)
-        first = next(entries, None)
-        if first is None and (ids is None or items.folders.age(name) > FRESH):
-            # Nothing in it; or another gateway has removed it and made it again.
-            ids = items.folders.find(name, seen_after=asked_at)
-            if ids is None:
-                raise ObjectNotFound(name)
-            entries = self._noting(items, name, ids)
-            first = next(entries, None)
-        if first is not None:
-            yield from one_of_each(_chained(first, entries))
-
-    def _noting(self, items: Items, name: str, ids: tuple[str, ...]) -> Iterator[Listed]:
-        """Yield what is in a folder, and keep what it tells of folders."""
-        children: dict[str, list[Entry]] = {}
-        count = 0
-        fetched = items.ahead.take(name)
-        alone = fetched is None
-        for entry in items.calls.entries(name or "/", ids) if alone else fetched or ():
-            count += 1
-            if is_reserved(entry.name) or not _nameable(entry.name):
-                continue
-            if entry.folder:
-                children.setdefault(entry.name, []).append(entry)
-            elif not entry.item:
-                continue
-            yield Listed(entry.rank, _info(entry.name, entry))
-        items.folders.note_children(name, children)
-        items.ahead.shown(
-            name,
-            {each: [entry.id for entry in entries] for each, entries in children.items()},
-        )
-        if alone:
-            items.ahead.listed(name, count)
-
     # -- items
-
-    def info(self, name: str) -> ItemInfo:
-        check_folder(name)
-        items = self._open
-        if not name:
-            return ItemInfo("", exists=True, size=0, directory=True)
-        found = items.entries(name)
-        if not found:
-            return ItemInfo(name, exists=False, size=0, directory=False)
-        return _info(name, found[0])
 
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         check_path(name)
@@ -315,25 +234,10 @@ class Gdrive(Backend):
         check_path(name)
         self._open.delete(name)
 
-    def move(self, name: str, new_name: str) -> None:
-        self._move(name, new_name, if_absent=False)
-
-    def move_if_absent(self, name: str, new_name: str) -> None:
-        self._move(name, new_name, if_absent=True)
-
-    def _move(self, name: str, new_name: str, *, if_absent: bool) -> None:
-        """Drive copies, then the old file is deleted: the new one has an id that nobody knows by
-        the old name."""
-        check_path(name)
-        check_path(new_name)
+    def _move_entries(
+        self, name: str, found: Sequence[Entry], new_name: str, *, if_absent: bool
+    ) -> None:
         items = self._open
-        found = items.entries(name)
-        if not found or found[0].folder:
-            raise ObjectNotFound(name)
-        if name == new_name:
-            if if_absent:
-                raise ObjectExists(f"{new_name} exists")
-            return
         copy = items.copy(found[0], new_name, if_absent=if_absent)
         for _ in range(_TIMES_IN_THE_WAY):
             if items.is_as_it_was(name, found[0]):
@@ -350,14 +254,6 @@ class Gdrive(Backend):
             items.note(new_name, None)
             items.remove(new_name, copy.id, trash=False)
             raise ObjectNotFound(name)
-
-    def copy(self, name: str, new_name: str) -> None:
-        check_path(name)
-        check_path(new_name)
-        items = self._open
-        source = items.find(name)
-        if name != new_name:
-            items.copy(source, new_name, if_absent=False)
 
     def reap(self, older_than: float) -> int:
         """Remove what checkpoints left that nobody carried on. Uploads that nobody finished are
@@ -398,7 +294,7 @@ class _Opener:
                     f"{self._name}: it was replaced or deleted while it was read"
                 ) from error
         items, name = self._items, self._name
-        entry = items.known(name) or items.find(name).id
+        entry = (items.known(name) or items.find(name)).id
         while True:
             try:
                 reader = self._open(entry, offset, size)
@@ -449,23 +345,3 @@ class _Body:
 
     def close(self) -> None:
         self._response.close()
-
-
-def _chained(first: Listed, rest: Iterator[Listed]) -> Iterator[Listed]:
-    yield first
-    yield from rest
-
-
-def _nameable(segment: str) -> bool:
-    """Whether a name could address it: others may have made it."""
-    try:
-        check_path(segment)
-    except InvalidName:
-        return False
-    return "/" not in segment
-
-
-def _info(name: str, entry: Entry) -> ItemInfo:
-    if entry.folder:
-        return ItemInfo(name, exists=True, size=0, directory=True)
-    return ItemInfo(name, exists=True, size=entry.size, directory=False, mtime=entry.changed)

@@ -2,8 +2,8 @@
 with PKCE (RFC 7636).
 
 Google has no page that shows a code: having agreed, the person's browser is sent to an address of
-its own machine. Nothing has to listen there. The browser says that it cannot open the page, and its
-address line holds the code, on whatever machine it runs.
+its own machine. Where that is this one, we listen there. Elsewhere the browser says that it cannot
+open the page, and its address line holds the code.
 (https://developers.google.com/identity/protocols/oauth2/native-app)
 """
 
@@ -27,12 +27,12 @@ for _teller in ("oauthlib", "requests_oauthlib"):
     logging.getLogger(_teller).setLevel(logging.INFO)  # below, they tell codes and secrets
 
 _AUTH_URI = "https://accounts.google.com/o/oauth2/v2/auth"
-_REDIRECT = "http://127.0.0.1:53671/"
-"""Where the browser is sent. Nothing should listen there; what does cannot use the code (PKCE)."""
+_NOWHERE = "http://127.0.0.1:53671/"
+"""Where the browser is sent while nobody listens; what does cannot use the code (PKCE)."""
 
 
-def begin(options: Mapping[str, object]) -> Grant:
-    """Ask for it, for the app `client_id`.
+def begin(options: Mapping[str, object], redirect: str | None) -> Grant:
+    """Ask for it, for the app `client_id`; the answer goes to `redirect`, if anybody listens.
 
     Raises:
         BackendURLInvalid: an option is missing.
@@ -56,7 +56,7 @@ def begin(options: Mapping[str, object]) -> Grant:
     flow = Flow.from_client_config(
         {"installed": client},
         scopes=[f"https://www.googleapis.com/auth/{scope}"],
-        redirect_uri=_REDIRECT,
+        redirect_uri=redirect or _NOWHERE,
         autogenerate_code_verifier=True,
     )
     # `consent`: or Google gives no refresh token to who has agreed before.
@@ -70,6 +70,7 @@ def begin(options: Mapping[str, object]) -> Grant:
         "refresh_token",
         finish,
         "the address that your browser then shows (a page of 127.0.0.1, which it cannot open)",
+        lambda address: parse_qs(urlsplit(address).query).get("state") == [state],
     )
 
 

@@ -3,34 +3,23 @@
 Drive takes any number of files of one name. The oldest is the item, for every reader and every
 gateway: so of several new ones everybody takes the same, and whoever sees an older one than its own
 takes its own back. An item that is replaced keeps its id and gets new bytes, in one step.
-
-Which file an item is, is kept in memory, so that reading it again needs no search. An id never
-comes to be another item: moving makes a new one. What lies in Drive's trash can still be read by
-its id, so with a trash nothing is kept.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..layers.retry_schedule import Trials
+from ..names import is_nameable, is_reserved
+from .entry_items import EntryItems
 from .errors import BackendError, ObjectExists, ObjectNotFound
 from .gdrive_calls import Calls, Taken
 from .gdrive_entry import Entry
 from .gdrive_folders import MOST_PARENTS, Folders, checked
 from .listing_ahead import Ahead
 
-KNOWN = 50_000
-"""Items whose files are kept in memory."""
 
-FRESH = 2.0
-"""Seconds for which a folder counts as just seen."""
-
-
-class Items:
+class Items(EntryItems[str, Entry]):
     """The items of one opening of a place.
 
     Args:
@@ -40,70 +29,34 @@ class Items:
     """
 
     def __init__(self, calls: Calls, folders: Folders, *, trash: bool) -> None:
+        ahead: Ahead[str, Entry] = Ahead(
+            lambda what, ids: calls.entries(what, ids, parents_told=True), at_once=MOST_PARENTS
+        )
+        super().__init__(folders, ahead, keeps=not trash)
         self.calls = calls
         self.folders = folders
         self._trash = trash
-        self.ahead: Ahead[str, Entry] = Ahead(
-            lambda what, ids: calls.entries(what, ids, parents_told=True), at_once=MOST_PARENTS
-        )
-        folders.on_made = self.ahead.changed
-        self._known: OrderedDict[str, str] = OrderedDict()
-        self._lock = threading.Lock()
 
-    # -- what is known
+    def _named(self, what: str, parents: Sequence[str], segment: str) -> list[Entry]:
+        return self.folders.named(what, parents, segment)
 
-    def known(self, name: str) -> str | None:
-        """Return the id that an item had when it was seen last, None where it is not kept."""
-        with self._lock:
-            entry = self._known.get(name)
-            if entry is not None:
-                self._known.move_to_end(name)
-            return entry
+    def rank(self, entry: Entry) -> int | str:
+        return entry.rank
 
-    def note(self, name: str, entry: str | None) -> None:
-        """Note which file an item is, or that it is none."""
-        self.ahead.changed(name.rpartition("/")[0])
-        with self._lock:
-            if entry is None or self._trash:
-                self._known.pop(name, None)
-                return
-            self._known[name] = entry
-            self._known.move_to_end(name)
-            while len(self._known) > KNOWN:
-                self._known.popitem(last=False)
+    def id_of(self, entry: Entry) -> str:
+        return entry.id
 
-    # -- finding
+    def segment_of(self, entry: Entry) -> str | None:
+        shown = (entry.folder or entry.item) and is_nameable(entry.name)
+        return entry.name if shown and not is_reserved(entry.name) else None
 
-    def entries(self, name: str) -> list[Entry]:
-        """Return what there is of a name, the oldest first: items and folders."""
-        parent, _, segment = name.rpartition("/")
-        asked_at = time.monotonic()
-        parents = self.folders.find(parent)
-        found = [] if parents is None else self.folders.named(name, parents, segment)
-        if not found and parents is not None and self.folders.age(parent) > FRESH:
-            # Another gateway may have removed the folder and made it again.
-            again = self.folders.find(parent, seen_after=asked_at)
-            if again is not None and again != parents:
-                found = self.folders.named(name, again, segment)
-        self.note(name, found[0].id if found and not found[0].folder else None)
-        return found
+    def within(self, what: str, folders: Sequence[str]) -> Iterator[Entry]:
+        return self.calls.entries(what, folders)
 
-    def find(self, name: str) -> Entry:
-        """Return the file of an item. Raises ObjectNotFound; a folder is not an item."""
-        found = self.entries(name)
-        if not found or found[0].folder:
-            raise ObjectNotFound(name)
-        return found[0]
+    def _kept(self, entry: Entry) -> Entry:
+        return entry._replace(name="", parent="")
 
     # -- changing
-
-    def folder_of(self, name: str) -> str:
-        """Return the id of the folder that a new item belongs into, made where there is none."""
-        return self.folders.make(name.rpartition("/")[0])[0]
-
-    def lost_folder(self, name: str) -> None:
-        """Forget the folders of an item, one of which Drive says is gone."""
-        self.folders.forget(name.partition("/")[0])
 
     def require_free(self, name: str, *, but: str | None = None) -> None:
         """Raise ObjectExists where there is an item, BackendError where there is a folder.
@@ -127,7 +80,7 @@ class Items:
             BackendError: there is a folder of that name.
         """
         if (known := self.known(name)) is not None:
-            return known
+            return known.id
         self._require_item(name, found := self.entries(name))
         return found[0].id if found else None
 
@@ -145,11 +98,11 @@ class Items:
         if any(entry.folder for entry in there) or (older and if_absent):
             self.remove(name, mine.id, trash=False)
             self._require_item(name, there)
-            self.note(name, older[0].id)
+            self.note(name, older[0])
             raise ObjectExists(f"{name} exists")
         for entry in older:
             self.remove(name, entry.id)
-        self.note(name, mine.id)
+        self.note(name, mine)
 
     def delete(self, name: str) -> None:
         """Delete an item, all files of it. Raises ObjectNotFound."""

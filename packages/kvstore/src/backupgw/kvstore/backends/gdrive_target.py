@@ -158,7 +158,7 @@ class GdriveTarget(ResumableTarget):
         entry = self._entry
         assert entry is not None
         if self._replaces:
-            self._items.note(self._plan.name, entry.id)
+            self._items.note(self._plan.name, entry)
             self._entry = None
             return
         try:

@@ -105,10 +105,12 @@ class MarkedFolders(Folders):
 
     def _make_many(self, parent: str, names: Sequence[str]) -> None:
         """Make folders beneath one that exists: a list tells what is there already."""
-        items = {joined(parent, each) for each, folder in self._keys.below(parent) if not folder}
-        if clash := items.intersection(names):
+        items, folders = set(), set()
+        for each, folder in self._keys.below(parent):
+            (folders if folder else items).add(joined(parent, each))
+        if clash := items.difference(folders).intersection(names):
             raise BackendError(f"{min(clash)}: is an item, not a folder")
-        missing = [name for name in names if not self.knows(name)]
+        missing = [name for name in names if name not in folders and not self.knows(name)]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="backupgw-mkdir") as workers:
             for done in [workers.submit(self._keys.put, _mark(name)) for name in missing]:
                 done.result()
@@ -155,6 +157,11 @@ class MarkedFolders(Folders):
         if self._keys.has(name):
             self._make(name.rpartition("/")[0])
 
+    def forget(self, name: str) -> None:
+        """Somebody has removed it."""
+        with self._lock:
+            self._known.pop(name, None)
+
     def remove(self, name: str) -> None:
         marked = self._keys.has(_mark(name))
         for segment, _ in self._keys.below(name):
@@ -163,8 +170,7 @@ class MarkedFolders(Folders):
                 raise BackendError(f"{name}: the folder is not empty{kept}")
         if not marked:
             raise ObjectNotFound(name)
-        with self._lock:
-            self._known.pop(name, None)
+        self.forget(name)
         self._keys.drop(_mark(name))
 
 

@@ -7,40 +7,34 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import cast
 
 from ..layers import options
 from ..layers.options import OptionInvalid
 from ..layers.retry_schedule import read_schedule
-from ..names import RESERVED_PREFIX, KernelPath, check_folder, check_path, is_reserved
-from . import part_checkpoints, s3_settings, s3_upkeep, s3_urls
+from ..names import RESERVED_PREFIX, KernelPath, check_path
+from . import s3_settings, s3_upkeep, s3_urls
 from .api_calls import hook
-from .base import Backend, Capabilities, ItemInfo, Reader, Writer
-from .body_reader import NoBytes, open_steadily
+from .base import Backend, Capabilities, Reader
+from .body_reader import NoBytes
+from .bucket_marks import BucketKeys
+from .bucket_place import BucketPlace, wanted_range
 from .errors import (
-    BackendAlreadyExists,
-    BackendDoesNotExist,
     BackendError,
-    BackendMustBeOpen,
-    BackendMustNotBeOpen,
     BackendURLInvalid,
-    NameTooLong,
     ObjectNotFound,
     ReadRangeError,
 )
-from .part_transfers import MEMORY, Attempts, PartPool, SentPart
-from .part_writer import PartWriter
+from .marked_folders import MARK
+from .part_checkpoints import Checkpoint
+from .part_transfers import MEMORY, PartPool, SentPart
 from .plan import Plan
 from .posixfs_leftovers import STALE_AGE
 from .s3_conditions import Conditions, find_out
-from .s3_folders import Folders
 from .s3_requests import Found, Requests
-from .s3_settings import LEAST_PART, MOST_KEY, MOST_PART, MOST_PARTS, Settings
+from .s3_settings import LEAST_PART, MOST_PART, MOST_PARTS, Settings
 from .s3_target import Target
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +42,9 @@ _PLACE = f"{RESERVED_PREFIX}-place"
 """The empty object by which a place exists that holds nothing else yet."""
 
 _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
+
+_PAGE = 1000
+"""Objects of a page: what S3 lists at most."""
 
 _COPIED = 1 << 30
 """Bytes of each part when a larger object is copied within the service."""
@@ -178,7 +175,7 @@ def get_s3_backend(url: str) -> Backend | None:
     return from_url(url) if url.startswith(("s3:", "b2:")) else None
 
 
-class S3(Backend):
+class S3(BucketPlace[Found]):
     """A bucket, or what lies below a path in it.
 
     Args:
@@ -187,15 +184,18 @@ class S3(Backend):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._root = f"{settings.path}/" if settings.path else ""
         self._requests = Requests(settings)
-        self._folders = Folders(self._requests, self._root)
-        self._pool: PartPool | None = None
+        super().__init__(
+            settings.label,
+            settings.path,
+            settings.schedule,
+            self._requests,
+            _Marks(self._requests, self._key, self._decoded),
+            page_size=_PAGE,
+            create_bucket=settings.create_bucket,
+        )
         self._conditions = Conditions(whole=False, parts=False)
         self.capabilities = self._capabilities()
-
-    def __repr__(self) -> str:
-        return f"S3({self._settings.label!r})"
 
     def _capabilities(self) -> Capabilities:
         return Capabilities(
@@ -206,42 +206,14 @@ class S3(Backend):
             mtime=True,
         )
 
-    def _repeat(self, work: Callable[[], T]) -> T:
-        return Attempts(self._settings.schedule, self._settings.label).result(work)
-
     # -- the place itself
 
-    @property
-    def _mark(self) -> str:
-        """The key of an empty object that says that the place exists."""
-        return self._root + _PLACE
+    def _make_bucket(self) -> None:
+        self._requests.create_bucket(self._label)
 
-    def _exists(self) -> bool:
-        """Whether there is anything. Raises BackendDoesNotExist where there is no bucket."""
-        label = self._settings.label
-        page = self._repeat(lambda: self._requests.page(self._root, label, folders=False, most=1))
-        return bool(page.found)
-
-    def create(self) -> None:
-        """Make the place; the bucket too, where `create_bucket` says so.
-
-        Raises:
-            BackendAlreadyExists: there are objects.
-            BackendDoesNotExist: there is no bucket, and none is to be made.
-        """
-        self._must_be_closed()
-        label = self._settings.label
-        try:
-            try:
-                if self._exists():
-                    raise BackendAlreadyExists(f"{label}: there are objects already")
-            except BackendDoesNotExist:
-                if not self._settings.create_bucket:
-                    raise
-                self._repeat(lambda: self._requests.create_bucket(label))
-            self._repeat(lambda: self._requests.put(self._mark, b"", label, plain=True))
-        finally:
-            self._requests.close()
+    def _mark_root(self) -> None:
+        mark = self._root + _PLACE
+        self._repeat(lambda: self._requests.put(mark, b"", self._label, plain=True))
 
     def destroy(self) -> None:
         """Remove all objects of the place. The bucket stays, and so do older versions of objects
@@ -290,84 +262,21 @@ class S3(Backend):
         except BackendError as error:  # a key that may not, a service that cannot: another time
             _log.debug("%s: leftovers were not cleared away: %s", self._settings.label, error)
 
-    def _must_exist(self) -> None:
-        if not self._exists():
-            raise BackendDoesNotExist(f"{self._settings.label}: there is no object")
-
-    def close(self) -> None:
-        pool, self._pool = self._opened_pool, None
-        pool.close()
-        self._folders.forget_all()
-        self._requests.close()
-
-    @property
-    def _opened_pool(self) -> PartPool:
-        if self._pool is None:
-            raise BackendMustBeOpen(self._settings.label)
-        return self._pool
-
-    def _must_be_closed(self) -> None:
-        if self._pool is not None:
-            raise BackendMustNotBeOpen(self._settings.label)
-
     def reap(self, older_than: float) -> int:
         _ = self._opened_pool
         label = self._settings.label
         return self._repeat(lambda: s3_upkeep.reap(self._requests, self._root, label, older_than))
 
-    # -- names
-
-    def _key(self, name: str) -> str:
-        """Return the key of a name to be written. Raises NameTooLong."""
-        key = self._root + check_path(name)
-        if len(key) > MOST_KEY // 4 and len(key.encode()) > MOST_KEY:
-            raise NameTooLong(f"{name[:60]}…: its key would be longer than {MOST_KEY} bytes")
-        return key
-
-    def _key_there(self, name: str) -> str:
-        """Return the key of a name that exists, if any does. Raises ObjectNotFound."""
-        try:
-            return self._key(name)
-        except NameTooLong as error:
-            raise ObjectNotFound(name) from error
-
-    def _found(self, name: str) -> Found:
-        """Return an item. Raises ObjectNotFound."""
-        key = self._key_there(name)
-        found = self._repeat(lambda: self._requests.head(key, name))
-        if found is None:
-            raise ObjectNotFound(name)
-        return found
-
     # -- folders
 
-    def mkdir(self, name: str) -> None:
-        check_folder(name)
-        _ = self._opened_pool
-        if name:
-            self._key(name)
-            self._repeat(lambda: self._folders.make(name))
-
-    def mkdirs(self, names: Iterable[str]) -> None:
-        pool = self._opened_pool
-        by_parent: dict[str, list[str]] = {}
-        for name in names:
-            if check_folder(name):
-                self._key(name)
-                by_parent.setdefault(name.rpartition("/")[0], []).append(name)
-        for parent, folders in by_parent.items():
-            missing = self._repeat(partial(self._folders.missing, parent, folders))
-
-            def make(folder: str) -> None:
-                self._repeat(lambda: self._folders.make_missing(folder))
-
-            for _ in pool.each(make, missing):
-                pass  # each raises what it failed for
+    def _make_folders(self, names: Sequence[str]) -> None:
+        self._repeat(lambda: self._folders.make(names))
 
     def rmdir(self, name: str) -> None:
         key = self._key_there(name)
         _ = self._opened_pool
-        prefix, marks = self._folders.prefix(name), self._folders.marks(name)
+        prefix = self._prefix(name)
+        marks = {prefix + MARK, prefix}  # the second is made by consoles
         most = len(marks) + 1
         page = self._repeat(lambda: self._requests.page(prefix, name, folders=False, most=most))
         self._folders.forget(name)
@@ -378,112 +287,30 @@ class S3(Backend):
         if any(found.key not in marks for found in page.found):
             raise BackendError(f"{name}: is not empty")
         parent = name.rpartition("/")[0]
-        self._repeat(lambda: self._folders.make(parent))
+        self._make_folders([parent])
         for found in page.found:
             self._remove(found, name)
 
-    def list(self, name: str) -> Iterator[ItemInfo]:
-        check_folder(name)
-        _ = self._opened_pool
-        return self._entries(name)
-
-    def _entries(self, name: str) -> Iterator[ItemInfo]:
-        prefix = self._folders.prefix(name)
-        label = self._settings.label
-        after: str | None = None
-        empty = bool(name)
-        while True:
-            page = self._repeat(
-                partial(self._requests.page, prefix, name or label, folders=True, after=after)
-            )
-            if empty and not page.found and not page.prefixes:
-                raise ObjectNotFound(name)
-            empty = False
-            for key in page.prefixes:
-                last = key[len(prefix) : -1]
-                if last and not is_reserved(last):
-                    yield ItemInfo(last, exists=True, size=0, directory=True)
-            for found in page.found:
-                last = found.key[len(prefix) :]
-                if last and not is_reserved(last):
-                    yield _item_info(last, found)
-            if (after := page.after) is None:
-                return
-
     # -- items
 
-    def info(self, name: str) -> ItemInfo:
-        check_folder(name)
-        _ = self._opened_pool
-        missing = ItemInfo(name, exists=False, size=0, directory=False)
-        if not name:
-            return missing._replace(exists=True, directory=True)
-        try:
-            key = self._key(name)
-        except NameTooLong:
-            return missing
-        found = self._repeat(lambda: self._requests.head(key, name))
-        if found is not None:
-            return _item_info(name, found)
-        if self._has_below(name):
-            return missing._replace(exists=True, directory=True)
-        return missing
-
-    def _has_below(self, name: str) -> bool:
-        prefix = self._folders.prefix(name)
-        page = self._repeat(lambda: self._requests.page(prefix, name, folders=False, most=1))
-        return bool(page.found)
-
-    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
-        key = self._key_there(name)
-        _ = self._opened_pool
-        etag: str | None = None
-        if size == 0 or (offset < 0 and size is not None):
-            found = self._found(name)
-            etag = found.etag
-            offset = max(found.size + offset, 0) if offset < 0 else offset
-            if size == 0 or offset >= found.size:
-                return NoBytes(found.size, etag)
-        return open_steadily(
-            name,
-            lambda at, left, version: self._open_range(key, name, at, left, version or etag),
-            offset=offset,
-            size=size,
-            schedule=self._settings.schedule,
-        )
+    def _version(self, found: Found) -> str:
+        return found.etag
 
     def _open_range(
-        self, key: str, name: str, offset: int, size: int | None, etag: str | None
+        self, key: str, name: str, offset: int, size: int | None, version: str | None
     ) -> Reader:
-        wanted: str | None = None
-        if offset < 0:
-            wanted = f"bytes={offset}"
-        elif size is not None:
-            wanted = f"bytes={offset}-{offset + size - 1}"
-        elif offset:
-            wanted = f"bytes={offset}-"
+        wanted = wanted_range(offset, size)
         try:
-            return self._requests.get(key, name, wanted=wanted, etag=etag)
+            return self._requests.get(key, name, wanted=wanted, etag=version)
         except ReadRangeError:
             found = self._requests.head(key, name)
             if found is None:
                 raise ObjectNotFound(name) from None
             if offset < 0 < found.size:  # some refuse more of the end than there is
-                return self._requests.get(key, name, wanted=None, etag=etag)
+                return self._requests.get(key, name, wanted=None, etag=version)
             return NoBytes(found.size, found.etag)
 
-    def open_writer(
-        self,
-        name: str,
-        *,
-        size: int | None = None,
-        if_absent: bool = False,
-        expected_hash: str | None = None,
-    ) -> Writer:
-        pool, plan = self._opened_pool, Plan(name, size, if_absent, expected_hash)
-        return PartWriter(pool, self._target(plan), plan)
-
-    def _target(self, plan: Plan, state: str | None = None) -> Target:
+    def _target(self, plan: Plan, checkpoint: Checkpoint | None = None) -> Target:
         self._key(plan.name)
         return Target(
             self._settings,
@@ -492,20 +319,11 @@ class S3(Backend):
             self._root,
             plan,
             conditions=self._conditions,
-            state=state,
+            state=None if checkpoint is None else checkpoint.state,
         )
 
-    def resume_writer(self, token: str) -> Writer:
-        pool, checkpoint = self._opened_pool, part_checkpoints.read_token(token)
-        target = self._target(checkpoint.plan, checkpoint.state)
-        return PartWriter.resume(pool, target, checkpoint)
-
-    def abort_writer(self, token: str) -> None:
-        pool, checkpoint = self._opened_pool, part_checkpoints.read_token(token)
-        target = self._target(checkpoint.plan, checkpoint.state)
-        part_checkpoints.abandon(pool, target, checkpoint)
-
     def store(self, name: str, value: bytes | bytearray | memoryview) -> None:
+        check_path(name)
         view = memoryview(value).cast("B")
         if view.nbytes > self._settings.part_size:
             super().store(name, value)
@@ -539,7 +357,7 @@ class S3(Backend):
     def _copied(self, name: str, new_name: str) -> Found:
         """Copy an item, whole; return what was copied."""
         check_path(name)
-        target = self._key(new_name)
+        target = self._key(check_path(new_name))
         _ = self._opened_pool
 
         def attempt() -> Found:
@@ -557,7 +375,7 @@ class S3(Backend):
 
     def _make_room(self, name: str) -> None:
         """See that a name's folder is there, and that it is none itself."""
-        self._folders.make(name.rpartition("/")[0])
+        self._folders.make([name.rpartition("/")[0]])
         if self._folders.knows(name) or self._has_below(name):
             raise BackendError(f"{name}: is a folder")
 
@@ -582,18 +400,6 @@ class S3(Backend):
             self._requests.abandon(target, upload, what)
             raise
 
-    def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
-        parts = [(check_path(name), offset, size) for name, offset, size in sources]
-
-        def load(part: tuple[str, int, int]) -> bytes:
-            name, offset, size = part
-            data = self.load(name, offset=offset, size=size)
-            if len(data) != size:
-                raise ReadRangeError(f"{name}: {len(data)} of {size} bytes at {offset}")
-            return data
-
-        return b"".join(self._opened_pool.each(load, parts))
-
     def quarantine(self, name: str) -> str:
         check_path(name)
         kept = KernelPath(f"{_QUARANTINE}/{secrets.token_hex(8)}/{name}")
@@ -601,5 +407,11 @@ class S3(Backend):
         return str(kept)
 
 
-def _item_info(name: str, found: Found) -> ItemInfo:
-    return ItemInfo(name, exists=True, size=found.size, directory=False, mtime=found.mtime)
+class _Marks(BucketKeys[Found]):
+    """What the marks of folders stand on; whoever asks for them repeats."""
+
+    def put_mark(self, key: str, name: str) -> None:
+        cast(Requests, self._bucket).put(key, b"", name, plain=True)
+
+    def drop_mark(self, key: str, name: str) -> None:
+        cast(Requests, self._bucket).delete(key, name, etag=None)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from ..names import RESERVED_PREFIX
 from .errors import BackendError, ObjectExists, ObjectNotFound
+from .marked_folders import Folders
 from .part_transfers import Part, ResumableTarget, SentPart
 from .plan import Plan
 from .s3_conditions import Conditions
-from .s3_folders import Folders
 from .s3_requests import Requests
 from .s3_settings import MOST_PART, MOST_PARTS, Settings
 
@@ -79,7 +79,7 @@ class Target(ResumableTarget):
 
     def begin(self) -> str:
         # Before: some services show the folder from here on, and an empty one is none to them.
-        self._folders.make(self._name.rpartition("/")[0])
+        self._folders.make([self._name.rpartition("/")[0]])
         self._upload = self._requests.begin(self._key, self._name, mark=self._mark)
         return json.dumps([self._upload, self._mark])
 
@@ -99,9 +99,7 @@ class Target(ResumableTarget):
 
     def _prepare(self, *, refused: bool) -> None:
         """See that there is a folder, and nothing where the value goes, unless that is refused."""
-        self._folders.make(self._name.rpartition("/")[0])
-        if self._folders.knows(self._name):
-            raise BackendError(f"{self._name}: is a folder")
+        self._folders.before_writing(self._name)
         if self._if_absent and not refused:
             found = self._requests.head(self._key, self._name)
             if found is not None and found.mark != self._mark:

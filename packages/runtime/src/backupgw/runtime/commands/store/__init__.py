@@ -202,10 +202,14 @@ def _configure_auth(verb: Verb) -> None:
     auth = verb(
         "auth",
         "get the grant by which a place acts for its owner (Dropbox, Google Drive)",
-        description="Show a page to visit, on any machine, ask for the code that it leads to, and "
-        "write the grant to the file that the place's settings name.",
+        description="Show a page to visit, on any machine, ask for the code that it leads to (a "
+        "browser of this machine may bring it by itself), and write the grant to the file that the "
+        "place's settings name.",
     )
     auth.add_argument("place", metavar="NAME", help="a place of the settings")
+    auth.add_argument(
+        "--no-browser", action="store_true", help="open no browser, where there is one"
+    )
 
 
 def _add_dry_run(parser: ArgumentParser) -> None:
