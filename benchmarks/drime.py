@@ -128,7 +128,7 @@ def _figure(
     work()
     seconds = time.perf_counter() - started
     after = [process_tree.cpu_seconds(pid) if pid else 0.0 for pid in (server.pid, drime.pid)]
-    kinds = {kind: n for kind, n in drime.counts().items() if kind != "storage"}
+    kinds = drime.counts()
     moved = 0 if what == "list" else sum(map(len, values))
     return Figure(
         server.name,

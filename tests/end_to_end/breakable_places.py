@@ -210,7 +210,7 @@ def sftp_behind_a_line(
         config = sshd.folder / "through-line"
         block = sshd.config("box", "HostKeyAlias box", "StrictHostKeyChecking no")
         config.write_text(block.replace(f"Port {sshd.port}\n", f"Port {line.port}\n"))
-        options = {
+        options: dict[str, object] = {
             "url": f"sftp://box/{folder}/box",
             "ssh_config": str(config),
             "layers": ["retry"],

@@ -13,14 +13,32 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from .double import Double, Faults
 from .process import START_TIMEOUT, STOP_TIMEOUT, ServerFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
-D = TypeVar("D", bound=Double)
+
+
+class Runs(Protocol):
+    """A double: one service, or several that belong together."""
+
+    @property
+    def url(self) -> str: ...
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+D = TypeVar("D", bound=Runs)
 
 
 class DoubleProcess(Generic[D]):
@@ -59,6 +77,12 @@ class DoubleProcess(Generic[D]):
             self._process.join()
         self._process.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process, while it runs."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def tell(
         self, work: Callable[Concatenate[D, P], T], *arguments: P.args, **named: P.kwargs
     ) -> T:
@@ -75,23 +99,31 @@ class DoubleProcess(Generic[D]):
         return answer
 
     def fail(self, **faults: Any) -> None:
-        """Set the double's `faults` to `Faults(**faults)`; nothing goes wrong without any."""
-        self.tell(_set_faults, faults)
+        """Set the `faults` of a `Double` to `Faults(**faults)`; nothing goes wrong without any."""
+        self.tell(_set_faults, faults)  # type: ignore[arg-type]  # of doubles that have some
 
     def kill(self) -> None:
         """Reset every connection and stop listening."""
-        self.tell(Double.kill)
+        self.tell(_kill)
 
     def start(self) -> None:
         """Listen again, on the same port; what the service keeps is as it was."""
-        self.tell(Double.start)
+        self.tell(_start)
+
+
+def _kill(double: Runs) -> None:
+    double.kill()
+
+
+def _start(double: Runs) -> None:
+    double.start()
 
 
 def _set_faults(double: Double, faults: dict[str, Any]) -> None:
     double.faults = Faults(**faults)
 
 
-def _serve(make: Callable[[], Double], pipe: Connection) -> None:
+def _serve(make: Callable[[], Runs], pipe: Connection) -> None:
     with make() as double:
         pipe.send(double.url)
         while True:

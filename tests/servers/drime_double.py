@@ -7,22 +7,14 @@
         drime.counts()["upload"]
 
 The routes are those of pydrime's client. Parts and downloads go to another host, which refuses
-whoever shows it the key. For measurements it runs by itself:
-
-    python -m tests.servers.drime_double --latency 0.03
-
-which prints its URL and its key, and ends with its standard input; a line of input is answered
-with the calls so far, as JSON.
+whoever shows it the key. For measurements it has a process of its own, `drime_process`.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import re
 import secrets
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -109,14 +101,23 @@ class DrimeDouble:
         self.api.calls.clear()
         self.storage.calls.clear()
 
-    def restart(self) -> None:
-        """Kill both servers and start them again."""
-        self.api.restart()
-        self.storage.restart()
-
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start both servers, on the same ports as before."""
         self.api.start()
         self.storage.start()
+
+    def kill(self) -> None:
+        """Kill both servers."""
+        self.api.kill()
+        self.storage.kill()
+
+    def restart(self) -> None:
+        """Kill both servers and start them again."""
+        self.kill()
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
@@ -125,8 +126,7 @@ class DrimeDouble:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.api.kill()
-        self.storage.kill()
+        self.kill()
         self.account.close()
 
     # -- the API
@@ -516,25 +516,3 @@ def _form(content_type: str, body: bytes) -> tuple[dict[str, str], str, bytes]:
     if not found:
         raise Refused(422, "The file field is required.")
     return fields, name, content
-
-
-def main() -> None:
-    """Serve until standard input ends."""
-    parser = argparse.ArgumentParser(prog="python -m tests.servers.drime_double")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
-    parser.add_argument("--any-size", action="store_true", help="simple uploads of any size")
-    chosen = parser.parse_args()
-    switches = Switches(largest_simple=None) if chosen.any_size else Switches()
-    with DrimeDouble(switches) as drime:
-        drime.api.delay = drime.storage.delay = chosen.latency
-        print(drime.url, drime.key, flush=True)
-        for line in sys.stdin:
-            if line.strip() == "forget":
-                drime.forget_calls()
-            counted = dict(drime.counts())
-            counted["storage"] = len(drime.storage.calls)
-            print(json.dumps(counted), flush=True)
-
-
-if __name__ == "__main__":
-    main()

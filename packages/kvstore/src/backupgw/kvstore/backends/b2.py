@@ -22,19 +22,18 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from b2sdk.v3 import B2HttpApiConfig
-from b2sdk.v3.exception import B2Error
 
 from ..layers import options
 from ..layers.options import OptionInvalid
-from ..layers.retry_reader import ReplacedMeanwhile
 from ..layers.retry_schedule import Schedule, read_schedule
 from ..names import RESERVED_PREFIX, InvalidName, KernelPath, check_folder, check_path, is_reserved
 from . import part_checkpoints
 from .api_calls import hook
+from .b2_reader import open_range
 from .b2_session import TIMEOUT, Bucket, Version
 from .b2_target import KEPT, MOST_PART, B2Target, upload_tag
 from .base import Backend, Capabilities, ItemInfo, Reader, Writer, require_found
-from .body_reader import BodyReader, NoBytes, open_steadily
+from .body_reader import open_steadily
 from .errors import (
     BackendAlreadyExists,
     BackendDoesNotExist,
@@ -69,7 +68,6 @@ _COPIED_PART = 1 << 30
 _MOST_NAME = 1024
 _MOST_SEGMENT = 250
 _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
-_PIECE = 256 << 10
 _REMOVED_AT_ONCE = 200
 
 
@@ -338,7 +336,11 @@ class B2(Backend):
         self._found(name)
         _ = self._open
         return open_steadily(
-            name, partial(self._open_range, name), offset=offset, size=size, schedule=self._schedule
+            name,
+            partial(open_range, self._bucket, name),
+            offset=offset,
+            size=size,
+            schedule=self._schedule,
         )
 
     def _found(self, name: str) -> None:
@@ -346,55 +348,6 @@ class B2(Backend):
             self._checked(name)
         except NameTooLong as error:
             raise ObjectNotFound(name) from error
-
-    def _open_range(self, name: str, offset: int, size: int | None, version: str | None) -> Reader:
-        bucket = self._bucket
-        wanted: tuple[int, int | None] | None = None
-        if offset or size is not None:
-            newest = bucket.head(name)
-            if newest is None:
-                raise ObjectNotFound(name)
-            total = newest.size
-            first = max(total + offset, 0) if offset < 0 else min(offset, total)
-            count = total - first if size is None else min(size, total - first)
-            if not count:
-                return NoBytes(total, newest.id)
-            version, wanted = version or newest.id, (first, first + count - 1)
-        url = (
-            bucket.session.get_download_url_by_name(bucket.name, bucket.file(name))
-            if version is None
-            else bucket.session.get_download_url_by_id(version)
-        )
-        try:
-            with bucket.translate.call(
-                name, bucket.session.download_file_from_url, url, range_=wanted
-            ) as response:
-                return self._reader(name, response, wanted)
-        except ObjectNotFound as error:
-            if version is None:
-                raise
-            raise ReplacedMeanwhile(f"{name}: it was replaced or removed meanwhile") from error
-
-    def _reader(
-        self, name: str, response: Any, wanted: tuple[int, int | None] | None
-    ) -> BodyReader:
-        headers = {key.lower(): value for key, value in response.headers.items()}
-        length = int(headers["content-length"])
-        span = re.search(r"/(\d+)\Z", headers.get("content-range") or "")
-        return BodyReader(
-            name,
-            _Body(response),
-            item_size=int(span[1]) if wanted is not None and span else length,
-            remaining=wanted[1] - wanted[0] + 1 if wanted and wanted[1] is not None else length,
-            version=str(headers["x-bz-file-id"]),
-            errors=(OSError, B2Error, ValueError),
-            translate=partial(self._broken, name),
-        )
-
-    def _broken(self, name: str, error: Exception) -> BackendError:
-        if isinstance(error, B2Error):
-            return self._bucket.translate.error(error, name)
-        return BackendError(f"{name}: the connection broke in an answer", retryable=True)
 
     def open_writer(
         self,
@@ -543,24 +496,6 @@ class _BucketKeys(Keys):
         for version in reversed(self._bucket.versions(name)):
             with contextlib.suppress(ObjectNotFound):
                 self._bucket.delete(version)
-
-
-class _Body:
-    """What the SDK hands out for an answer's body, to be read like a file."""
-
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._pieces = response.iter_content(chunk_size=_PIECE)
-        self._held = b""
-
-    def read(self, size: int, /) -> bytes:
-        if not self._held:
-            self._held = next(self._pieces, b"")
-        data, self._held = self._held[:size], self._held[size:]
-        return data
-
-    def close(self) -> None:
-        self._response.close()
 
 
 def _info(name: str, version: Version | None) -> ItemInfo:

@@ -16,21 +16,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import secrets
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeVar
 
-import dropbox as sdk
 from dropbox import files
 
 from ..layers.retry_schedule import Schedule
 from ..names import RESERVED_PREFIX, KernelPath, check_folder, check_path, is_reserved, joined
 from . import dropbox_client
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
-from .body_reader import BodyReader, NoBytes, open_steadily
-from .dropbox_errors import ERRORS, tags, translate
+from .body_reader import NoBytes, open_steadily
+from .dropbox_calls import Calls, Found
 from .dropbox_names import decode, encode_path
-from .dropbox_target import DropboxTarget, WrongOffset
+from .dropbox_reader import NothingThere, begin
+from .dropbox_target import DropboxTarget
 from .errors import (
     BackendAlreadyExists,
     BackendDoesNotExist,
@@ -42,12 +41,12 @@ from .errors import (
     ObjectNotFound,
 )
 from .part_checkpoints import abandon, read_token
-from .part_transfers import Attempts, PartPool
+from .part_transfers import PartPool
 from .part_writer import PartWriter
 from .plan import Plan
 
 if TYPE_CHECKING:
-    from requests import Response
+    pass
 
 T = TypeVar("T")
 
@@ -57,15 +56,9 @@ SCHEDULE = Schedule(attempts=6, deadline=90.0, first=0.5)
 _PIECES = f"{RESERVED_PREFIX}-pieces"
 _ASIDE = f"{RESERVED_PREFIX}-aside"
 _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
-_PAGE = 400
-"""Entries asked for at a time; the library makes heavy objects of them."""
 _KNOWN_FOLDERS = 10_000
 _TIMES_IN_THE_WAY = 20
 """How often somebody else may write an item that a renaming replaces, before it is given up."""
-_RANGE_NOT_SATISFIABLE = 416
-
-
-Found: TypeAlias = files.FileMetadata | files.FolderMetadata
 
 
 class Dropbox(Backend):
@@ -99,9 +92,8 @@ class Dropbox(Backend):
     ) -> None:
         self.part_size = part_size
         self._root = root
-        self._login = login
         self._schedule = schedule
-        self._client: sdk.Dropbox | None = None
+        self.calls = Calls(login, schedule, f"dropbox:{root}")
         self._pool: PartPool | None = None
         self._folders: dict[str, None] = {}
         """Folders that were seen to exist, written as they are."""
@@ -113,40 +105,37 @@ class Dropbox(Backend):
             if self._root and not self._missing_root():
                 raise BackendAlreadyExists(f"dropbox:{self._root} exists already")
             if not self._root:
-                if next(self._entries(""), None) is not None:
+                if next(self.calls.entries(""), None) is not None:
                     raise BackendAlreadyExists("the app's folder in Dropbox is not empty")
                 return
-            self._do("", lambda: self.client().files_create_folder_v2(self._root))
+            self.calls.do("", lambda: self.calls.client().files_create_folder_v2(self._root))
 
     def destroy(self) -> None:
         with self._signed_in():
             if self._missing_root():
                 raise BackendDoesNotExist(f"there is no folder {self._root} in Dropbox")
             if self._root:
-                self._do("", lambda: self.client().files_delete_v2(self._root))
+                self.calls.remove("", self._root)
                 return
-            for entry in self._entries(""):
-                self._do(entry.name, partial(self._remove, entry.path_lower))
+            for entry in self.calls.entries(""):
+                self.calls.remove(entry.name, entry.path_lower)
 
     def open(self) -> None:
         if self._pool is not None:
             raise BackendMustNotBeOpen(f"dropbox:{self._root} is open")
-        client = self._login.client()
-        self._client = client
+        self.calls.connect()
         try:
             if self._missing_root():
                 raise BackendDoesNotExist(f"there is no folder {self._root} in Dropbox")
         except BaseException:
-            self._client = None
-            client.close()
+            self.calls.close()
             raise
         self._pool = PartPool(schedule=self._schedule)
 
     def close(self) -> None:
-        client = self.client()
-        pool, self._pool, self._client = self._opened(), None, None
+        pool, self._pool = self._opened(), None
         pool.close()
-        client.close()
+        self.calls.close()
 
     # -- looking
 
@@ -165,7 +154,7 @@ class Dropbox(Backend):
         name."""
         path = self.path(name)
         try:
-            found = self._do(name, lambda: self.client().files_get_metadata(path))
+            found = self.calls.look(name, path)
         except ObjectNotFound:
             return None
         if decode(found.name) != name.rpartition("/")[2]:
@@ -175,26 +164,14 @@ class Dropbox(Backend):
     def list(self, name: str) -> Iterator[ItemInfo]:
         check_folder(name)
         self._opened()
-        for entry in self._entries(self.path(name)):
+        for entry in self.calls.entries(self.path(name)):
             last = decode(entry.name)
             if not is_reserved(last):
                 yield _info(last, entry)
 
-    def _entries(self, path: str) -> Iterator[Found]:
-        what = path or "the folder"
-        page = self._do(what, lambda: self.client().files_list_folder(path, limit=_PAGE))
-        while True:
-            cursor = page.cursor if page.has_more else None
-            entries, page = page.entries, None
-            while entries:
-                yield entries.pop()
-            if cursor is None:
-                return
-            page = self._do(what, partial(self._next_page, cursor))
-
     def quota(self) -> Quota:
         self._opened()
-        usage = self._do("the account", lambda: self.client().users_get_space_usage())
+        usage = self.calls.do("the account", lambda: self.calls.client().users_get_space_usage())
         allocation = usage.allocation
         if allocation.is_individual():
             return Quota(allocation.get_individual().allocated, usage.used)
@@ -225,38 +202,15 @@ class Dropbox(Backend):
             offset = max(0, there.size + offset) if offset < 0 else offset
             if size == 0 or offset >= there.size:
                 return NoBytes(there.size, there.rev)
-        headers = {}
-        if offset or size is not None:
-            end = "" if size is None else str(offset + size - 1)
-            headers["Range"] = f"bytes={offset}-{end}" if offset >= 0 else f"bytes={offset}"
         try:
-            with self.translated(name):
-                found, response = self.client().request(
-                    files.download,
-                    "files",
-                    files.DownloadArg(path),
-                    None,
-                    extra_headers=headers,
-                )
-        except BackendError as error:
-            if _status(error) != _RANGE_NOT_SATISFIABLE:
-                raise
+            download = begin(self.calls, name, path, offset, size)
+        except NothingThere:
             there = self._file(name)
             return NoBytes(there.size, there.rev)
-        if version is None and decode(found.name) != name.rpartition("/")[2]:
-            response.close()
+        if version is None and decode(download.found.name) != name.rpartition("/")[2]:
+            download.close()
             raise ObjectNotFound(name)
-        start = max(0, found.size + offset) if offset < 0 else offset
-        rest = found.size - start
-        return BodyReader(
-            name,
-            _Body(response),
-            item_size=found.size,
-            remaining=rest if size is None else min(size, rest),
-            version=found.rev,
-            errors=(*ERRORS, _http_error()),
-            translate=lambda error: translate(error, name),
-        )
+        return download.reader(name, offset, size)
 
     def _file(self, name: str) -> files.FileMetadata:
         found = self.metadata(name)
@@ -316,7 +270,7 @@ class Dropbox(Backend):
         for folder in reversed(unseen):
             path = self.path(folder)
             try:
-                found = self._do(folder, partial(self._look, path))
+                found = self.calls.look(folder, path)
             except ObjectNotFound:
                 return  # it will be made as it is written here
             self._require_same_name(folder, found)
@@ -335,7 +289,7 @@ class Dropbox(Backend):
         """
         path = self.path(name)
         try:
-            found = self._do(name, lambda: self.client().files_get_metadata(path))
+            found = self.calls.look(name, path)
         except ObjectNotFound:
             return  # gone meanwhile
         self._require_same_name(name, found)
@@ -360,9 +314,9 @@ class Dropbox(Backend):
         self.check_place(name)
         path = self.path(name)
         try:
-            self._do(name, lambda: self.client().files_create_folder_v2(path))
+            self.calls.do(name, lambda: self.calls.client().files_create_folder_v2(path))
         except ObjectExists:
-            found = self._do(name, lambda: self.client().files_get_metadata(path))
+            found = self.calls.look(name, path)
             self._require_same_name(name, found)
             if not isinstance(found, files.FolderMetadata):
                 raise BackendError(f"{name}: is an item, not a folder") from None
@@ -379,28 +333,28 @@ class Dropbox(Backend):
         self._require_empty(name, self.path(name))
         # What comes into it from here on must not go with it: it is looked into out of the way.
         aside = self.path(KernelPath(f"{_ASIDE}/{secrets.token_hex(16)}"))
-        self._do(name, lambda: self.client().files_move_v2(self.path(name), aside))
+        self.calls.rename(name, self.path(name), aside)
         try:
             self._require_empty(name, aside)
         except BackendError:
             self._bring_back(name, aside)
             raise
-        self._do(name, lambda: self.client().files_delete_v2(aside))
+        self.calls.remove(name, aside)
 
     def _require_empty(self, name: str, path: str) -> None:
-        if next(self._entries(path), None) is not None:
+        if next(self.calls.entries(path), None) is not None:
             raise BackendError(f"{name}: is not empty")
 
     def _bring_back(self, name: str, aside: str) -> None:
         """Put a folder back where it was, or what is in it where it was made anew meanwhile."""
         path = self.path(name)
         try:
-            self._do(name, lambda: self.client().files_move_v2(aside, path))
+            self.calls.rename(name, aside, path)
         except ObjectExists:
-            for entry in [*self._entries(aside)]:
+            for entry in [*self.calls.entries(aside)]:
                 ends = f"{aside}/{entry.name}", f"{path}/{entry.name}"
                 with contextlib.suppress(ObjectExists):  # newer; the older stays aside
-                    self._do(name, partial(self._rename, *ends))
+                    self.calls.rename(name, *ends)
 
     def delete(self, name: str) -> None:
         check_path(name)
@@ -418,9 +372,9 @@ class Dropbox(Backend):
         path = self.path(name)
 
         def work() -> None:
-            self.client().files_delete_v2(path, parent_rev=rev)
+            self.calls.client().files_delete_v2(path, parent_rev=rev)
 
-        self._once(name, work, done=lambda: self.metadata(name) is None)
+        self.calls.once(name, work, done=lambda: self.metadata(name) is None)
 
     def move(self, name: str, new_name: str) -> None:
         self._require_movable(name, new_name)
@@ -469,7 +423,7 @@ class Dropbox(Backend):
             there = self.metadata(new_name)
             return isinstance(there, files.FileMetadata) and there.id == source.id
 
-        self._once(name, lambda: self.client().files_move_v2(*ends), done=done)
+        self.calls.once(name, lambda: self.calls.client().files_move_v2(*ends), done=done)
 
     def copy(self, name: str, new_name: str) -> None:
         self._require_movable(name, new_name)
@@ -479,11 +433,11 @@ class Dropbox(Backend):
         ends = self.path(name), self.path(new_name)
         self._file(name)
         try:
-            self._do(name, lambda: self.client().files_copy_v2(*ends))
+            self.calls.do(name, lambda: self.calls.client().files_copy_v2(*ends))
         except ObjectExists:
             aside = KernelPath(f"{_ASIDE}/{secrets.token_hex(16)}")
             target = self.path(aside)
-            self._do(name, lambda: self.client().files_copy_v2(ends[0], target))
+            self.calls.do(name, lambda: self.calls.client().files_copy_v2(ends[0], target))
             self.move(aside, new_name)
 
     def quarantine(self, name: str) -> str:
@@ -499,7 +453,7 @@ class Dropbox(Backend):
         count = 0
         for folder in (_PIECES, _ASIDE):
             try:
-                entries = [*self._entries(self.path(KernelPath(folder)))]
+                entries = [*self.calls.entries(self.path(KernelPath(folder)))]
             except ObjectNotFound:
                 continue
             for entry in entries:
@@ -510,24 +464,6 @@ class Dropbox(Backend):
         return count
 
     # -- requests
-
-    def client(self) -> sdk.Dropbox:
-        """Return the library's client. Raises BackendMustBeOpen."""
-        if self._client is None:
-            raise BackendMustBeOpen(f"dropbox:{self._root} is not open")
-        return self._client
-
-    def _look(self, path: str) -> Found:
-        return self.client().files_get_metadata(path)
-
-    def _next_page(self, cursor: str) -> files.ListFolderResult:
-        return self.client().files_list_folder_continue(cursor)
-
-    def _rename(self, path: str, new_path: str) -> None:
-        self.client().files_move_v2(path, new_path)
-
-    def _remove(self, path: str) -> None:
-        self.client().files_delete_v2(path)
 
     def path(self, name: str) -> str:
         """Return a name as Dropbox has it. Raises NameTooLong."""
@@ -543,20 +479,21 @@ class Dropbox(Backend):
     def _signed_in(self) -> Iterator[None]:
         if self._pool is not None:
             raise BackendMustNotBeOpen(f"dropbox:{self._root} is open")
-        self._client = self._login.client()
+        self.calls.connect()
         self._folders.clear()
         try:
             yield
         finally:
-            client, self._client = self._client, None
-            client.close()
+            self.calls.close()
 
     def _missing_root(self) -> bool:
         try:
             if self._root:
-                self._do("the place", lambda: self.client().files_get_metadata(self._root))
+                self.calls.look("the place", self._root)
             else:
-                self._do("the place", lambda: self.client().files_list_folder("", limit=1))
+                self.calls.do(
+                    "the place", lambda: self.calls.client().files_list_folder("", limit=1)
+                )
         except ObjectNotFound:
             return True
         return False
@@ -566,75 +503,9 @@ class Dropbox(Backend):
             if folder == name or folder.startswith(f"{name}/"):
                 self._folders.pop(folder, None)
 
-    @contextlib.contextmanager
-    def translated(self, what: str) -> Iterator[None]:
-        """What the library raises leaves the block as the kernel's."""
-        try:
-            yield
-        except sdk.exceptions.ApiError as error:
-            offset = _correct_offset(error)
-            if offset is not None:
-                raise WrongOffset(f"{what}: the upload is at {offset}", offset) from error
-            raise translate(error, what) from error
-        except ERRORS as error:
-            raise translate(error, what) from error
-
-    def _do(self, what: str, work: Callable[[], T]) -> T:
-        """Make a request that may be made again."""
-
-        def attempt() -> T:
-            with self.translated(what):
-                return work()
-
-        return Attempts(self._schedule, what).result(attempt)
-
-    def _once(self, what: str, work: Callable[[], object], *, done: Callable[[], bool]) -> None:
-        """Make a request that has its effect once; `done` tells whether a lost one had it."""
-
-        def attempt() -> None:
-            with self.translated(what):
-                work()
-
-        Attempts(self._schedule, what).land(attempt, done)
-
-
-class _Body:
-    """The body of a download, as it is sent."""
-
-    def __init__(self, response: Response) -> None:
-        self._response = response
-
-    def read(self, size: int, /) -> bytes:
-        data: bytes = self._response.raw.read(size, decode_content=False)
-        return data
-
-    def close(self) -> None:
-        self._response.close()
-
-
-def _http_error() -> type[Exception]:
-    from urllib3.exceptions import HTTPError
-
-    return HTTPError
-
 
 def _info(name: str, found: Found) -> ItemInfo:
     if isinstance(found, files.FileMetadata):
         mtime = found.server_modified.replace(tzinfo=datetime.UTC).timestamp()
         return ItemInfo(name, exists=True, size=found.size, directory=False, mtime=mtime)
     return ItemInfo(name, exists=True, size=0, directory=True)
-
-
-def _status(error: BackendError) -> int | None:
-    return getattr(error.__cause__, "status_code", None)
-
-
-def _correct_offset(error: sdk.exceptions.ApiError) -> int | None:
-    """Return where a session is, when it was told a wrong offset."""
-    if "incorrect_offset" not in tags(error.error):
-        return None
-    inner = error.error
-    if inner.is_lookup_failed() if hasattr(inner, "is_lookup_failed") else False:
-        inner = inner.get_lookup_failed()
-    offset: int = inner.get_incorrect_offset().correct_offset
-    return offset

@@ -54,8 +54,8 @@ class DropboxTarget(ResumableTarget):
         self._put(lambda mode: self._upload(whole, mode))
 
     def _upload(self, data: bytes, mode: files.WriteMode) -> None:
-        with self._place.translated(self._plan.name):
-            self._place.client().files_upload(
+        with self._place.calls.translated(self._plan.name):
+            self._place.calls.client().files_upload(
                 data,
                 self._path,
                 mode=mode,
@@ -82,16 +82,16 @@ class DropboxTarget(ResumableTarget):
 
     def begin(self) -> str:
         self._place.check_place(self._plan.name)
-        with self._place.translated(self._plan.name):
-            started = self._place.client().files_upload_session_start(b"")
+        with self._place.calls.translated(self._plan.name):
+            started = self._place.calls.client().files_upload_session_start(b"")
             return str(started.session_id)
 
     def put_part(self, state: str, part: Part, data: bytes | bytearray) -> str:
         hashes = _hashes(data)
         cursor = files.UploadSessionCursor(state, part.offset)
         try:
-            with self._place.translated(self._plan.name):
-                self._place.client().files_upload_session_append_v2(
+            with self._place.calls.translated(self._plan.name):
+                self._place.calls.client().files_upload_session_append_v2(
                     bytes(data), cursor, content_hash=hashlib.sha256(hashes).hexdigest()
                 )
         except WrongOffset as error:
@@ -107,8 +107,8 @@ class DropboxTarget(ResumableTarget):
 
     def _finish(self, cursor: files.UploadSessionCursor, mode: files.WriteMode) -> None:
         commit = files.CommitInfo(self._path, mode=mode, mute=True, strict_conflict=True)
-        with self._place.translated(self._plan.name):
-            self._place.client().files_upload_session_finish(b"", cursor, commit)
+        with self._place.calls.translated(self._plan.name):
+            self._place.calls.client().files_upload_session_finish(b"", cursor, commit)
 
     def abandon(self, state: str) -> None:
         """Do nothing: Dropbox forgets sessions after seven days, and they cost nothing."""
@@ -136,8 +136,8 @@ class DropboxTarget(ResumableTarget):
     def sent(self, state: str) -> Sequence[SentPart]:
         """Ask for the session's offset by naming one that it cannot have."""
         try:
-            with self._place.translated(self._plan.name):
-                self._place.client().files_upload_session_append_v2(
+            with self._place.calls.translated(self._plan.name):
+                self._place.calls.client().files_upload_session_append_v2(
                     b"", files.UploadSessionCursor(state, _BEYOND)
                 )
         except WrongOffset as error:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from ..names import check_folder, check_path, is_reserved
+from ..names import check_folder, check_path
 from . import sftp_config as config
 from . import sftp_naming as naming
 from . import sftp_urls as urls
@@ -36,10 +36,10 @@ from .errors import (
     ReadRangeError,
 )
 from .plan import Plan
-from .posixfs_leftovers import STALE_AGE
 from .posixfs_options import Durability, known_durability, mode
 from .sftp_errors import not_written, translate
-from .sftp_listing import entries, open_listing, reap_below
+from .sftp_items import item_info, listed
+from .sftp_listing import reap_below
 from .sftp_login import Connection, Credentials, Patience
 from .sftp_naming import Features
 from .sftp_place import Place, Span
@@ -284,48 +284,7 @@ class SFTP(Backend):
 
     def list(self, name: str) -> Iterator[ItemInfo]:
         check_folder(name)
-        return self._entries(self._opened, name)
-
-    def _entries(self, place: Place, name: str) -> Iterator[ItemInfo]:
-        seat, listed = place.pool.hold(lambda session: self._begin_list(session, place.tree, name))
-        session = seat.session
-        try:
-            for entry in entries(session, listed):
-                try:
-                    segment = entry.name.decode()
-                except UnicodeDecodeError:
-                    continue  # no name could address it
-                if is_reserved(segment):
-                    place.reap_entry(session, name, entry, STALE_AGE)
-                    continue
-                info = _item_info(segment, entry.attributes)
-                if info is not None:
-                    yield info
-        except Refused as error:
-            raise translate(error, name) from error
-        finally:
-            session.forget(wire.CLOSE, wire.text(listed))
-            place.pool.give(seat)
-
-    @staticmethod
-    def _begin_list(session: Session, tree: Tree, name: str) -> bytes:
-        asked = tree.ask_inside(session, name)
-        try:
-            handle = open_listing(session, tree.path(name))
-        except Refused as error:
-            tree.confirm_inside(session, name, asked)
-            found = tree.look(session, [name])[name]
-            if found is not None and is_link(found):
-                raise link_refused(name) from error
-            if found is not None and not is_folder(found):
-                raise ObjectNotFound(f"{name} is an item, not a folder") from error
-            raise translate(error, name) from error
-        try:
-            tree.confirm_inside(session, name, asked)
-        except BackendError:
-            session.forget(wire.CLOSE, wire.text(handle))
-            raise
-        return handle
+        return listed(self._opened, name)
 
     # -- items
 
@@ -339,7 +298,7 @@ class SFTP(Backend):
             place.tree.confirm_inside(session, name.rpartition("/")[0], asked)
             if found is not None and is_link(found):
                 raise link_refused(name)
-            info = _item_info(name, found) if found is not None else None
+            info = item_info(name, found) if found is not None else None
             return info or ItemInfo(name, exists=False, size=0, directory=False)
 
         return place.pool.run(look)
@@ -575,16 +534,6 @@ def _capabilities(features: Features | None) -> Capabilities:
         mtime=True,
         quota=features is not None and features.room,
     )
-
-
-def _item_info(name: str, found: Attributes) -> ItemInfo | None:
-    """Make the record of a file or folder; None for what is neither."""
-    atime, mtime = found.atime or 0, found.mtime or 0
-    if is_folder(found):
-        return ItemInfo(name, True, 0, True, atime, mtime)
-    if is_item(found):
-        return ItemInfo(name, True, found.size or 0, False, atime, mtime)
-    return None
 
 
 def _gathered(place: Place, sources: Sequence[tuple[str, int, int]], session: Session) -> bytes:
