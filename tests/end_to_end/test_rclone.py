@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end import tree
+from tests.kvstore.rclone_places import obscured
 from tests.servers import peers
 from tests.servers.double import Faults
 from tests.servers.http_proxy import faulty
@@ -116,3 +117,23 @@ def test_a_backup_to_s3_where_a_fifth_of_all_requests_fails(
             printed = "\n".join(server.process.lines)
         assert SECRET not in printed
         assert "Traceback" not in printed
+
+
+@pytest.mark.soak
+def test_a_repository_that_rclone_encrypts(small_tree: Path, tmp_path: Path) -> None:
+    place: dict[str, object] = {
+        "url": "rclone::crypt:place",
+        "binary": str(peers.get(peers.RCLONE).path),
+        "config": "/dev/null",
+        "layers": ["retry"],
+        "remote": f":local:{tmp_path}/sealed",
+        "password": {"env": "PASSWORD"},
+    }
+    folder = folder_of(tmp_path)
+    with PlaceGateway(folder, place, environment={"PASSWORD": obscured("a password")}) as server:
+        restic = Restic(peers.get(peers.RESTIC_NEW), server.repository("mine"), tmp_path / "home")
+        restic.run("init")
+        whole_cycle(restic, small_tree, tmp_path / "restored")
+    kept = [path.name for path in (tmp_path / "sealed").rglob("*") if path.is_file()]
+    assert kept
+    assert "config" not in kept

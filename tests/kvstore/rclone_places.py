@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from tests.servers import peers
 
 from backupgw.kvstore.backends.rclone import SPOOL, Rclone, from_url
@@ -27,3 +29,15 @@ def s3_place(endpoint: str, path: str, spool: int = SPOOL) -> Rclone:
         secret_access_key=SECRET,
         force_path_style=True,
     )
+
+
+def obscured(password: str) -> str:
+    """Return a password as rclone's settings have it."""
+    command = [str(peers.get(peers.RCLONE).path), "obscure", password]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def crypt_place(folder: str) -> Rclone:
+    """Return a place in a folder that rclone encrypts."""
+    remote, password = f":local:{folder}", obscured("a password")
+    return place(":crypt:place", remote=remote, password=password)

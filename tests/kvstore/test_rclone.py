@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.kvstore.rclone_places import KEY_ID, SECRET, place, s3_place
+from tests.kvstore.rclone_places import KEY_ID, SECRET, crypt_place, place, s3_place
 from tests.servers import peers
 from tests.servers.double import Double, Faults
 from tests.servers.http_proxy import faulty
@@ -143,6 +143,33 @@ def test_conformance_elsewhere(url: str) -> None:
     with Subject(partial(place, url)) as subject:
         results = [check.run(subject) for check in checks]
     assert [(r.check, r.note) for r in results if r.status is Status.FAILED] == []
+
+
+@pytest.mark.soak
+def test_conformance_encrypted(tmp_path: Path) -> None:
+    """rclone's own encryption (`crypt`) of a folder: names and values change on the way."""
+    with Subject(partial(crypt_place, f"{tmp_path}/sealed")) as subject:
+        results = [check.run(subject) for check in checks]
+    assert [(r.check, r.note) for r in results if r.status is Status.FAILED] == []
+
+
+def test_rclones_encryption_shows_nothing(tmp_path: Path) -> None:
+    sealed = crypt_place(str(tmp_path / "sealed"))
+    sealed.create()
+    value = b"a value that is known" * 5000
+    with sealed:
+        sealed.store("folder/a name that is known", value)
+        assert (
+            sealed.load("folder/a name that is known", offset=70_000, size=30)
+            == value[70_000:][:30]
+        )
+        found = [(info.name, info.size) for info in sealed.list("folder")]
+        assert found == [("a name that is known", len(value))]
+        sealed.move("folder/a name that is known", "folder/other")
+        assert sealed.load("folder/other") == value
+    kept = [path for path in (tmp_path / "sealed").rglob("*") if path.is_file()]
+    assert kept
+    assert not [path for path in kept if "known" in path.name or b"known" in path.read_bytes()]
 
 
 # -- what the remotes have

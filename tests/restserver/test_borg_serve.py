@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.servers.borg import BorgServer
+from tests.servers.borg import BorgServer, BorgstoreServer
 from tests.servers.rest_server import htpasswd_line
 
 from backupgw.kvstore.backends.errors import (
@@ -58,9 +58,12 @@ def ask(
     return answer.status, answer.read()
 
 
-@pytest.mark.parametrize("transport", ["network", "command"])
+@pytest.mark.parametrize(
+    "transport", ["network", "command", pytest.param("borgstore's own", marks=pytest.mark.soak)]
+)
 def test_our_client_keeps_what_every_backend_promises(tmp_path: Path, transport: str) -> None:
-    """The conformance suite, over HTTP and over a command's standard streams."""
+    """The conformance suite, over HTTP and over a command's standard streams, and on the server
+    that borgstore has."""
     soak = os.environ.get("BACKUPGW_SOAK") == "1"
     chosen = [each for each in checks if soak or each.name not in SLOW]
     if transport == "command":
@@ -69,7 +72,8 @@ def test_our_client_keeps_what_every_backend_promises(tmp_path: Path, transport:
         factory = partial(open_place, f"rest:///{tmp_path}/store", server_command=command)
         failed = _failed(Subject(factory), chosen)
     else:
-        with BorgServer(tmp_path / "store") as running:
+        server = BorgServer if transport == "network" else BorgstoreServer
+        with server(tmp_path / "store") as running:
             failed = _failed(Subject(partial(open_place, running.url)), chosen)
     assert failed == []
 

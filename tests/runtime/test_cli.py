@@ -136,6 +136,7 @@ def test_global_options_are_understood_before_and_after_the_command(
         (BackendConnectionError(), 1, "backupgw: BackendConnectionError\n"),
         (InvalidName("has a NUL"), 1, "backupgw: has a NUL\n"),
         (PermissionError(13, "Permission denied", "/x"), 1, "backupgw: /x: Permission denied\n"),
+        (EOFError(), 1, "backupgw: the input ended where an answer was wanted\n"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(2), 2, ""),
         (SystemExit(None), 0, ""),

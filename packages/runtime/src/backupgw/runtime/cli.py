@@ -75,6 +75,8 @@ def _tell(error: Exception) -> int:
     elif isinstance(error, BackendError | InvalidName):
         text = str(error) or type(error).__name__
         status = Exit.FAILED
+    elif isinstance(error, EOFError):  # who was asked has ended the input, as by Ctrl-D
+        text, status = "the input ended where an answer was wanted", Exit.FAILED
     elif isinstance(error, OSError):
         text = ": ".join(str(p) for p in (error.filename, error.strerror or error) if p is not None)
         status = Exit.FAILED
