@@ -112,7 +112,7 @@ class EntryPlace(Backend, Generic[Id, E]):
                 items.note_listed(f"{name}/{segment}" if name else segment, entry)
             yield Listed(items.rank(entry), info_of(segment, entry))
         ranked = {
-            segment: [items.id_of(each) for each in sorted(entries, key=items.rank)]  # type: ignore[arg-type]  # all numbers, or all text
+            segment: [items.id_of(each) for each in sorted(entries, key=items.rank)]
             for segment, entries in children.items()
         }
         items.folder_ids.note_children(name, ranked)

@@ -105,7 +105,8 @@ class MarkedFolders(Folders):
 
     def _make_many(self, parent: str, names: Sequence[str]) -> None:
         """Make folders beneath one that exists: a list tells what is there already."""
-        items, folders = set(), set()
+        items: set[str] = set()
+        folders: set[str] = set()
         for each, folder in self._keys.below(parent):
             (folders if folder else items).add(joined(parent, each))
         if clash := items.difference(folders).intersection(names):
