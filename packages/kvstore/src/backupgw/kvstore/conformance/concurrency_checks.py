@@ -8,6 +8,7 @@ from functools import partial
 
 from ..backends.base import Backend, Writer
 from ..backends.errors import ObjectExists, ObjectNotFound
+from ..layers.retry_reader import ReplacedMeanwhile
 from . import values
 from .processes import Job, Meet, need_processes, run_jobs
 from .subject import Ground
@@ -141,6 +142,8 @@ def _turmoil(backend: Backend, folder: str, seed: int, steps: int) -> int:
                 require(listed <= {*names[:2], f"{folder}/sub"}, f"strange entries: {listed}")
         except ObjectNotFound:
             continue  # another one was faster
+        except ReplacedMeanwhile:
+            continue  # a place may not keep what is being read: then it has to say so
     return reads
 
 
