@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
+from botocore.session import Session
 
 from .s3_errors import TRANSLATED, translate
 from .s3_settings import Settings
@@ -33,8 +34,8 @@ _RESULT = re.compile(rb"\s*(?:<\?[^>]*>)?\s*<(?:\w+Result|InitiateMultipartUploa
 """How an answer begins that says yes; an error is an <Error>, a proxy's page <html>."""
 
 
-def connect(settings: Settings) -> S3Client:
-    """Return a client, which threads may share. Nothing is sent yet.
+def connect(settings: Settings) -> tuple[S3Client, Session]:
+    """Return a client, which threads may share, and the session that it is of. Nothing is sent yet.
 
     Credentials are the given ones, or what the library finds: the profile, the environment, the
     machine's role. It tries nothing again by itself: who repeats what is decided above, once.
@@ -59,14 +60,16 @@ def connect(settings: Settings) -> S3Client:
         user_agent_extra="backupgw",
     )
     try:
-        session = boto3.session.Session(
+        session = Session()
+        made = boto3.session.Session(
             aws_access_key_id=settings.key_id,
             aws_secret_access_key=settings.secret,
             aws_session_token=settings.session_token,
             profile_name=settings.profile,
             region_name=settings.region,
+            botocore_session=session,
         )
-        client = session.client(
+        client = made.client(
             "s3", endpoint_url=settings.endpoint, verify=settings.cacert, config=config
         )
     except (*TRANSLATED, ValueError) as error:
@@ -79,7 +82,7 @@ def connect(settings: Settings) -> S3Client:
         client.meta.events.register(
             "before-send.s3", lambda event_name, **_: on_call(event_name.rpartition(".")[2])
         )
-    return client
+    return client, session
 
 
 def _add_md5(params: dict[str, Any], **_: object) -> None:
@@ -97,11 +100,16 @@ def _without_control_characters(response_dict: dict[str, Any], **_: object) -> N
     body = response_dict.get("body")
     if not isinstance(body, bytes):
         return
-    clean = _REFERENCE.sub(b"?", body.translate(_NO_XML))
+    clean = clean_xml(body)
     if clean != body:
         response_dict["body"] = clean
         if _RESULT.match(clean):
             response_dict["status_code"] = 200
+
+
+def clean_xml(body: bytes) -> bytes:
+    """Return an answer without the characters that XML does not have."""
+    return _REFERENCE.sub(b"?", body.translate(_NO_XML))
 
 
 def content_md5(data: bytes | bytearray) -> str:

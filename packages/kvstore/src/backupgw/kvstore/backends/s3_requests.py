@@ -6,7 +6,9 @@ family.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,15 +16,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_plus
 
 from ..layers.retry_reader import ReplacedMeanwhile
+from . import s3_direct
 from .base import Reader
 from .body_reader import BodyReader
 from .errors import BackendError, ObjectExists, ObjectNotFound, PermissionDenied
 from .part_transfers import SentPart
 from .s3_client import connect, content_md5
+from .s3_direct import Direct, Got, NotDirect
 from .s3_errors import TRANSLATED, code_of, translate
 from .s3_settings import Settings
 
 if TYPE_CHECKING:
+    from botocore.session import Session
     from types_boto3_s3 import S3Client
 
 T = TypeVar("T")
@@ -73,7 +78,9 @@ class Requests:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._bucket = settings.bucket
-        self._made: S3Client | None = None
+        self._made: tuple[S3Client, Session] | None = None
+        self._short: Direct | None = None
+        self._lock = threading.Lock()
         self._customer: dict[str, Any] = {}
         self._source_customer: dict[str, Any] = {}
         if (key := settings.sse_customer_key) is not None:
@@ -85,14 +92,36 @@ class Requests:
 
     @property
     def _client(self) -> S3Client:
+        return self._connected[0]
+
+    @property
+    def _connected(self) -> tuple[S3Client, Session]:
         if self._made is None:
             self._made = connect(self._settings)
         return self._made
 
     def close(self) -> None:
         """Let go of the connections; the next request makes new ones."""
+        with self._lock:
+            short, self._short = self._short, None
+        if short is not None:
+            short.close()
         if self._made is not None:
-            self._made.close()  # the client stays: it takes megabytes and a while to make
+            self._client.close()  # the client stays: it takes megabytes and a while to make
+
+    def _directly(self, what: str, request: Callable[[Direct], T]) -> T:
+        """Make a request the short way. Raises NotDirect where there is none."""
+        try:
+            with self._lock:
+                if self._short is None:
+                    client, session = self._connected
+                    self._short = s3_direct.of_client(self._settings, session, client)
+                short = self._short
+            if short is None:
+                raise NotDirect
+            return request(short)
+        except TRANSLATED as error:
+            raise translate(error, what, self._settings.server) from error
 
     def _do(self, what: str, request: Callable[[S3Client], T]) -> T:
         try:
@@ -131,31 +160,44 @@ class Requests:
             ObjectNotFound, ReadRangeError: as the service says.
             ReplacedMeanwhile: it has another etag.
         """
+        try:
+            got = self._get(key, what, wanted, etag)
+        except ObjectExists as error:  # what a failed precondition means to writers
+            raise ReplacedMeanwhile(f"{what}: it was replaced while it was read") from error
+        span = _CONTENT_RANGE.match(got.span)
+        whole = int(span[2]) if span else got.length
+        if wanted is not None and span is None and not _all_of(wanted, got.length):
+            got.body.close()
+            raise BackendError(f"{what}: {self._settings.server} does not understand ranges")
+        return BodyReader(
+            what,
+            got.body,
+            item_size=whole,
+            remaining=got.length,
+            version=got.etag,
+            errors=TRANSLATED,
+            translate=lambda error: translate(error, what, self._settings.server),
+        )
+
+    def _get(self, key: str, what: str, wanted: str | None, etag: str | None) -> Got:
+        headers = {} if wanted is None else {"Range": wanted}
+        if etag is not None:
+            headers["If-Match"] = etag
+        with contextlib.suppress(NotDirect):
+            return self._directly(what, lambda direct: direct.get(key, what, headers))
         extra: dict[str, Any] = {**self._customer}
         if wanted is not None:
             extra["Range"] = wanted
         if etag is not None:
             extra["IfMatch"] = etag
-        try:
-            answer = self._do(
-                what, lambda client: client.get_object(Bucket=self._bucket, Key=key, **extra)
-            )
-        except ObjectExists as error:  # what a failed precondition means to writers
-            raise ReplacedMeanwhile(f"{what}: it was replaced while it was read") from error
-        length = answer["ContentLength"]
-        span = _CONTENT_RANGE.match(answer.get("ContentRange", ""))
-        whole = int(span[2]) if span else length
-        if wanted is not None and span is None and not _all_of(wanted, length):
-            answer["Body"].close()
-            raise BackendError(f"{what}: {self._settings.server} does not understand ranges")
-        return BodyReader(
-            what,
+        answer = self._do(
+            what, lambda client: client.get_object(Bucket=self._bucket, Key=key, **extra)
+        )
+        return Got(
             answer["Body"],
-            item_size=whole,
-            remaining=length,
-            version=answer["ETag"],
-            errors=TRANSLATED,
-            translate=lambda error: translate(error, what, self._settings.server),
+            answer["ContentLength"],
+            answer.get("ContentRange", ""),
+            answer["ETag"],
         )
 
     def page(
@@ -220,6 +262,12 @@ class Requests:
         Raises:
             ObjectExists: with if_absent, where the service knows that condition.
         """
+        headers = self._headers(plain=plain, mark=mark)
+        if if_absent:
+            headers["If-None-Match"] = "*"
+        with contextlib.suppress(NotDirect):
+            self._directly(what, lambda direct: direct.put(key, data, what, headers))
+            return
         extra = self._kind(plain=plain, mark=mark)
         if if_absent:
             extra["IfNoneMatch"] = "*"
@@ -518,6 +566,17 @@ class Requests:
             kind["ObjectLockMode"] = settings.lock_mode
             kind["ObjectLockRetainUntilDate"] = self._retained_until(settings.retention)
         return kind
+
+    def _headers(self, *, plain: bool, mark: str | None) -> dict[str, str]:
+        """Return what `_kind` says, as headers; without customer's keys and locks."""
+        settings = self._settings
+        headers = {
+            f"x-amz-meta-{_MARK}": mark,
+            "x-amz-server-side-encryption": settings.sse,
+            "x-amz-server-side-encryption-aws-kms-key-id": settings.sse_kms_key,
+            "x-amz-storage-class": None if plain else settings.storage_class,
+        }
+        return {name: value for name, value in headers.items() if value is not None}
 
     @staticmethod
     def _retained_until(retention: float) -> datetime:

@@ -1,0 +1,288 @@
+"""The short way to one object: GET and PUT with the library's signature, on connections of our own.
+
+Most of the processor time of a small object went into the library's machinery around the request,
+so that a few thousand of them took longer than the line did. What this way does not know, it leaves
+to the library, by `NotDirect`: Amazon itself, with its redirections and checksums; proxies; objects
+that the service encrypts with our key, or locks.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus as Http
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import ClientError
+from botocore.httpsession import get_cert_path
+from botocore.utils import get_environ_proxies
+
+from .body_reader import Body
+from .errors import BackendConnectionError, BackendError
+from .rest_connections import Answer, Connections, TcpConnection, TlsConnection
+from .s3_client import clean_xml
+from .s3_errors import translate
+from .s3_settings import Settings
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+    from botocore.credentials import Credentials
+    from botocore.exceptions import _ClientErrorResponseError
+    from botocore.session import Session
+    from types_boto3_s3 import S3Client
+
+_SAFE = "/-_.~"
+"""What stays as it is in a key's path, as S3's signatures have it."""
+
+_MOST_ERROR = 64 << 10
+"""Bytes of an error that are looked at."""
+
+_LIBRARYS = frozenset(
+    map(int, (Http.MOVED_PERMANENTLY, Http.FOUND, Http.TEMPORARY_REDIRECT, Http.BAD_REQUEST))
+)
+"""Answers of which the library may know more: another region, another signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """The answer to a request for an object.
+
+    Attributes:
+        length: bytes of the body.
+        span: its Content-Range, "" where there is none.
+    """
+
+    body: Body
+    length: int
+    span: str
+    etag: str
+
+
+class NotDirect(Exception):
+    """The library has to ask."""
+
+
+class Direct:
+    """One bucket, by the short way. Safe for threads.
+
+    Args:
+        settings: where and how.
+        base: URL of the bucket, which a key is put behind.
+        credentials: by which requests are signed; they may renew themselves.
+        region: for which.
+        authorities: file or folder of those that may sign the service's certificate.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        base: str,
+        credentials: Credentials,
+        region: str,
+        authorities: str,
+    ) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._region = region
+        parts = urlsplit(base)
+        self._base = f"{parts.scheme}://{parts.netloc}"
+        self._path = parts.path
+        self._connections = Connections(
+            settings.server,
+            _dial(settings, base, authorities),
+            {"User-Agent": "backupgw"},
+            idle=settings.connections,
+            tries=0,
+            wait=0.0,
+        )
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._connections.close()
+
+    def put(self, key: str, data: bytes | bytearray, what: str, headers: Mapping[str, str]) -> None:
+        """Write an object.
+
+        Args:
+            headers: beside those of every request; those of the protocol are signed.
+
+        Raises:
+            NotDirect: nothing was written; the library has to try.
+            ClientError: the service's answer is none of success.
+            BackendConnectionError: it was asked more than once, and the answer may be to the first.
+            OSError: it was not reached.
+        """
+        answer = self._ask("PutObject", key, what, headers, data)
+        if answer.status != Http.OK:
+            self._refuse(answer, "PutObject", what)
+        answer.release()
+
+    def get(self, key: str, what: str, headers: Mapping[str, str]) -> Got:
+        """Read an object.
+
+        Args:
+            headers: Range, If-Match.
+
+        Raises:
+            NotDirect, ClientError, OSError: as `put`.
+        """
+        answer = self._ask("GetObject", key, what, headers, None)
+        if answer.status not in (Http.OK, Http.PARTIAL_CONTENT):
+            self._refuse(answer, "GetObject", what)
+        etag, length = answer.header("etag"), answer.left
+        if etag is None or length is None:
+            answer.discard()
+            raise NotDirect
+        return Got(_Body(answer), length, answer.header("content-range") or "", etag)
+
+    def _ask(
+        self,
+        call: str,
+        key: str,
+        what: str,
+        headers: Mapping[str, str],
+        data: bytes | bytearray | None,
+    ) -> Answer:
+        method = "GET" if data is None else "PUT"
+        target = self._path + quote(key, safe=_SAFE)
+        signed = {name: value for name, value in headers.items() if name.startswith("x-amz-")}
+        request = AWSRequest(method, self._base + target, headers=signed, data=data)
+        credentials = self._credentials.get_frozen_credentials()
+        S3SigV4Auth(credentials, "s3", self._region).add_auth(request)
+        told = self._settings.on_call
+        if told is not None:
+            told(call)
+        try:
+            answer = self._connections.request(
+                method,
+                target,
+                headers={**headers, **dict(request.headers.items())},
+                body=None if data is None else memoryview(data),
+                size=0 if data is None else len(data),
+                timeout=self._settings.timeout,
+            )
+        except BackendConnectionError as error:
+            if isinstance(cause := error.__cause__, OSError):
+                raise self._unreached(cause, what) from cause
+            raise
+        if told is not None and answer.repeated:
+            told(call)
+        return answer
+
+    def _unreached(self, error: OSError, what: str) -> BackendError:
+        server = self._settings.server
+        if isinstance(error, TimeoutError):
+            return BackendConnectionError(f"{what}: {server} did not answer in time")
+        return translate(error, what, server)
+
+    def _refuse(self, answer: Answer, call: str, what: str) -> None:
+        """Raise what an answer means that is none of success."""
+        said = answer.read_all(_MOST_ERROR)
+        if answer.status in _LIBRARYS:
+            raise NotDirect
+        if answer.repeated and answer.status == Http.PRECONDITION_FAILED:
+            raise BackendConnectionError(
+                f"{what}: the connection to {self._settings.server} broke, and what was sent may "
+                "have arrived"
+            )
+        retry_after = answer.header("retry-after")
+        raise ClientError(
+            {
+                "Error": _error(said),
+                "ResponseMetadata": {
+                    "HTTPStatusCode": answer.status,
+                    "HTTPHeaders": {} if retry_after is None else {"retry-after": retry_after},
+                    "RequestId": "",
+                    "HostId": "",
+                    "RetryAttempts": 0,
+                },
+            },
+            call,
+        )
+
+
+class _Body:
+    """What `BodyReader` reads."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.read = answer.read
+        self.close = answer.discard
+
+
+def _error(said: bytes) -> _ClientErrorResponseError:
+    """Return the code and message of an error, as far as it is one of S3's."""
+    try:
+        root = ElementTree.fromstring(clean_xml(said))  # noqa: S314 - as the library reads it
+    except ElementTree.ParseError:
+        return {}
+    found = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in root}
+    error: _ClientErrorResponseError = {}
+    if "Code" in found:
+        error["Code"] = found["Code"]
+    if "Message" in found:
+        error["Message"] = found["Message"]
+    return error
+
+
+def of_client(settings: Settings, session: Session, client: S3Client) -> Direct | None:
+    """Return the short way to a client's bucket, None where only the library knows one."""
+    if (
+        settings.amazon
+        or settings.checksums == "when_supported"
+        or settings.sse_customer_key is not None
+        or settings.retention is not None
+    ):
+        return None
+    credentials = session.get_credentials()
+    if credentials is None:
+        return None
+    # The library decides where requests name the bucket.
+    url = client.generate_presigned_url("get_object", {"Bucket": settings.bucket, "Key": "key"})
+    base = url.partition("?")[0].removesuffix("key")
+    if get_environ_proxies(base):
+        return None
+    configured = session.get_config_variable("ca_bundle")
+    authorities = str(settings.cacert or configured or get_cert_path(verify=True))
+    return Direct(settings, base, credentials, client.meta.region_name, authorities)
+
+
+def _dial(settings: Settings, base: str, authorities: str) -> Callable[[float], HTTPConnection]:
+    parts = urlsplit(base)
+    host, port = parts.hostname or "", parts.port
+    wait = settings.connect_timeout
+    if parts.scheme == "http":
+        return lambda timeout: _Tcp(host, port, timeout, wait)
+    context = ssl.create_default_context(cafile=authorities)
+    return lambda timeout: _Tls(host, port, timeout, wait, context)
+
+
+class _Tcp(TcpConnection):
+    """A connection whose making may take another time than its answers."""
+
+    def __init__(self, host: str, port: int | None, timeout: float, connect: float) -> None:
+        super().__init__(host, port, timeout=connect)
+        self._answers = timeout
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(self._answers)
+
+
+class _Tls(TlsConnection):
+    """The same with TLS."""
+
+    def __init__(
+        self, host: str, port: int | None, timeout: float, connect: float, context: ssl.SSLContext
+    ) -> None:
+        super().__init__(host, port, timeout=connect, context=context)
+        self._answers = timeout
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(self._answers)
