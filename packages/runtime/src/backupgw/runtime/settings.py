@@ -149,6 +149,7 @@ def load(
     *,
     services: Mapping[str, Service] | None = None,
     serving: Collection[str] | None = None,
+    only: Collection[str] | None = None,
 ) -> Settings:
     """Read and check the settings.
 
@@ -160,12 +161,15 @@ def load(
         services: default all that are installed.
         serving: those whose place must be there; default the enabled ones. None of them for
             commands that serve nothing.
+        only: the gateway's sections that are wanted; all others, and the services' own, are neither
+            imported nor checked, which takes the time of a short command. Default: everything.
 
     Raises:
         SettingsError: with every mistake that there is, not only the first.
     """
     environ = os.environ if environ is None else environ
-    services = installed_services() if services is None else services
+    if services is None:
+        services = installed_services() if only is None else {}
     path = find(config, environ)
     sources = Sources(read(path) if path else None)
     named = NamedPlaces(path_of(config, environ))
@@ -176,7 +180,7 @@ def load(
         from .settings_etcd import add_etcd
 
         add_etcd(sources)
-    return _Check(sources, services, environ, serving).settings(path)
+    return _Check(sources, services, environ, serving, only).settings(path)
 
 
 class _Check:
@@ -188,8 +192,10 @@ class _Check:
         services: Mapping[str, Service],
         environ: Mapping[str, str],
         serving: Collection[str] | None,
+        only: Collection[str] | None,
     ) -> None:
         self._sources = sources
+        self._only = only
         self._services = services
         self._environ = environ
         self._serving = serving
@@ -197,11 +203,12 @@ class _Check:
         self._warnings: list[str] = []
 
     def settings(self, path: Path | None) -> Settings:
-        self._check_names()
+        if self._only is None:
+            self._check_names()
         places = self._places()
         log = self._section(("log",), LogSettings, self._table("log"))
         gateway: dict[str, BaseModel] = {}
-        for name, model in shared_sections().items():
+        for name, model in shared_sections(self._only).items():
             if (found := self._section((name,), model, self._table(name))) is not None:
                 gateway[name] = found
         self._check_rules(gateway.get("auth"), places)

@@ -10,7 +10,7 @@ A package whose commands have settings registers its section by an entry point o
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import entry_points
 
 from pydantic import BaseModel
@@ -26,13 +26,20 @@ from .settings_tokens import TokenSettings
 GROUP = "backupgw.settings"
 
 
-@functools.cache
-def sections() -> Mapping[str, type[BaseModel]]:
+def sections(only: Collection[str] | None = None) -> Mapping[str, type[BaseModel]]:
     """Return the model of each section, in the order of the sample file.
+
+    Args:
+        only: names of those that are wanted; default all.
 
     Raises:
         CommandError: a registered one cannot be imported.
     """
+    return _sections(None if only is None else frozenset(only))
+
+
+@functools.cache
+def _sections(only: frozenset[str] | None) -> Mapping[str, type[BaseModel]]:
     found: dict[str, type[BaseModel]] = {
         "state": StateSettings,
         "etcd": EtcdSettings,
@@ -41,7 +48,10 @@ def sections() -> Mapping[str, type[BaseModel]]:
         "events": EventsSettings,
         "jobs": JobsSettings,
     }
+    found = {name: model for name, model in found.items() if only is None or name in only}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        if only is not None and entry.name not in only:
+            continue
         try:
             model = entry.load()
         except (ImportError, AttributeError) as error:

@@ -38,7 +38,7 @@ class Session:
     def __init__(self, arguments: Namespace) -> None:
         self.arguments = arguments
         log.configure("debug" if arguments.debug else "warning")
-        self._state = state_folder.find(load(arguments.config, serving=()))
+        self._state = state_folder.find(load(arguments.config, serving=(), only=("state",)))
         self.providers = ConfiguredProviders.beside(arguments.config)
         self._open: dict[str, BaseProvider] = {}
         self._before = signal.getsignal(signal.SIGTERM)
