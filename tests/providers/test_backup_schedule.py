@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from backupgw.providers.backup.schedule_times import When, read
 from backupgw.runtime.command import UsageError
+from tests.servers.user_systemd import UserSystemd
 
 from .backup_site import BackupSite
 
@@ -93,6 +96,66 @@ def test_a_timer_is_written_and_fires(site: BackupSite, tmp_path: Path) -> None:
     )
     assert os.listdir(units) == ["other.timer"]
     assert "was not scheduled" in site.run("schedule", "remove", "home", "--folder", units).stdout
+
+
+@pytest.mark.soak
+@pytest.mark.root("systemd-analyze", "nsenter", "unshare", "/lib/systemd/systemd")
+def test_systemd_fires_a_timer(site: BackupSite, tmp_path: Path) -> None:
+    """A systemd that runs takes the units up, starts the backup by the calendar, and forgets."""
+    with UserSystemd(tmp_path / "systemd") as systemd:
+        site.environment |= systemd.environment
+
+        def run(*words: str) -> str:
+            done = subprocess.run(
+                systemd.words(*words), env=site.environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, (words, done.stdout, done.stderr)
+            return done.stdout
+
+        run(*site.command("schedule", "add", "home", "--user", "--at", "*-*-* *:*:0/3",
+                          "--random-delay", "0"))  # fmt: skip
+        assert "backupgw-backup-home.timer" in run("systemctl", "--user", "list-timers")
+        show = ("systemctl", "--user", "show", "backupgw-backup-home.service", "-p")
+        ends = time.monotonic() + 60
+        while run(*show, "Result", "-p", "ExecMainExitTimestampMonotonic").count("=0\n"):
+            assert time.monotonic() < ends, "it was not started"
+            time.sleep(0.2)
+        run(*site.command("schedule", "remove", "home", "--user"))
+        assert "backupgw" not in run("systemctl", "--user", "list-timers", "--all")
+    assert len(site.files("local")) >= 1
+    assert site.status()["home", "local"]["state"] == "done"
+
+
+@pytest.mark.soak
+@pytest.mark.root("cron", "crontab", "unshare")
+@pytest.mark.timeout(200)
+def test_cron_fires_an_entry(site: BackupSite, tmp_path: Path) -> None:
+    """Debian's cron, with a spool of its own: a mount namespace hides the machine's."""
+    spool, pid = tmp_path / "spool", tmp_path / "run"
+    for folder in (spool, pid):
+        folder.mkdir()
+    spool.chmod(0o1730)
+    shutil.chown(spool, group="crontab")
+    inside = (
+        f"mount --make-rprivate / && mount --bind {spool} /var/spool/cron/crontabs && "
+        f'mount --bind {pid} /run && "$@" && exec cron -f'
+    )
+    add = site.command("schedule", "add", "home", "--cron", "--at", "* * * * *")
+    cron = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", inside, "sh", *add],
+        env={**site.environment, "PATH": f"{site.environment['PATH']}:/usr/sbin"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        ends = time.monotonic() + 150
+        while site.status()["home", "local"]["state"] != "done":
+            assert cron.poll() is None, cron.stdout and cron.stdout.read()
+            assert time.monotonic() < ends, "it was not started"
+            time.sleep(1)
+    finally:
+        cron.terminate()
+        cron.wait()
+    assert len(site.files("local")) == 1
 
 
 @SYSTEMD

@@ -105,6 +105,7 @@ SYSTEM = {
     "node": "nodejs",
     "npm": "npm",
     "systemd-analyze": "systemd",
+    "cron": "cron",
 }
 """Programs that tests marked `root` need, and their Debian packages."""
 
