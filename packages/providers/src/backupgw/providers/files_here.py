@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -45,6 +46,8 @@ class NewFile:
         self._fd = -1
         self._lock = threading.Lock()
         self._ahead = 0
+        self._there = True
+        """Whether the temporary file may be there."""
         self._flushing: threading.Thread | None = None
         self._failed: OSError | None = None
 
@@ -64,24 +67,27 @@ class NewFile:
             self._failed = error  # only one sync is told of it
 
     def __enter__(self) -> NewFile:
-        try:
-            mode = stat.S_IMODE(self._path.stat().st_mode)
-        except OSError:
-            mode = None
-        if self._path.is_dir():
-            raise FileUnusable(f"{self._path}: is a folder; name the file")
+        mode = None
+        with contextlib.suppress(OSError):
+            there = os.stat(self._path).st_mode
+            if stat.S_ISDIR(there):
+                raise FileUnusable(f"{self._path}: is a folder; name the file")
+            mode = stat.S_IMODE(there)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             # What comes from a backup is for its owner until somebody says more.
-            self._fd = os.open(self._temporary, flags, 0o600)
+            try:
+                self._fd = os.open(self._temporary, flags, 0o600)
+            except FileNotFoundError:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._fd = os.open(self._temporary, flags, 0o600)
             if mode is not None:
                 os.fchmod(self._fd, mode)
         except OSError as error:
             raise file_error(error) from error
         return self
 
-    def write_at(self, data: bytes, offset: int) -> None:
+    def write_at(self, data: bytes | memoryview, offset: int) -> None:
         """Write bytes where they belong; by several threads at a time. Raises BackendError."""
         view = memoryview(data)
         try:
@@ -111,6 +117,7 @@ class NewFile:
             fd = -1
             if kind is None:
                 os.replace(self._temporary, self._path)
+                self._there = False
                 if self._sync:
                     _sync_folder(self._path.parent)
         except OSError as failure:
@@ -118,7 +125,8 @@ class NewFile:
         finally:
             if fd >= 0:
                 os.close(fd)
-            self._temporary.unlink(missing_ok=True)
+            if self._there:
+                self._temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

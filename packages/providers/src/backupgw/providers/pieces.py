@@ -51,6 +51,8 @@ class Pieces:
         self._changed = threading.Condition()
         # What follows changes under it.
         self._done = 0
+        self._told = 0
+        """Bytes done when whoever waits was last woken."""
         self._error: BaseException | None = None
         self._working = 0
 
@@ -97,9 +99,9 @@ class Pieces:
         told = 0
         while True:
             with self._changed:
-                while self._done == told and self._working and self._error is None:
+                while self._told == told and self._working and self._error is None:
                     self._changed.wait()
-                done, ended = self._done, not self._working or self._error is not None
+                done, ended = self._told, not self._working or self._error is not None
             if done != told:
                 tell(done, self._size)
                 told = done
@@ -137,15 +139,18 @@ class Pieces:
             return None if self._error is not None else next(self._starts, None)
 
     def _read(self, reader: Reader, at: int, end: int) -> None:
-        while chunk := reader.read(CHUNK):
+        buffer = memoryview(bytearray(min(CHUNK, max(1, end - at))))
+        while count := reader.read_into(buffer):
             if self._stopping.is_set():
                 raise Interrupted("the transfer was ended")
             if self._error is not None:
                 return
-            self._new.write_at(chunk, at)
-            at += len(chunk)
+            self._new.write_at(buffer[:count], at)
+            at += count
             with self._changed:
-                self._done += len(chunk)
-                self._changed.notify_all()
+                self._done += count
+                if self._done - self._told >= CHUNK or self._done == self._size:
+                    self._told = self._done
+                    self._changed.notify_all()
         if at != end:
             raise BackendError(f"{self._name}: ends at {at}, not at {end}", retryable=True)

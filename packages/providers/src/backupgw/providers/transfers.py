@@ -207,11 +207,12 @@ class Transfers:
     def _alone(self, name: str, reader: Reader, new: NewFile, tell: ProgressCallback) -> None:
         """Fetch an item by one connection."""
         done, size = 0, reader.item_size
-        while chunk := reader.read(CHUNK):
+        buffer = memoryview(bytearray(min(CHUNK, max(1, size))))
+        while count := reader.read_into(buffer):
             if self.stopping.is_set():
                 raise Interrupted("the transfer was ended")
-            new.write_at(chunk, done)
-            done += len(chunk)
+            new.write_at(buffer[:count], done)
+            done += count
             tell(done, size)
         if done != size:
             raise BackendError(f"{name}: {done} of {size} bytes came", retryable=True)

@@ -123,6 +123,15 @@ class Reader(ABC):
                 had announced.
         """
 
+    def read_into(self, buffer: memoryview) -> int:
+        """Like read, into a buffer of the caller's; return how many bytes, 0 at the end.
+
+        Places that can do so save the memory that each piece would take.
+        """
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def read_nowait(self, size: int) -> bytes | bytearray | None:
         """Like read, if that needs no waiting (page cache); None where it would wait."""
         return None

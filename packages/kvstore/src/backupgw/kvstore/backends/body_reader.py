@@ -23,7 +23,8 @@ BLOCK = 256 << 10
 
 
 class Body(Protocol):
-    """What HTTP libraries hand out for the body of an answer."""
+    """What HTTP libraries hand out for the body of an answer. One that can has `read_into`, too,
+    which reads into a buffer that is not empty and returns how many bytes."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes, b"" at the end."""
@@ -60,6 +61,7 @@ class BodyReader(Reader):
         self.remaining = remaining
         self._name = name
         self._body: Body | None = body
+        self._fill: Callable[[memoryview], int] | None = getattr(body, "read_into", None)
         self._version = version
         self._errors = errors
         self._translate = translate
@@ -78,13 +80,29 @@ class BodyReader(Reader):
             data = self._body.read(wanted)
         except self._errors as error:
             raise self._translate(error) from error
-        if not data:
+        self._count(len(data))
+        return data
+
+    def _count(self, count: int) -> None:
+        if not count:
             raise ReadRangeError(
                 f"{self._name}: {self.remaining} bytes fewer came than were announced",
                 retryable=True,
             )
-        self.remaining -= len(data)
-        return data
+        self.remaining -= count
+
+    def read_into(self, buffer: memoryview) -> int:
+        if self._fill is None or self._body is None:
+            return super().read_into(buffer)
+        wanted = buffer[: self.remaining]
+        if not wanted:
+            return 0
+        try:
+            count = self._fill(wanted)
+        except self._errors as error:
+            raise self._translate(error) from error
+        self._count(count)
+        return count
 
     def close(self) -> None:
         body, self._body = self._body, None

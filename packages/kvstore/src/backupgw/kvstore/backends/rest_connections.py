@@ -1,4 +1,5 @@
-"""Connections to a borgstore server: pooled, over TCP, TLS or a command's standard streams.
+"""Connections to an HTTP server, a borgstore server most of all: pooled, over TCP, TLS or a
+command's standard streams.
 
 Requests are repeated when a connection breaks; whoever sends one makes sure that repeating it does
 no harm. A connection that was idle and turns out to be dead costs nothing: the server may end idle
@@ -258,14 +259,31 @@ class Answer:
         try:
             data = self._response.read(min(size, BLOCK))
         except OSError as error:
-            self.discard()
-            raise self._broken(str(error) or type(error).__name__) from error
+            raise self._broken(error) from error
         self.left = self._response.length
         if not data or self.left == 0:
             self._finish()
         return data
 
-    def _broken(self, reason: str) -> BackendConnectionError:
+    def read_into(self, buffer: memoryview) -> int:
+        """Read 1 to len(buffer) bytes into a buffer; return how many, 0 at the end.
+
+        Raises what `read` does.
+        """
+        if self._connection is None:
+            return 0
+        try:
+            count = self._response.read_into(buffer)
+        except OSError as error:
+            raise self._broken(error) from error
+        self.left = self._response.length
+        if not count or self.left == 0:
+            self._finish()
+        return count
+
+    def _broken(self, error: OSError) -> BackendConnectionError:
+        self.discard()
+        reason = str(error) or type(error).__name__
         return BackendConnectionError(
             f"{self._connections.server}: the connection broke in an answer: {reason}"
         )

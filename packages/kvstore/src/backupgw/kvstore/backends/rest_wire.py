@@ -193,6 +193,21 @@ class Response:
         self.length -= len(data)
         return data
 
+    def read_into(self, buffer: memoryview) -> int:
+        """Read bytes of the body into a buffer that is not empty; return how many, 0 at its end.
+
+        Raises what `read` does.
+        """
+        if self._held or self._chunk is not None or not self.length:
+            data = self.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        count = self._sock.recv_into(buffer[: self.length])
+        if not count:
+            raise BrokenAnswer(f"{self.length} bytes were missing at the end")
+        self.length -= count
+        return count
+
     def _take(self, size: int) -> bytes:
         held = self._held
         if not held:

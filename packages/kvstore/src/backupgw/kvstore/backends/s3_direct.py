@@ -1,4 +1,4 @@
-"""The short way to one object: GET and PUT with the library's signature, on connections of our own.
+"""The short way to one object: GET and PUT without the library, on connections of our own.
 
 Most of the processor time of a small object went into the library's machinery around the request,
 so that a few thousand of them took longer than the line did. What this way does not know, it leaves
@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
@@ -28,6 +26,7 @@ from .rest_connections import Answer, Connections, TcpConnection, TlsConnection
 from .s3_client import clean_xml
 from .s3_errors import translate
 from .s3_settings import Settings
+from .s3_signature import sign
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from botocore.exceptions import _ClientErrorResponseError
     from botocore.session import Session
     from types_boto3_s3 import S3Client
+
+_PORTS = {"http": 80, "https": 443}
 
 _SAFE = "/-_.~"
 """What stays as it is in a key's path, as S3's signatures have it."""
@@ -91,8 +92,11 @@ class Direct:
         self._credentials = credentials
         self._region = region
         parts = urlsplit(base)
-        self._base = f"{parts.scheme}://{parts.netloc}"
         self._path = parts.path
+        host, port = parts.hostname or "", parts.port
+        self._host = f"[{host}]" if ":" in host else host
+        if port not in (None, _PORTS[parts.scheme]):
+            self._host += f":{port}"
         self._connections = Connections(
             settings.server,
             _dial(settings, base, authorities),
@@ -110,7 +114,7 @@ class Direct:
         """Write an object.
 
         Args:
-            headers: beside those of every request; those of the protocol are signed.
+            headers: beside those of every request, in lower case.
 
         Raises:
             NotDirect: nothing was written; the library has to try.
@@ -127,7 +131,7 @@ class Direct:
         """Read an object.
 
         Args:
-            headers: Range, If-Match.
+            headers: range, if-match.
 
         Raises:
             NotDirect, ClientError, OSError: as `put`.
@@ -151,10 +155,18 @@ class Direct:
     ) -> Answer:
         method = "GET" if data is None else "PUT"
         target = self._path + quote(key, safe=_SAFE)
-        signed = {name: value for name, value in headers.items() if name.startswith("x-amz-")}
-        request = AWSRequest(method, self._base + target, headers=signed, data=data)
-        credentials = self._credentials.get_frozen_credentials()
-        S3SigV4Auth(credentials, "s3", self._region).add_auth(request)
+        frozen = self._credentials.get_frozen_credentials()
+        sent = sign(
+            method,
+            self._host,
+            target,
+            headers,
+            data,
+            key_id=frozen.access_key,
+            secret=frozen.secret_key,
+            token=frozen.token,
+            region=self._region,
+        )
         told = self._settings.on_call
         if told is not None:
             told(call)
@@ -162,7 +174,7 @@ class Direct:
             answer = self._connections.request(
                 method,
                 target,
-                headers={**headers, **dict(request.headers.items())},
+                headers=sent,
                 body=None if data is None else memoryview(data),
                 size=0 if data is None else len(data),
                 timeout=self._settings.timeout,
@@ -212,6 +224,7 @@ class _Body:
 
     def __init__(self, answer: Answer) -> None:
         self.read = answer.read
+        self.read_into = answer.read_into
         self.close = answer.discard
 
 

@@ -180,9 +180,9 @@ class Requests:
         )
 
     def _get(self, key: str, what: str, wanted: str | None, etag: str | None) -> Got:
-        headers = {} if wanted is None else {"Range": wanted}
+        headers = {} if wanted is None else {"range": wanted}
         if etag is not None:
-            headers["If-Match"] = etag
+            headers["if-match"] = etag
         with contextlib.suppress(NotDirect):
             return self._directly(what, lambda direct: direct.get(key, what, headers))
         extra: dict[str, Any] = {**self._customer}
@@ -264,7 +264,7 @@ class Requests:
         """
         headers = self._headers(plain=plain, mark=mark)
         if if_absent:
-            headers["If-None-Match"] = "*"
+            headers["if-none-match"] = "*"
         with contextlib.suppress(NotDirect):
             self._directly(what, lambda direct: direct.put(key, data, what, headers))
             return

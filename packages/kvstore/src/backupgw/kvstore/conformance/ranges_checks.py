@@ -155,8 +155,9 @@ def file_spans_hold_the_item(at: Ground) -> str:
 
 
 def _mixed(reader: Reader) -> bytes:
-    """Read by turns with read and read_nowait."""
+    """Read by turns with read, read_nowait and read_into."""
     got = bytearray()
+    buffer = memoryview(bytearray(9))
     while True:
         part = reader.read_nowait(30_000)
         if part is None:
@@ -165,3 +166,5 @@ def _mixed(reader: Reader) -> bytes:
         if len(part) > 30_000 or not part:
             return bytes(got)
         got += reader.read(7)
+        count = reader.read_into(buffer)
+        got += buffer[:count]

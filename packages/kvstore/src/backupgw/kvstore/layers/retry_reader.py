@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import TypeVar
 
 from ..backends.base import CHUNK, Reader
 from ..backends.errors import BackendError
 from .retry_schedule import Schedule, Trials
+
+T = TypeVar("T", int, bytes)
 
 
 class ReplacedMeanwhile(BackendError):
@@ -54,11 +57,24 @@ class RetryingReader(Reader):
     def read(self, size: int) -> bytes:
         if self.remaining == 0 or size <= 0:
             return b""  # all is here, whatever became of the connection
+        data = self._read(lambda reader: reader.read(size))
+        self._count(data)
+        return data
+
+    def read_into(self, buffer: memoryview) -> int:
+        if self.remaining == 0 or not buffer:
+            return 0
+        count = self._read(lambda reader: reader.read_into(buffer))
+        self._count(buffer[:count])
+        return count
+
+    def _read(self, read: Callable[[Reader], T]) -> T:
+        """Read something by the reader, or by another one in its place."""
         while True:
             try:
                 if self._broken:
                     self._go_on()
-                data = self._reader.read(size)
+                data = read(self._reader)
                 if not data:
                     raise BackendError(
                         f"{self.remaining} bytes less came than were announced", retryable=True
@@ -70,7 +86,6 @@ class RetryingReader(Reader):
                 self._trials.pause(error)
             else:
                 self._trials.succeeded()
-                self._count(data)
                 return data
 
     def read_nowait(self, size: int) -> bytes | bytearray | None:
@@ -87,7 +102,7 @@ class RetryingReader(Reader):
             self._count(data)
         return data if data or self.remaining == 0 else None
 
-    def _count(self, data: bytes | bytearray) -> None:
+    def _count(self, data: bytes | bytearray | memoryview) -> None:
         self._delivered += len(data)
         self.remaining -= len(data)
         if self._digest is not None:
