@@ -6,10 +6,15 @@ were repeated count as often as they were sent.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 FREE = "free"
 UNKNOWN = "?"
@@ -64,3 +69,50 @@ class Calls:
             taken = dict(sorted(self._counts.items()))
             self._counts.clear()
         return taken
+
+
+class CallLog:
+    """Requests that other processes send, such as the server that restic's bytes go through: a line
+    each in a file of its own, which outlives whoever is killed. Can be pickled.
+
+    Args:
+        folder: where such files lie; `read_logs` finds them there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{secrets.token_hex(8)}.calls"
+        self._fd = -1
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> Path:
+        return self._path
+
+    def __setstate__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._lock = threading.Lock()
+
+    def __call__(self, call: str) -> None:
+        """Note one request. What cannot be noted is no reason not to send it."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._fd < 0:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                self._fd = os.open(self._path, flags, 0o600)
+                fcntl.flock(self._fd, fcntl.LOCK_SH)  # as long as this process lives
+            os.write(self._fd, f"{call}\n".encode())
+
+
+def read_logs(folder: Path) -> dict[str, int]:
+    """Return the requests that processes noted which have ended, and forget them."""
+    found: Counter[str] = Counter()
+    for path in sorted(folder.glob("*.calls")):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # it goes on
+            lines = file.read().decode(errors="replace").splitlines()
+            path.unlink()
+            found.update(lines)
+    return dict(sorted(found.items()))

@@ -18,6 +18,7 @@ from typing import Any
 
 from backupgw.runtime.command import CommandError
 
+from .calls import CallLog, read_logs
 from .journal import FileJournal
 
 Record = dict[str, Any]
@@ -41,6 +42,18 @@ class ProviderState:
     def journal(self) -> FileJournal:
         """Return the provider's interrupted uploads."""
         return FileJournal(self._folder / f"{self._name}.uploads")
+
+    def call_log(self) -> CallLog:
+        """Return where another process notes the requests that it sends."""
+        return CallLog(self._calls)
+
+    def logged_calls(self) -> dict[str, int]:
+        """Return what was noted by processes that have ended; the next time it is not there."""
+        return read_logs(self._calls)
+
+    @property
+    def _calls(self) -> Path:
+        return self._folder / f"{self._name}.requests"
 
     def forget_container(self) -> None:
         """Let the container be made anew where it is not there."""

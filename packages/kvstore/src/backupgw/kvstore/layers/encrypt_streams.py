@@ -126,16 +126,17 @@ class EncryptWriter(Writer):
 
     def _seal(self, count: int, *, last: bool = False) -> None:
         """Pass `count` full chunks on, and with `last` what is left as the last one."""
-        parts = [self._start] if self._start else []
+        write = self._writer.write
+        if self._start:
+            write(self._start)
+            self._start = b""
         with memoryview(self._pending) as pending:
             for index in range(count):
                 with pending[index * CHUNK : (index + 1) * CHUNK] as chunk:
-                    parts.append(self._content.seal(self._number + index, chunk, last=False))
+                    write(self._content.seal(self._number + index, chunk, last=False))
             if last:
                 with pending[count * CHUNK :] as rest:
-                    parts.append(self._content.seal(self._number + count, rest, last=True))
-        self._writer.write(b"".join(parts))
-        self._start = b""
+                    write(self._content.seal(self._number + count, rest, last=True))
         self._number += count
         del self._pending[: count * CHUNK]
 
@@ -201,16 +202,32 @@ class EncryptReader(Reader):
         self._last = chunks_of(item_size) - 1
         self._skip = skip
         self._opened = memoryview(b"")
+        self._sealed = memoryview(b"")
+        """Where sealed chunks are read into."""
         self._closed = False
+
+    @property
+    def version(self) -> str | None:
+        return self._reader.version
 
     def fill(self, size: int) -> None:
         """Open the next chunks, enough for `size` bytes if they are few. Raises Undecryptable."""
         wanted = -(-(self._skip + min(size, self.remaining)) // CHUNK)
+        parts = self._next(wanted)
+        opened = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._opened = memoryview(opened)[self._skip :]
+        self._skip = 0
+
+    def _next(self, wanted: int) -> list[bytes]:
+        """Return the next chunks, one at least. Raises Undecryptable."""
         count = min(max(1, wanted), AT_ONCE, self._last + 1 - self._number)
         length = count * SEALED
         if self._number + count > self._last:
             length -= (self._last + 1) * CHUNK - max(self.item_size, 0)
-        sealed = memoryview(read_exactly(self._reader, length, self._name))
+        if len(self._sealed) < length:
+            self._sealed = memoryview(bytearray(length))
+        sealed = self._sealed[:length]
+        fill_exactly(self._reader, sealed, self._name)
         parts = []
         for index in range(count):
             number = self._number + index
@@ -219,10 +236,21 @@ class EncryptReader(Reader):
                 parts.append(self._content.open(number, chunk, last=number == self._last))
             except Undecryptable as error:
                 raise Undecryptable(f"{self._name}: {error}") from error
-        opened = parts[0] if len(parts) == 1 else b"".join(parts)
         self._number += count
-        self._opened = memoryview(opened)[self._skip :]
-        self._skip = 0
+        return parts
+
+    def read_into(self, buffer: memoryview) -> int:
+        if self._closed or self._opened or self._skip or len(buffer) < CHUNK:
+            return super().read_into(buffer)
+        if self.remaining == 0:
+            return 0
+        done = 0
+        for part in self._next(len(buffer) // CHUNK):
+            taken = min(len(part), self.remaining)
+            buffer[done : done + taken] = memoryview(part)[:taken]
+            self.remaining -= taken
+            done += taken
+        return done
 
     def read(self, size: int) -> bytes:
         if self._closed:
@@ -238,8 +266,18 @@ class EncryptReader(Reader):
 
     def close(self) -> None:
         self._closed = True
-        self._opened = memoryview(b"")
+        self._opened = self._sealed = memoryview(b"")
         self._reader.close()
+
+
+def fill_exactly(reader: Reader, buffer: memoryview, name: str) -> None:
+    """Read as many bytes as the buffer has. Raises Undecryptable where there are fewer."""
+    got = 0
+    while got < len(buffer):
+        count = reader.read_into(buffer[got:])
+        if not count:
+            raise Undecryptable(f"{name}: cut off")
+        got += count
 
 
 def read_exactly(reader: Reader, length: int, name: str) -> bytes:

@@ -27,6 +27,7 @@ from backupgw.runtime.restic import (
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.settings_models import PlaceSettings
 
+from ..calls import CallLog
 from ..place_provider import PlaceProvider
 from .site import Site, Target
 
@@ -82,7 +83,8 @@ def _open(site: Site, target: Target, stop: StopSignal, *, make: bool) -> Restic
     # Never a new password for what is there: it would open nothing.
     password = site.keys.restic_password(make=not there)
     name = f"provider-{target.name}"
-    settings = with_place(site.settings, name, target.provider)
+    calls = site.session.state(target.name).call_log()
+    settings = with_place(site.settings, name, target.provider, calls)
     server = target.held.enter_context(OwnServer(settings, name))
     restic = Restic(
         program,
@@ -99,14 +101,20 @@ def _open(site: Site, target: Target, stop: StopSignal, *, make: bool) -> Restic
     return restic
 
 
-def with_place(settings: Settings, name: str, provider: PlaceProvider) -> Settings:
+def with_place(
+    settings: Settings, name: str, provider: PlaceProvider, on_call: CallLog
+) -> Settings:
     """Return settings that have a provider as one of their places.
+
+    Args:
+        on_call: is told of the requests to the provider's service, where it counts any.
 
     Raises:
         CommandError: the place's options cannot be written as settings.
     """
     plan = provider.plan()
-    # Another process has no use for functions of this one.
-    options = {name: value for name, value in plan.options.items() if not callable(value)}
+    options = dict(plan.options)
+    if "on_call" in options:
+        options["on_call"] = on_call  # another process has no use for functions of this one
     place = PlaceSettings.model_validate({"url": plan.url, "layers": provider.layers(), **options})
     return dataclasses.replace(settings, places={**settings.places, name: place})

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
@@ -129,9 +130,10 @@ class Session:
     def _remember(self, name: str, provider: BaseProvider) -> None:
         if not isinstance(provider, PlaceProvider):
             return
-        counts = provider.calls.take()
-        opened = provider.opened
         state = self.state(name)
+        counts = Counter(provider.calls.take())
+        counts.update(state.logged_calls())
+        opened = provider.opened
         if counts or (opened and not state.read().get("known")):
             with state.changing() as record:
                 add_calls(record, time.strftime("%Y-%m", time.gmtime()), counts)
