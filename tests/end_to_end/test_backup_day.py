@@ -54,6 +54,12 @@ class Day:
     commands: list[str]
     changes: dict[str, str]
     environment: dict[str, str]
+    settings: str
+
+    def write_settings(self) -> None:
+        """Write what the page says into the file that was made."""
+        file = self.folder / "backupgw.toml"
+        file.write_text(f"{file.read_text()}\n{changed(self.settings, self.changes)}")
 
     def type(
         self, beginning: str, *, given: str = "", status: int = 0
@@ -61,6 +67,12 @@ class Day:
         """Type the page's next command, which begins like this."""
         command = self.commands.pop(0)
         assert command.startswith(beginning), f"the page goes on with: {command}"
+        return self.run(command, given=given, status=status)
+
+    def run(
+        self, command: str, *, given: str = "", status: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the day's shell."""
         command = changed(command, self.changes)
         done = subprocess.run(
             ["bash", "-c", command], cwd=self.folder, env=self.environment, input=given,
@@ -111,7 +123,7 @@ def day(tmp_path: Path, s3: S3Server, b2: Double) -> Day:
         # The page's timer is the system's; a test only writes it.
         "--at 02:30": f"--at 02:30 --folder {tmp_path}/units",
     }
-    (tmp_path / "backupgw.toml").write_text(changed(settings, changes))
+    changes["/etc/backupgw/backupgw.toml"] = str(tmp_path / "backupgw.toml")
     restic = peers.get(peers.RESTIC_NEW).path
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "restic").symlink_to(restic)
@@ -122,7 +134,7 @@ def day(tmp_path: Path, s3: S3Server, b2: Double) -> Day:
         "TMPDIR": str(tmp_path),
     }
     commands = re.findall(r"^    (backupgw .*)$", text, re.MULTILINE)
-    return Day(tmp_path, commands, changes, environment)
+    return Day(tmp_path, commands, changes, environment, settings)
 
 
 def mixed_files(root: Path) -> None:
@@ -149,6 +161,8 @@ def test_a_day_from_the_page(day: Day, s3: S3Server, b2: Double, tmp_path: Path)
     mixed_files(tmp_path)
     secret = b2_double.KEY
 
+    day.type("backupgw config init")
+    day.write_settings()
     day.type("backupgw provider enable local")
     day.type("backupgw provider enable aws_s3")
     day.type("backupgw provider set-credentials aws_s3", given=s3.secret)
@@ -204,6 +218,11 @@ def test_a_day_from_the_page(day: Day, s3: S3Server, b2: Double, tmp_path: Path)
     fired = fire(tmp_path / "units" / "backupgw-backup-home.service")
     assert [each["result"] for each in records(fired, "backup")] == ["done"] * 3
     assert [each["kept"] for each in records(fired, "pruned")] == [3] * 3, "one more at each"
+
+    counted = json.loads(day.run("backupgw provider calls backblaze --json").stdout)
+    sent_files = sum(each["count"] for each in counted if each["call"] == "b2_upload_file")
+    assert sent_files == b2.calls.count(lambda call: "b2_upload_file" in call.path)
+    assert {each["cost"] for each in counted} >= {"class A, free", "class B", "class C"}
 
     key = sheet.split("restic password:")[1].split()[0]
     hidden = [secret, s3.secret, key]

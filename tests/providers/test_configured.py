@@ -105,3 +105,23 @@ def test_taking_back(providers: ConfiguredProviders) -> None:
 def test_beside_the_settings_file(tmp_path: Path) -> None:
     found = ConfiguredProviders.beside(tmp_path / "gw.toml", os.environ)
     assert found.path == tmp_path / CONFIGURATION
+
+
+def test_providers_of_other_settings_are_pointed_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who writes ./backupgw.toml after configuring providers without it has two of everything."""
+    monkeypatch.chdir(tmp_path)
+    environ = {"HOME": str(tmp_path / "home")}
+    ConfiguredProviders.beside(None, environ).set("local", {"container": "/x", "enabled": True})
+    there = tmp_path / "home" / ".config" / "backupgw"
+    (tmp_path / "backupgw.toml").write_text("")
+    found = ConfiguredProviders.beside(None, environ)
+    assert found.enabled() == []
+    assert str(there / CONFIGURATION) in found.nobody()
+    assert f"--config {there / 'backupgw.toml'}" in found.nobody()
+
+
+def test_an_endpoint_without_its_scheme_is_refused(providers: ConfiguredProviders) -> None:
+    with pytest.raises(UsageError, match="endpoint: must begin with https://"):
+        providers.set("aws_s3", {"endpoint": "s3.example.org:9000"})

@@ -6,7 +6,7 @@ from functools import partial
 from urllib.parse import quote
 
 from .calls import FREE, CostClasses
-from .fields import GIB, MIB, ConfigInvalid, one_of, path, secret, size, switch, text
+from .fields import GIB, MIB, ConfigInvalid, one_of, path, secret, size, switch, text, url
 from .place_provider import PlacePlan, PlaceProvider, folder_in
 
 MOST_HELD = 256 * MIB
@@ -43,8 +43,8 @@ class AWSS3Provider(PlaceProvider):
                also=("secret_access_key", "aws_secret_access_key", "password")),
         secret("session_token", "of a key that lives for a while"),
         text("profile", "a profile of ~/.aws, in the place of a key"),
-        text("endpoint", "another service's URL, such as https://s3.example.org",
-             also=("endpoint_url",)),
+        url("endpoint", "another service's URL, such as https://s3.example.org",
+            also=("endpoint_url",)),
         text("storage_class", "of what is stored: STANDARD_IA, GLACIER_IR, …"),
         one_of("sse", "encryption by the service", ("AES256", "aws:kms", "aws:kms:dsse"), None),
         text("sse_kms_key", "which key of KMS"),

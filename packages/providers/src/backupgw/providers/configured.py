@@ -24,7 +24,7 @@ it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from backupgw.kvstore.layers.options import OptionInvalid
 from backupgw.runtime.command import CommandError, UsageError
 from backupgw.runtime.named_places import PLACE_NAME, NamedPlaces, path_of
 from backupgw.runtime.secrets import Secret, names_secret
+from backupgw.runtime.settings_file import candidates
 
 from .base import BaseProvider
 from .fields import Field
@@ -74,9 +75,11 @@ class ConfiguredProviders:
 
     Args:
         folder: where they lie.
+        elsewhere: folders where others may lie, of another settings file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, elsewhere: Sequence[Path] = ()) -> None:
+        self._elsewhere = elsewhere
         self._configuration = NamedPlaces(folder / CONFIGURATION, _WRITTEN_BY)
         self._credentials = NamedPlaces(folder / CREDENTIALS, _WRITTEN_BY)
 
@@ -90,9 +93,11 @@ class ConfiguredProviders:
             config: the settings file that was named, None where it is searched.
             environ: default `os.environ`.
         """
-        folder = path_of(config, os.environ if environ is None else environ).parent
+        environ = os.environ if environ is None else environ
+        folder = path_of(config, environ).parent
         load_folder(folder / FOLDER)
-        return cls(folder)
+        others = [Path(os.path.abspath(path)).parent for path in candidates(environ)]
+        return cls(folder, [other for other in others if other != folder])
 
     @property
     def path(self) -> Path:
@@ -122,6 +127,20 @@ class ConfiguredProviders:
     def enabled(self) -> list[Configured]:
         """Return the providers that are enabled, sorted by name."""
         return [each for each in self.all() if each.enabled]
+
+    def nobody(self) -> str:
+        """Return what to say where no provider is enabled, and one is needed."""
+        for folder in self._elsewhere:
+            if (folder / CONFIGURATION).is_file():
+                return (
+                    f"no provider is enabled in {self.path}. {folder / CONFIGURATION} has some, "
+                    f"which belong to the settings there: move it here with {CREDENTIALS}, or "
+                    f"name those settings by --config {folder / 'backupgw.toml'}"
+                )
+        return (
+            "no provider is enabled; `backupgw provider list` shows which there are, "
+            "`backupgw provider enable NAME` enables one"
+        )
 
     def secrets_of(self, name: str) -> dict[str, Secret]:
         """Return a provider's credentials by field, none of them revealed."""

@@ -8,6 +8,7 @@ where a provider is made, and a mistake names the field and says what to write.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -111,6 +112,11 @@ def path(name: str, help: str, **more: Any) -> Field:  # noqa: A002
     return Field(name, _path, help, None, "an absolute path", **more)
 
 
+def url(name: str, help: str, **more: Any) -> Field:  # noqa: A002
+    """Return a field that holds the URL of a service."""
+    return Field(name, _url, help, None, "http(s)://HOST[:PORT]", **more)
+
+
 def rate(name: str, help: str) -> Field:  # noqa: A002
     """Return a field that holds a bandwidth or a timetable of bandwidths."""
     return Field(name, _rate, help, None, f"{LEAST_BANDWIDTH} B/s or more, or a timetable")
@@ -162,6 +168,15 @@ def _path(name: str, value: object) -> str:
     text = os.path.expanduser(options.text(name, given))
     if not os.path.isabs(text) or "\0" in text:
         raise OptionInvalid(name, f"must be an absolute path such as /srv/backups, not {text!r}")
+    return text
+
+
+def _url(name: str, value: object) -> str:
+    text = options.text(name, value)
+    if not re.match(r"https?://[^/@?#\s]+(?:/[^?#\s]*)?\Z", text, re.IGNORECASE):
+        raise OptionInvalid(
+            name, f"must begin with https:// (or http://), as https://s3.example.org, not {text!r}"
+        )
     return text
 
 

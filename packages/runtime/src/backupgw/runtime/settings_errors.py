@@ -7,9 +7,11 @@ Every mistake is one line, `WHERE: section.key: what is wrong; what to do`, wher
 from __future__ import annotations
 
 import difflib
+import types
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from .command import CommandError, Exit
 from .secrets import Secret, names_secret, redact_url
@@ -155,11 +157,25 @@ def explain(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
 
 
 def _fields(model: type[BaseModel] | None, location: Sequence[str | int]) -> list[str]:
+    """Return what a table may have that lies within a model's."""
+    parts = list(location)
+    while model is not None and parts:
+        field = model.model_fields.get(str(parts.pop(0)))
+        model, inside = _model_in(field.annotation if field else None)
+        if inside and parts:
+            parts.pop(0)  # which of the mapping or the list it is
+    return list(model.model_fields) if model else []
+
+
+def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """Return the model that an annotation names, and whether it holds several of them."""
     from pydantic import BaseModel
 
-    for part in location:
-        field = model.model_fields.get(str(part)) if model else None
-        annotation: Any = field.annotation if field else None
-        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        model = annotation if is_model else None
-    return list(model.model_fields) if model else []
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    several = typing.get_origin(annotation) not in (None, Annotated, Union, types.UnionType)
+    for part in typing.get_args(annotation):
+        model, within = _model_in(part)
+        if model is not None:
+            return model, several or within
+    return None, False

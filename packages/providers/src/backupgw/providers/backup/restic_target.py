@@ -117,4 +117,8 @@ def with_place(
     if "on_call" in options:
         options["on_call"] = on_call  # another process has no use for functions of this one
     place = PlaceSettings.model_validate({"url": plan.url, "layers": provider.layers(), **options})
-    return dataclasses.replace(settings, places={**settings.places, name: place})
+    log = settings.log
+    if settings.origin("log", "level").kind == "default":
+        # What the server does is not what a backup's owner wants to read, or gets by mail.
+        log = log.model_copy(update={"level": "warning"})
+    return dataclasses.replace(settings, log=log, places={**settings.places, name: place})

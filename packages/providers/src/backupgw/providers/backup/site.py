@@ -81,10 +81,7 @@ class Site:
                 remark(f"{name} is disabled and left out; `backupgw provider enable {name}`")
         names = [name for name in named if name in enabled] if named else enabled
         if not names:
-            raise UsageError(
-                "no provider is enabled; `backupgw provider list` shows which there are, "
-                "`backupgw provider enable NAME` enables one"
-            )
+            raise UsageError(self.providers.nobody())
         return names
 
     def local_folder(self, name: str) -> str | None:

@@ -57,6 +57,9 @@ def _configure_changing(verb: Verb) -> None:
         "-s", "--set", metavar="FIELD=VALUE", action="append", default=[], dest="fields",
         help="and set this field, as `set` does; can be given several times",
     )  # fmt: skip
+    enable.add_argument(
+        "fields_too", metavar="FIELD=VALUE", nargs="*", help="the same without --set"
+    )
     disable = verb("disable", "no longer use a provider", also=("disable-provider",))
     disable.add_argument("provider", metavar="PROVIDER")
     forget = verb("forget", "forget how a provider is configured; what it keeps, it keeps")

@@ -55,7 +55,7 @@ def _enable(session: Session) -> int:
         providers.add(name, arguments.type)
     configured = providers.get(name)
     values: dict[str, object] = {}
-    for word in arguments.fields:
+    for word in (*arguments.fields, *arguments.fields_too):
         field, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"{word!r}: write FIELD=VALUE")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError
+from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, PermissionDenied
 from backupgw.runtime import log, state_folder
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.commands.store.output import error_text
@@ -80,7 +80,7 @@ class Session:
         if names:
             return [self.providers.get(name) for name in dict.fromkeys(names)]
         if not (found := self.providers.enabled()):
-            raise CommandError("no provider is enabled; `backupgw provider enable NAME` does it")
+            raise CommandError(self.providers.nobody())
         return found
 
     def state(self, name: str) -> ProviderState:
@@ -172,6 +172,8 @@ def explained(name: str, error: BaseException) -> str:
             f"{text}; if it was there before, see that it is mounted; to have it made: "
             f"backupgw provider test {name} --create"
         )
+    if isinstance(error, PermissionDenied) and not isinstance(error.__cause__, OSError):
+        return f"{text}; `backupgw provider set-credentials {name}` sets another login"
     return text
 
 
