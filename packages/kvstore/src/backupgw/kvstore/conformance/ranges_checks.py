@@ -154,6 +154,24 @@ def file_spans_hold_the_item(at: Ground) -> str:
     return f"{answered} of 4 in a file"
 
 
+@check()
+def a_buffer_gets_what_read_returns(at: Ground) -> None:
+    """read_into fills buffers of any size with the bytes of the range, and says how many."""
+    value = values.make(2, 1_300_000)
+    name = at.put("item", value)
+    for offset, size in ((0, None), (131_072, 655_360), (70_001, 900_000), (-200_000, None)):
+        for room in (70_000, 1 << 20):
+            with at.backend.open_reader(name, offset=offset, size=size) as reader:
+                first = reader.read(1)
+                buffer, got = memoryview(bytearray(room)), bytearray(first)
+                while count := reader.read_into(buffer):
+                    got += buffer[:count]
+                require(
+                    got == _expected(value, offset, size) and reader.remaining == 0,
+                    f"offset {offset}, size {size}, {room} at a time: other bytes came",
+                )
+
+
 def _mixed(reader: Reader) -> bytes:
     """Read by turns with read, read_nowait and read_into."""
     got = bytearray()

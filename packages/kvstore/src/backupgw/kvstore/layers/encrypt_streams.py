@@ -245,7 +245,8 @@ class EncryptReader(Reader):
         if self.remaining == 0:
             return 0
         done = 0
-        for part in self._next(len(buffer) // CHUNK):
+        wanted = min(len(buffer) // CHUNK, chunks_of(self.remaining))
+        for part in self._next(wanted):
             taken = min(len(part), self.remaining)
             buffer[done : done + taken] = memoryview(part)[:taken]
             self.remaining -= taken
