@@ -26,14 +26,14 @@ def test_a_process_that_is_killed(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SENDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    pickle.dump(CallLog(folder), process.stdin)
-    process.stdin.close()
-    assert process.stdout.readline() == b"sent\n"
-    assert read_logs(folder) == {}, "it goes on"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pickle.dump(CallLog(folder), process.stdin)
+        process.stdin.close()
+        assert process.stdout.readline() == b"sent\n"
+        assert read_logs(folder) == {}, "it goes on"
+        process.send_signal(signal.SIGKILL)
     assert read_logs(folder) == {"Get": 1, "Put": 2}
     assert read_logs(folder) == {}, "they were counted twice"
     assert [*folder.iterdir()] == []

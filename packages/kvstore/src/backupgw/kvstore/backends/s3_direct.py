@@ -156,6 +156,8 @@ class Direct:
         method = "GET" if data is None else "PUT"
         target = self._path + quote(key, safe=_SAFE)
         frozen = self._credentials.get_frozen_credentials()
+        if frozen.access_key is None or frozen.secret_key is None:
+            raise NotDirect
         sent = sign(
             method,
             self._host,
