@@ -260,7 +260,8 @@ def of_client(settings: Settings, session: Session, client: S3Client) -> Direct 
     # The library decides where requests name the bucket.
     url = client.generate_presigned_url("get_object", {"Bucket": settings.bucket, "Key": "key"})
     base = url.partition("?")[0].removesuffix("key")
-    if get_environ_proxies(base):
+    proxies = get_environ_proxies(base)
+    if proxies.get(urlsplit(base).scheme) or proxies.get("all"):
         return None
     configured = session.get_config_variable("ca_bundle")
     authorities = str(settings.cacert or configured or get_cert_path(verify=True))
