@@ -87,6 +87,20 @@ class SftpReader(Reader):
         self.remaining -= len(data)
         return data
 
+    def read_into(self, buffer: memoryview) -> int:
+        if self._closed:
+            return super().read_into(buffer)
+        want = min(len(buffer), self.remaining)
+        if want <= 0:
+            return 0
+        if not self._here:
+            self._here = self._receive()
+        data = self._here[:want]
+        buffer[: len(data)] = data
+        self._here = self._here[len(data) :]
+        self.remaining -= len(data)
+        return len(data)
+
     def _receive(self) -> memoryview:
         """Return the next bytes."""
         self._ask()

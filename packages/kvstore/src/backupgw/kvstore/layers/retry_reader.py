@@ -47,7 +47,7 @@ class RetryingReader(Reader):
         self.remaining = reader.remaining
         self._version = reader.version
         self._delivered = 0
-        self._digest = hashlib.blake2b() if self._version is None else None
+        self._digest = hashlib.sha256() if self._version is None else None
         self._broken = False
 
     @property
@@ -132,7 +132,7 @@ class RetryingReader(Reader):
     def _delivers_the_same(self, reader: Reader) -> bool:
         """Read again what was delivered, and compare."""
         assert self._digest is not None
-        digest = hashlib.blake2b()
+        digest = hashlib.sha256()
         rest = self._delivered
         try:
             while rest:
