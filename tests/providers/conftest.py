@@ -16,7 +16,7 @@ from tests.servers.b2_double import KEY
 from tests.servers.s3 import SECRET
 
 KEPT = frozenset({"provider-credentials.toml", "provider-credentials.toml.lock", "b2.key"})
-"""Files that are there to hold secrets; so is all in a folder `keys`."""
+"""Files that are there to hold secrets; so is all in `backup/keys`."""
 LEAST = 16
 """Bytes of what counts as a secret here: words of a test's own are found in other texts, too."""
 
@@ -60,7 +60,7 @@ def no_secret_is_written(
 
     monkeypatch.setattr(BaseProvider, "__init__", noting)
     yield
-    for kept in tmp_path.rglob("keys/*"):
+    for kept in tmp_path.rglob("backup/keys/*"):
         used.update(line for line in kept.read_text().splitlines() if not line.startswith("#"))
     secrets = [secret for secret in used if len(secret) >= LEAST]
     assert not [secret for secret in secrets if secret in caplog.text], "the log tells a secret"
@@ -70,7 +70,7 @@ def no_secret_is_written(
 def _holding(folder: Path, secrets: list[bytes]) -> list[str]:
     found = []
     for path in folder.rglob("*"):
-        if path.name in KEPT or path.parent.name == "keys" or path.is_symlink():
+        if path.name in KEPT or path.is_symlink() or path.match("backup/keys/*"):
             continue
         if path.is_file() and path.stat().st_size:
             with (
