@@ -98,6 +98,25 @@ class Connection:
             have += got
         return view[start:end]
 
+    def discard(self, status: int, length: int) -> None:
+        """Read a response like `fixed`, however long, and keep nothing of it."""
+        head_end, have = self._read_head()
+        head = self._parse(head_end)
+        if head.status != status:
+            raise BadResponse(f"status {head.status} instead of {status}: {self._text(have)}")
+        declared = head.headers.get(b"content-length")
+        if declared is None or int(declared) != length:
+            raise BadResponse(f"Content-Length {declared!r} instead of {length}")
+        left = length - (have - head_end)
+        view = self.view[:RECEIVE_BYTES]
+        while left > 0:
+            got = self._sock.recv_into(view[: min(left, RECEIVE_BYTES)])
+            if not got:
+                raise BadResponse(f"connection closed {left} bytes early")
+            left -= got
+        if left < 0:
+            raise BadResponse(f"{-left} bytes more than the declared {length}")
+
     def stream(self, status: int) -> tuple[Head, bytearray]:
         """Read a response of any length and either framing; chunks are joined.
 
