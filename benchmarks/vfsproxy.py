@@ -106,7 +106,7 @@ def lanes(work: Path, wanted: Sequence[str]) -> Iterator[list[Lane]]:
 
 def _ours(stack: contextlib.ExitStack, work: Path) -> Iterator[Lane]:
     gateway = stack.enter_context(
-        VfsGateway(work / "vfs", more=PLACES.format(folder=work / "fast"))
+        VfsGateway(work / "vfs", more=PLACES.format(folder=work / "fast"), jobs="")
     )
     client = stack.enter_context(gateway.client("alice"))
     key = {"Authorization": client.headers["authorization"]}
@@ -170,7 +170,9 @@ def _rclone(stack: contextlib.ExitStack, work: Path) -> Lane:
         )
     )
     port = int(server.match[1])
-    return Lane(RCLONE, "syncs nothing; no users, no quota", server.pid, partial(Plain, port, "/", {}))
+    return Lane(
+        RCLONE, "syncs nothing; no users, no quota", server.pid, partial(Plain, port, "/", {})
+    )
 
 
 # -- the load

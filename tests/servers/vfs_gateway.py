@@ -25,8 +25,7 @@ _CONFIG = """\
 [state]
 folder = "{folder}/state"
 {state}
-[jobs]
-poll = 0.1
+{jobs}
 [vfs]
 listen = ["127.0.0.1:{client_port}"]
 {vfs}
@@ -49,6 +48,7 @@ class VfsGateway:
         vfs: lines of `[vfs]`; more: whole sections.
         volume: the folder of the volume `main`; by default one in `folder`.
         environment: of the process.
+        jobs: lines of a section; by default, what is due is noticed at once.
     """
 
     def __init__(
@@ -60,12 +60,13 @@ class VfsGateway:
         more: str = "",
         volume: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        jobs: str = "[jobs]\npoll = 0.1",
     ) -> None:
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.volume = volume or self.folder / "volume"
         self.config = self.folder / "backupgw.toml"
-        self._parts = {"state": state, "vfs": vfs, "more": more}
+        self._parts = {"state": state, "vfs": vfs, "more": more, "jobs": jobs}
         self._environment = environment
         self._process: ServerProcess | None = None
         self.client_port = 0

@@ -85,6 +85,8 @@ class QuotaLayer(Layer, Keeper):
         whole: a body whose size is announced has all its room from the beginning, instead of in
             steps: of many at a time, exactly those get through that have room. For services whose
             clients cannot lie for long, since what they announced is given back when they are late.
+            (What is small and new has it from the moment at which it gets its name; of many such,
+            too, those get through that have room.)
     """
 
     def __init__(
@@ -212,7 +214,7 @@ class QuotaLayer(Layer, Keeper):
         if_absent: bool = False,
         expected_hash: str | None = None,
     ) -> Writer:
-        if if_absent and size is not None and size <= UNRESERVED and not self.whole:
+        if if_absent and size is not None and size <= UNRESERVED:
             # What is small and new is counted as it gets its name, and not before.
             gate = self._gates.get(name.rpartition("/")[0]) or self._gate(name)
             if gate is not None:

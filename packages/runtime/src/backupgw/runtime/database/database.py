@@ -6,23 +6,27 @@ import contextlib
 import logging
 import os
 import random
+import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event, exc, select
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
+from .brief import Brief, PostgresBrief, SqliteBrief
 from .changes import Listener, take
 from .clock import clock
 from .errors import DatabaseBusy, DatabaseError, DatabaseUnavailable, DatabaseUncertain
 from .failures import cause_to_show, translate
-from .policy import BEGIN, BUSY_TIMEOUT, NONE, Address, make_engine
+from .policy import BEGIN, BUSY_TIMEOUT, NONE, Address, connect_sqlite, make_engine
 
 if TYPE_CHECKING:
     import psycopg
 
+C = TypeVar("C")
 T = TypeVar("T")
 
 DEADLINE = 20.0
@@ -49,7 +53,9 @@ class Database:
         """ "sqlite" or "postgresql"."""
         self._engine = make_engine(address, connections=connections)
         self._process = os.getpid()
-        self._inherited: list[Pool] = []
+        self._inherited: list[Pool | deque[sqlite3.Connection]] = []
+        self._briefly: deque[sqlite3.Connection] = deque()
+        """Connections to SQLite that are free for `brief`."""
         self._writer = threading.Lock()
         self._closed = False
         self._listeners: list[Listener] = []
@@ -68,7 +74,8 @@ class Database:
     def _after_fork(self) -> None:
         # The parent's connections stay the parent's: never used, and never closed either, since
         # a close would speak to the server in its name, or drop SQLite's locks.
-        self._inherited.append(self._engine.pool)
+        self._inherited += [self._engine.pool, self._briefly]
+        self._briefly = deque()
         self._engine.dispose(close=False)
         self._writer = threading.Lock()
         self._process = os.getpid()
@@ -116,6 +123,64 @@ class Database:
         with self._translated(uncertain=True), self.engine.connect() as connection:
             yield connection.execution_options(**options)
 
+    @contextlib.contextmanager
+    def brief(self, *, writing: bool = False) -> Iterator[Brief]:
+        """A transaction for prepared statements (`database.brief`), as of one moment; `begin` and
+        `read` for what every request does.
+
+        Args:
+            writing: as in `begin`; else as in `read`.
+
+        Raises:
+            DatabaseError: as those.
+        """
+        if self.dialect != "sqlite":
+            with (self.begin if writing else self.read)() as connection:
+                yield PostgresBrief(connection)
+        elif writing:
+            with self._alone(), self._briefly_connected("BEGIN IMMEDIATE") as brief:
+                yield brief
+        else:
+            with self._briefly_connected("BEGIN") as brief:
+                yield brief
+
+    @contextlib.contextmanager
+    def _briefly_connected(self, begin: str) -> Iterator[Brief]:
+        if self._process != os.getpid():
+            self._after_fork()
+        connection: sqlite3.Connection | None = None
+        try:
+            try:
+                connection = self._briefly.pop()
+            except IndexError:
+                connection = connect_sqlite(self.address)
+            connection.execute(begin)
+            yield SqliteBrief(connection)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if connection is not None:
+                try:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                except sqlite3.Error:
+                    connection.close()
+                    connection = None
+            if isinstance(error, sqlite3.Error):
+                raise self.failure(error) from error
+            raise
+        finally:
+            if connection is not None:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._briefly.append(connection)
+
+    def run_brief(
+        self, work: Callable[[Brief], T], *, idempotent: bool = False, deadline: float = DEADLINE
+    ) -> T:
+        """As `run`, for prepared statements."""
+        return self._repeated(lambda: self.brief(writing=True), work, idempotent, deadline)
+
     def run(
         self,
         work: Callable[[Connection], T],
@@ -138,12 +203,23 @@ class Database:
         Raises:
             DatabaseError: the last attempt's.
         """
+        return self._repeated(
+            lambda: self.begin(serializable=serializable), work, idempotent, deadline
+        )
+
+    def _repeated(
+        self,
+        transaction: Callable[[], contextlib.AbstractContextManager[C]],
+        work: Callable[[C], T],
+        idempotent: bool,
+        deadline: float,
+    ) -> T:
         ends = time.monotonic() + deadline
         wait = FIRST_WAIT
         while True:
             try:
-                with self.begin(serializable=serializable) as connection:
-                    return work(connection)
+                with transaction() as given:
+                    return work(given)
             except DatabaseUnavailable as error:
                 again = idempotent if isinstance(error, DatabaseUncertain) else error.retryable
                 pause = wait * random.uniform(0.5, 1)  # noqa: S311 - only spreads the attempts
@@ -195,6 +271,9 @@ class Database:
         if not self._closed:
             self._closed = True
             self.engine.dispose()
+            with contextlib.suppress(IndexError):
+                while True:
+                    self._briefly.pop().close()
 
     def _given_back(self, _connection: object, entry: ConnectionPoolEntry) -> None:
         if self._closed:

@@ -156,7 +156,7 @@ def make_engine(address: Address, *, connections: int) -> Engine:
     if address.dialect == "sqlite":
         engine = create_engine(
             "sqlite://",
-            creator=lambda: _connect_sqlite(address),
+            creator=lambda: connect_sqlite(address),
             poolclass=QueuePool,
             pool_size=connections,
             max_overflow=0,
@@ -190,7 +190,8 @@ def make_engine(address: Address, *, connections: int) -> Engine:
     return engine
 
 
-def _connect_sqlite(address: Address) -> sqlite3.Connection:
+def connect_sqlite(address: Address) -> sqlite3.Connection:
+    """Return a new connection. Raises sqlite3.Error."""
     assert address.path is not None
     # rw, not rwc: a file that vanished is an error, not an empty database.
     db = sqlite3.connect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from backupgw.kvstore.backends.base import Backend
 from backupgw.runtime.threads import Threads
 
 from ..core import Core
@@ -127,14 +128,15 @@ class _FileRoutes:
     async def upload(self, call: Call[PutFile, NoModel]) -> Answer:
         wanted, exchange = call.parameters, call.exchange
         name = names.new(wanted.path)
-        access = await self._threads.run(
-            self._folders.resolve, call.who, wanted.folder, Permission.READ_WRITE
-        )
+
+        def open_place() -> Backend:
+            return self._folders.resolve(call.who, wanted.folder, Permission.READ_WRITE).files
+
         try:
             stored = await receive_file(
                 exchange.scope,
                 exchange.receive,
-                access.files,
+                open_place,
                 name,
                 self._threads,
                 overwrite=wanted.overwrite,

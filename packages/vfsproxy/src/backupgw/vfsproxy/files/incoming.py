@@ -74,3 +74,21 @@ async def batched(receive: Receive, write: Callable[[Sequence[bytes]], Awaitable
         await write(pieces)
     if left:
         raise ClientLeft
+
+
+async def gather(receive: Receive, pieces: list[bytes]) -> None:
+    """Wait for a whole body that is known to be small.
+
+    Args:
+        pieces: what has come is added to it.
+
+    Raises:
+        ClientLeft: it ended early.
+    """
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)

@@ -23,7 +23,7 @@ from backupgw.runtime.database import Connection, Database
 
 from ..identity import Identity
 from ..problems import Problem, not_found
-from . import catalogue, people
+from . import catalogue, looking, people
 from .fenced import FenceLayer
 from .fences import Fences
 from .opened import OpenVolume, Volumes
@@ -164,8 +164,7 @@ class Folders:
         if self.remembered is not None and needed is Permission.READ_ONLY and not who.manager:
             folder, permission = self._read_only(self.remembered, who, folder_id)
         else:
-            with self.database.read() as connection:
-                folder, permission = self.look_up(connection, who, folder_id)
+            folder, permission = self._looked_up(who, folder_id)
         require(permission, needed)
         usable = folder.status.readable
         if needed is not Permission.READ_ONLY:
@@ -236,6 +235,22 @@ class Folders:
             raise not_found("folder")
         self._narrowed(who, folder, granted)
         return folder, Permission.READ_ONLY
+
+    def _looked_up(self, who: Identity, folder_id: str) -> tuple[Folder, Permission]:
+        """As `look_up`, in a moment of its own."""
+        with self.database.brief() as brief:
+            folder = looking.find(brief, folder_id)
+            if folder is None:
+                raise not_found("folder")
+            if who.manager:
+                return folder, Permission.OWNER
+            standing = _admitted(looking.standing(brief, who.user))
+            granted = _permission(
+                standing, folder, lambda: looking.shared_with(brief, folder_id, who.user)
+            )
+        if granted is None:
+            raise not_found("folder")
+        return folder, self._narrowed(who, folder, granted)
 
     def granted(self, connection: Connection, who: Identity, folder: Folder) -> Permission | None:
         """Return what a client may do with a folder, whatever token was shown."""

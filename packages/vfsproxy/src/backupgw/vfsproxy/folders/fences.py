@@ -27,6 +27,7 @@ from backupgw.runtime.database import Connection, Database, DatabaseError
 from backupgw.runtime.database.tables.vfs import vfs_folders
 
 from ..problems import FolderChanged
+from . import looking
 from .records import Folder, Status
 
 log = logging.getLogger(__name__)
@@ -70,10 +71,14 @@ def check(connection: Connection, folder: Folder) -> None:
             vfs_folders.c.id == folder.id
         )
     ).one_or_none()
-    if row is None:
+    _judge(folder, None if row is None else (Status(row.status), row.generation))
+
+
+def _judge(folder: Folder, found: tuple[Status, int] | None) -> None:
+    if found is None:
         raise FolderChanged("the folder is gone")
-    status = Status(row.status)
-    if row.generation != folder.generation:
+    status, generation = found
+    if generation != folder.generation:
         raise FolderChanged("the folder has changed hands or content meanwhile; try again")
     if not status.writable and status is not folder.status:
         raise FolderChanged(f"the folder is {status}")
@@ -90,8 +95,9 @@ class FileFences:
     @contextlib.contextmanager
     def shared(self, folder: Folder) -> Iterator[None]:
         with self._locked(folder.id, fcntl.LOCK_SH):
-            with self._database.autocommit() as connection:
-                check(connection, folder)
+            with self._database.brief() as brief:
+                found = looking.fence(brief, folder.id)
+            _judge(folder, found)
             yield
 
     @contextlib.contextmanager

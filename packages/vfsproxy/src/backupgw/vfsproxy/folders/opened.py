@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 Scopes = tuple[str, ...]
 
+_REMEMBERED = 1000
+"""Folders, or pairs of them, for which what is in front of the place is kept."""
+
 
 class OpenVolume:
     """A volume whose place is open.
@@ -34,6 +37,7 @@ class OpenVolume:
         self.volume = volume
         self._ledger = ledger
         self._belonging = Belonging(database, volume.name)
+        self._known: dict[tuple[tuple[str, Scopes], ...], QuotaLayer] = {}
         self.counted = QuotaLayer(
             volume.backend,
             ledger,
@@ -62,13 +66,23 @@ class OpenVolume:
     def for_folders(self, folders: Iterable[Folder]) -> QuotaLayer:
         """Return the place as seen by whoever works on these folders, and on no others.
 
-        Never opened or closed: it stands on a place that is open.
+        Never opened or closed: it stands on a place that is open. What counts for it is part of a
+        folder's record, so whoever works on the same folders next is given the same.
         """
         accounts = {
             path: folder.scopes
             for folder in folders
             for path in (folder.path, folder.staging, folder.snapshots)
         }
+        key = tuple(accounts.items())
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            found = self._known[key] = self._seen_by(accounts)
+        return found
+
+    def _seen_by(self, accounts: Mapping[str, Scopes]) -> QuotaLayer:
 
         def scopes_of(name: str) -> Scopes:
             return next(
@@ -88,6 +102,7 @@ class OpenVolume:
             parked=14 * 86_400.0,
             # Of many uploads that begin together, as many succeed as fit.
             whole=True,
+            alike=lambda folder: bool(scopes_of(f"{folder}/")),
         )
 
     def belonging(self) -> Belonging:

@@ -8,12 +8,67 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backupgw.runtime.database import Connection, Database, clock
+from backupgw.runtime.database import Database, clock
+from backupgw.runtime.database.brief import Brief, Prepared
 from backupgw.runtime.database.tables.vfs_uploads import vfs_uploads as table
 
 from .records import Held, Kind, Piece, State, Upload, UploadBusy, UploadLost
 
 _UNDER_WAY = (State.OPEN.value, State.ENDING.value)
+
+
+def _bound(*names: str) -> dict[str, sa.BindParameter[Any]]:
+    """Return parameters for columns of these names, as statements call them: `new_state`."""
+    return {name: sa.bindparam(f"new_{name}") for name in names}
+
+
+_LIFETIME: sa.BindParameter[float] = sa.bindparam("lifetime")
+_LEASE: sa.BindParameter[float] = sa.bindparam("lease")
+_CHANGING = ("name", "state", "length", "kept", "token", "pieces")
+"""What changes in the life of an upload."""
+_FOR_GOOD = ("id", "folder", "owner", "kind", "metadata", "overwrite", "parts")
+
+_THIS = table.c.id == sa.bindparam("upload")
+_MINE = sa.and_(_THIS, table.c.epoch == sa.bindparam("mine"), table.c.held)
+
+_ADD = Prepared(
+    table.insert()
+    .values(
+        **_bound(*_CHANGING, *_FOR_GOOD),
+        created=clock(),
+        expires=clock() + _LIFETIME,
+        epoch=0,
+        held=False,
+        lease_until=0.0,
+        wanted=False,
+    )
+    .returning(*table.c)
+)
+_FIND = Prepared(sa.select(table).where(_THIS))
+_LOOK = Prepared(sa.select(table, clock().label("now")).where(_THIS).with_for_update())
+_WANT = Prepared(table.update().where(_THIS).values(wanted=True))
+_TAKE = Prepared(
+    table.update()
+    .where(_THIS)
+    .values(held=True, wanted=False, **_bound("epoch", "lease_until", "state"))
+)
+_RENEW = Prepared(
+    table.update().where(_MINE).values(lease_until=clock() + _LEASE).returning(table.c.wanted)
+)
+_KEEP = Prepared(
+    table.update()
+    .where(_MINE)
+    .values(**_bound(*_CHANGING), expires=clock() + _LIFETIME)
+    .returning(*table.c)
+)
+_KEEP_AND_LET_GO = Prepared(
+    table.update()
+    .where(_MINE)
+    .values(**_bound(*_CHANGING), expires=clock() + _LIFETIME, held=False, wanted=False)
+    .returning(*table.c)
+)
+_RELEASE = Prepared(table.update().where(_MINE).values(held=False, wanted=False, **_bound("state")))
+_DROP = Prepared(table.delete().where(_MINE))
 
 
 class DatabaseUploads:
@@ -29,103 +84,73 @@ class DatabaseUploads:
     def add(self, upload: Upload, lifetime: float) -> Upload:
         values = {
             **_values(upload),
-            "id": upload.id,
-            "folder": upload.folder,
-            "owner": upload.owner,
-            "kind": upload.kind.value,
-            "metadata": upload.metadata,
-            "overwrite": upload.overwrite,
-            "parts": json.dumps(upload.parts),
-            "created": clock(),
-            "expires": clock() + lifetime,
-            "epoch": 0,
-            "held": False,
-            "lease_until": 0.0,
-            "wanted": False,
+            "new_id": upload.id,
+            "new_folder": upload.folder,
+            "new_owner": upload.owner,
+            "new_kind": upload.kind.value,
+            "new_metadata": upload.metadata,
+            "new_overwrite": upload.overwrite,
+            "new_parts": json.dumps(upload.parts),
+            "lifetime": lifetime,
         }
-        statement = table.insert().values(values).returning(*table.c)
-
-        def work(connection: Connection) -> Upload:
-            return _upload(connection.execute(statement).one())
-
-        return self._database.run(work)
+        return _upload(self._database.run_brief(lambda brief: brief.one(_ADD, **values)))
 
     def find(self, upload_id: str) -> Upload | None:
-        with self._database.autocommit() as connection:
-            row = connection.execute(sa.select(table).where(table.c.id == upload_id)).one_or_none()
+        with self._database.brief() as brief:
+            row = brief.one(_FIND, upload=upload_id)
         return None if row is None else _upload(row)
 
     def take(self, upload_id: str, lease: float, *, ending: bool) -> Held | None:
-        this = sa.select(table, clock().label("now")).where(table.c.id == upload_id)
-
-        def work(connection: Connection) -> Held | bool | None:
-            row = connection.execute(this.with_for_update()).one_or_none()
+        def work(brief: Brief) -> Held | bool | None:
+            row = brief.one(_LOOK, upload=upload_id)
             if row is None:
                 return None
             if row.held and row.lease_until > row.now:
                 if not row.wanted:
-                    connection.execute(_one(upload_id).values(wanted=True))
+                    brief.change(_WANT, upload=upload_id)
                 return True  # not raised here: that would undo it
-            values: dict[str, Any] = {
-                "epoch": row.epoch + 1,
-                "held": True,
-                "lease_until": row.now + lease,
-                "wanted": False,
-            }
-            if ending and row.state == State.OPEN.value:
-                values["state"] = State.ENDING.value
-            connection.execute(_one(upload_id).values(values))
+            ends = ending and row.state == State.OPEN.value
+            brief.change(
+                _TAKE,
+                upload=upload_id,
+                new_epoch=row.epoch + 1,
+                new_lease_until=row.now + lease,
+                new_state=State.ENDING.value if ends else row.state,
+            )
             # As it was found: who died while it was ending left it so.
-            return Held(_upload(row), row.epoch + 1, died=row.held)
+            return Held(_upload(row), row.epoch + 1, died=bool(row.held))
 
-        held = self._database.run(work)
+        held = self._database.run_brief(work)
         if isinstance(held, bool):
             raise UploadBusy(upload_id)
         return held
 
     def renew(self, held: Held, lease: float) -> bool:
-        statement = _mine(held).values(lease_until=clock() + lease).returning(table.c.wanted)
-
-        def work(connection: Connection) -> bool | None:
-            return connection.execute(statement).scalar_one_or_none()
-
-        wanted = self._database.run(work, idempotent=True, deadline=lease / 3)
-        if wanted is None:
+        found = self._database.run_brief(
+            lambda brief: brief.one(_RENEW, **_mine(held), lease=lease),
+            idempotent=True,
+            deadline=lease / 3,
+        )
+        if found is None:
             raise UploadLost(held.upload.id)
-        return wanted
+        return bool(found.wanted)
 
     def keep(self, held: Held, upload: Upload, lifetime: float, *, release: bool) -> Upload:
-        values = {**_values(upload), "expires": clock() + lifetime}
-        if release:
-            values |= {"held": False, "wanted": False}
-        statement = _mine(held).values(values).returning(*table.c)
-
-        def work(connection: Connection) -> Upload | None:
-            row = connection.execute(statement).one_or_none()
-            return None if row is None else _upload(row)
-
-        kept = self._database.run(work)
-        if kept is None:
+        statement = _KEEP_AND_LET_GO if release else _KEEP
+        values = {**_mine(held), **_values(upload), "lifetime": lifetime}
+        row = self._database.run_brief(lambda brief: brief.one(statement, **values))
+        if row is None:
             raise UploadLost(upload.id)
-        return kept
+        return _upload(row)
 
     def release(self, held: Held) -> None:
-        values = {"held": False, "wanted": False, "state": held.upload.state.value}
-
-        def work(connection: Connection) -> None:
-            connection.execute(_mine(held).values(values))
-
-        self._database.run(work, idempotent=True)
-
-    def drop(self, held: Held) -> None:
-        statement = table.delete().where(
-            table.c.id == held.upload.id, table.c.epoch == held.epoch, table.c.held
+        state = held.upload.state.value
+        self._database.run_brief(
+            lambda brief: brief.change(_RELEASE, **_mine(held), new_state=state), idempotent=True
         )
 
-        def work(connection: Connection) -> None:
-            connection.execute(statement)
-
-        self._database.run(work, idempotent=True)
+    def drop(self, held: Held) -> None:
+        self._database.run_brief(lambda brief: brief.change(_DROP, **_mine(held)), idempotent=True)
 
     def expired(self, most: int) -> Sequence[str]:
         free = sa.or_(sa.not_(table.c.held), table.c.lease_until < clock())
@@ -147,30 +172,25 @@ class DatabaseUploads:
         statement = sa.select(table).where(*conditions).order_by(table.c.name).limit(most)
         with self._database.autocommit() as connection:
             rows = connection.execute(statement).all()
-        return [_upload(row) for row in rows]
+        return [_upload(_FIND.row._make(row)) for row in rows]
 
 
-def _one(upload_id: str) -> sa.Update:
-    return table.update().where(table.c.id == upload_id)
-
-
-def _mine(held: Held) -> sa.Update:
-    return _one(held.upload.id).where(table.c.epoch == held.epoch, table.c.held)
+def _mine(held: Held) -> dict[str, Any]:
+    return {"upload": held.upload.id, "mine": held.epoch}
 
 
 def _values(upload: Upload) -> dict[str, Any]:
-    """What changes in the life of an upload."""
     return {
-        "name": upload.name,
-        "state": upload.state.value,
-        "length": upload.length,
-        "kept": upload.offset,
-        "token": upload.token,
-        "pieces": json.dumps(upload.pieces),
+        "new_name": upload.name,
+        "new_state": upload.state.value,
+        "new_length": upload.length,
+        "new_kept": upload.offset,
+        "new_token": upload.token,
+        "new_pieces": json.dumps(upload.pieces),
     }
 
 
-def _upload(row: sa.Row[Any]) -> Upload:
+def _upload(row: Any) -> Upload:
     return Upload(
         id=row.id,
         folder=row.folder,
@@ -180,8 +200,8 @@ def _upload(row: sa.Row[Any]) -> Upload:
         kind=Kind(row.kind),
         state=State(row.state),
         offset=row.kept,
-        metadata=row._mapping["metadata"],
-        overwrite=row.overwrite,
+        metadata=row.metadata,
+        overwrite=bool(row.overwrite),
         parts=tuple(json.loads(row.parts)),
         token=row.token,
         pieces=tuple(Piece(*piece) for piece in json.loads(row.pieces)),
