@@ -24,13 +24,14 @@ from ..files.reply import Reply
 from ..folders.access import FolderAccess
 from ..folders.records import Permission
 from ..identity import Identity
-from ..manager.folders import find_folder, reference_of
+from ..manager.folders import reference_of, resolve_folder
 from ..problems import Problem, not_found
 from ..transfers import ArchiveClaims, DownloadClaims, Transfers, UploadClaims
 from ..tus.bodies import Space
 from ..tus.database import DatabaseUploads
 from ..tus.headers import OCTETS
 from ..tus.receiving import Terms
+from ..tus.records import Upload
 from ..tus.uploads import TusUploads
 from .exchange import ClientGone, Headers
 from .file_documents import Path
@@ -261,23 +262,22 @@ class _TransferRoutes:
         return await self._upload(call, "PATCH")
 
     async def _upload(self, call: Call[TokenParameters, NoModel], method: str) -> Answer:
-        def look() -> tuple[Any, FolderAccess]:
+        def look() -> tuple[Upload, Space]:
             who, claims = self._transfers.read(call.parameters.token, UploadClaims)
+            call.exchange.scope.setdefault("state", {})["user"] = who.user
             access = self._resolved(who, claims.volume, claims.vfid, Permission.READ_WRITE)
             upload = self._store.find(claims.session)
             if upload is None or upload.folder != access.folder.id:
                 raise not_found("upload")
-            return upload, access
+            return upload, Space(access.files, access.staging)
 
-        upload, access = await self._threads.run(look)
-        call.exchange.scope.setdefault("state", {})["user"] = access.who.user
         request = Request(call.exchange.scope, call.exchange.receive)
-        space = Space(access.files, access.staging)
         try:
             if method == "HEAD":
+                upload, space = await self._threads.run(look)
                 reply = await self._tus.head(request, upload, space, lambda part: part)
             else:
-                reply = await self._tus.patch(request, upload, space)
+                reply = await self._tus.patch_found(request, look)
         except ClientLeft as error:
             raise ClientGone from error
         return _answer(reply)
@@ -285,8 +285,7 @@ class _TransferRoutes:
     def _resolved(
         self, who: Identity, volume: str, reference: str, needed: Permission
     ) -> FolderAccess:
-        folder = find_folder(self._core, volume, reference)
-        return self._core.folders.resolve(who, folder.id, needed)
+        return resolve_folder(self._core, who, volume, reference, needed)
 
 
 def _answer(reply: Reply) -> Answer:

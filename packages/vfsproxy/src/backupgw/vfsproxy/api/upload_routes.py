@@ -211,17 +211,16 @@ class _UploadRoutes:
     async def create(self, call: Call[FolderParameters, NoModel]) -> Answer:
         request = _request(call)
         wanted = self._tus.wanted(request)
-        access = await self._threads.run(
-            self._core.folders.resolve, call.who, call.parameters.folder, Permission.READ_WRITE
-        )
+
+        def look() -> tuple[Space, str]:
+            access = self._core.folders.resolve(
+                call.who, call.parameters.folder, Permission.READ_WRITE
+            )
+            return _space(access), access.folder.id
+
         try:
-            reply = await self._tus.create(
-                request,
-                wanted,
-                _space(access),
-                folder=access.folder.id,
-                owner=call.who.user,
-                url_of=_url_of,
+            reply = await self._tus.create_found(
+                request, wanted, look, owner=call.who.user, url_of=_url_of
             )
         except ClientLeft as error:
             raise ClientGone from error
@@ -252,19 +251,25 @@ class _UploadRoutes:
         return await self._do(call, method_of(_request(call)))
 
     async def inspect(self, call: Call[UploadParameters, NoModel]) -> UploadDocument:
-        upload, _ = await self._found(call, Permission.READ_ONLY)
+        upload, _ = await self._threads.run(self._found, call, Permission.READ_ONLY)
         return _document(upload)
 
     async def _do(self, call: Call[UploadParameters, NoModel], method: str) -> Answer:
-        upload, access = await self._found(call, Permission.READ_WRITE)
-        request, space = _request(call), _space(access)
+        request = _request(call)
+
+        def look() -> tuple[Upload, Space]:
+            upload, access = self._found(call, Permission.READ_WRITE)
+            return upload, _space(access)
+
         try:
             match method:
-                case "HEAD":
-                    reply = await self._tus.head(request, upload, space, _url_of)
                 case "PATCH":
-                    reply = await self._tus.patch(request, upload, space)
+                    reply = await self._tus.patch_found(request, look)
+                case "HEAD":
+                    upload, space = await self._threads.run(look)
+                    reply = await self._tus.head(request, upload, space, _url_of)
                 case "DELETE":
+                    upload, space = await self._threads.run(look)
                     reply = await self._tus.delete(request, upload, space)
                 case _:
                     raise Problem(
@@ -274,18 +279,14 @@ class _UploadRoutes:
             raise ClientGone from error
         return _answer(reply)
 
-    async def _found(
+    def _found(
         self, call: Call[UploadParameters, NoModel], needed: Permission
     ) -> tuple[Upload, FolderAccess]:
-        """Return an upload that this client may see, and its folder."""
-
-        def look() -> tuple[Upload, FolderAccess]:
-            upload = self._store.find(call.parameters.upload)
-            if upload is None or not _is_own(call.who, upload):
-                raise not_found("upload")
-            return upload, self._core.folders.resolve(call.who, upload.folder, needed)
-
-        return await self._threads.run(look)
+        """Return an upload that this client may see, and its folder. Blocks."""
+        upload = self._store.find(call.parameters.upload)
+        if upload is None or not _is_own(call.who, upload):
+            raise not_found("upload")
+        return upload, self._core.folders.resolve(call.who, upload.folder, needed)
 
 
 _ALLOW = [(b"allow", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST")]

@@ -13,6 +13,9 @@ from backupgw.runtime.threads import Threads
 BATCH = 1 << 20
 """Bytes gathered before a thread writes them: a hop to one costs as much as writing 100 KB."""
 
+GATHERED = 256 << 10
+"""Bytes of a body that is waited for before anything is done for it."""
+
 
 class ClientLeft(Exception):
     """The body ended early: the client is gone, and there is nobody to answer."""

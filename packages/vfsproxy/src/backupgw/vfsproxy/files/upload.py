@@ -18,12 +18,10 @@ from backupgw.runtime.threads import Threads
 
 from .calling import on_thread
 from .conditions import Outcome, entity_tag, evaluate
-from .incoming import gather, take_body
+from .incoming import GATHERED, gather, take_body
 from .parents import check_parents
 from .refusals import FileRefusal, exists, refusal_of
 
-GATHERED = 256 << 10
-"""Bytes of a body that is waited for before anything is done for it."""
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
 

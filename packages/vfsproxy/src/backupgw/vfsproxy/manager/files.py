@@ -25,6 +25,7 @@ from ..files import changes, names
 from ..files.calling import on_thread
 from ..files.download import send_file
 from ..files.names import lying
+from ..files.refusals import refusal_of
 from ..folders.access import FolderAccess
 from ..folders.records import Permission
 from ..problems import Problem, problem_of
@@ -51,7 +52,7 @@ from .file_documents import (
     TokenAnswer,
     UploadBody,
 )
-from .folders import TAG, find_folder
+from .folders import TAG, resolve_folder
 
 _FILE_MODE, _FOLDER_MODE = 0o100644, 0o040755
 """What is told of every file and folder: places have no permission bits of their own."""
@@ -128,8 +129,7 @@ def manager_file_operations(core: Core, threads: Threads) -> list[Operation]:
 
 def _resolved(core: Core, call: Call[Any, Any], needed: Permission) -> FolderAccess:
     body: FolderBody = call.body
-    folder = find_folder(core, body.volume, body.vfid)
-    return core.folders.resolve(call.who, folder.id, needed)
+    return resolve_folder(core, call.who, body.volume, body.vfid, needed)
 
 
 class _FileRoutes:
@@ -278,17 +278,20 @@ class _TokenRoutes:
         }
         return TokenAnswer(token=self._transfers.issue(call.who, ArchiveClaims, claims))
 
-    async def upload(self, call: Call[NoModel, UploadBody]) -> TokenAnswer:
+    def upload(self, call: Call[NoModel, UploadBody]) -> TokenAnswer:
         body = call.body
         name = names.new(body.relpath)
-        access = await self._threads.run(_resolved, self._core, call, Permission.READ_WRITE)
-        upload = await self._tus.add(
-            Space(access.files, access.staging),
-            folder=access.folder.id,
-            owner=call.who.user,
-            name=name,
-            length=body.size,
-        )
+        access = _resolved(self._core, call, Permission.READ_WRITE)
+        try:
+            upload = self._tus.add(
+                Space(access.files, access.staging),
+                folder=access.folder.id,
+                owner=call.who.user,
+                name=name,
+                length=body.size,
+            )
+        except (BackendError, InvalidName) as error:
+            raise refusal_of(error, name) from error
         claims = {
             "volume": body.volume,
             "vfid": body.vfid,
@@ -296,5 +299,4 @@ class _TokenRoutes:
             "size": body.size,
             "session": upload.id,
         }
-        token = await self._threads.run(self._transfers.issue, call.who, UploadClaims, claims)
-        return TokenAnswer(token=token)
+        return TokenAnswer(token=self._transfers.issue(call.who, UploadClaims, claims))

@@ -14,10 +14,11 @@ from backupgw.kvstore.backends.errors import BackendError
 from ..api.operation import Call, NoModel, Operation
 from ..core import Core
 from ..folders import catalogue, people
+from ..folders.access import FolderAccess
 from ..folders.administration import Administration
 from ..folders.lifecycle import Lifecycle, Wanted
 from ..folders.mounts import mount_of
-from ..folders.records import Folder, Holder, Kind, Limits, path_of
+from ..folders.records import Folder, Holder, Kind, Limits, Permission, path_of
 from ..identity import Identity
 from ..problems import Problem, not_found
 from ..tasks.cloning import submit_clone
@@ -64,6 +65,17 @@ def find_folder(core: Core, volume: str, reference: str) -> Folder:
     if folder is None or folder.volume != volume or folder.holder != holder_of(scope):
         raise not_found("folder")
     return folder
+
+
+def resolve_folder(
+    core: Core, who: Identity, volume: str, reference: str, needed: Permission
+) -> FolderAccess:
+    """Return the content of a folder by its `vfid`. Raises Problem, as `Folders.resolve`."""
+    scope, _, folder_id = reference.rpartition("/")
+    access = core.folders.resolve(who, folder_id, needed)
+    if access.folder.volume != volume or access.folder.holder != holder_of(scope):
+        raise not_found("folder")
+    return access
 
 
 def manager_folder_operations(core: Core) -> list[Operation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 
@@ -17,7 +17,7 @@ from ..files.refusals import FileRefusal
 from ..files.reply import Reply
 from ..problems import Problem
 from . import headers as tus
-from .bodies import Body, Space, check_target, join, open_body, remove_staged
+from .bodies import Space, check_target, join, open_body, remove_staged
 from .headers import Concatenation, expiring
 from .receiving import Receiver
 from .records import Kind, State, Upload, UploadLost
@@ -98,20 +98,9 @@ class Creation(Serving):
         Raises:
             FileRefusal: 409, the name is taken; 413, 507, there is no room; 460 and others.
         """
-        kind = wanted.concatenation.kind
-        name = "" if kind is Kind.PARTIAL else names.new(wanted.name)
-        upload = Upload(
-            id=secrets.token_hex(16),
-            folder=folder,
-            owner=owner,
-            name=name,
-            length=wanted.length,
-            kind=kind,
-            metadata=wanted.raw_metadata,
-            overwrite=wanted.overwrite,
-            parts=wanted.concatenation.parts,
-        )
-        if kind is Kind.FINAL:
+        upload = _new(wanted, folder, owner)
+        name = upload.name
+        if upload.kind is Kind.FINAL:
             upload = await self._join(space, upload)
         else:
             checksum = None
@@ -132,14 +121,39 @@ class Creation(Serving):
                         raise told(error, name) from error
                     raise
             upload = await self._settle(receiver, upload)
-        headers = {"Location": url_of(upload.id), **RESUMABLE}
-        if has_body(request.headers) or upload.complete:
-            headers["Upload-Offset"] = str(upload.offset)
-        if upload.state is State.OPEN:
-            headers |= expiring(upload)
-        return Reply(201, headers)
+        return _created(upload, url_of, sent=has_body(request.headers))
 
-    async def add(
+    async def create_found(
+        self,
+        request: Request,
+        wanted: Wanted,
+        look: Callable[[], tuple[Space, str]],
+        *,
+        owner: str,
+        url_of: UrlOf,
+    ) -> Reply:
+        """Answer a POST, like `create`; in one call on a thread where nothing else comes along.
+
+        Args:
+            look: returns the space and the id of the folder; blocks, and may refuse.
+        """
+        if wanted.concatenation.kind is Kind.FINAL or has_body(request.headers):
+            space, folder = await self._threads.run(look)
+            return await self.create(
+                request, wanted, space, folder=folder, owner=owner, url_of=url_of
+            )
+
+        def work() -> Upload:
+            space, folder = look()
+            upload = _new(wanted, folder, owner)
+            try:
+                return self._add(space, upload)
+            except BackendError as error:
+                raise told(error, upload.name) from error
+
+        return _created(await self._kernel(work, ""), url_of, sent=False)
+
+    def add(
         self,
         space: Space,
         *,
@@ -150,9 +164,11 @@ class Creation(Serving):
         overwrite: bool = False,
     ) -> Upload:
         """Create an upload for somebody who will send its bytes later; done where there are none.
+        Blocks.
 
         Raises:
             FileRefusal: as `create`.
+            BackendError: the volume failed.
         """
         tus.check_size(length, self._terms.max_size)
         upload = Upload(
@@ -163,18 +179,30 @@ class Creation(Serving):
             length=length,
             overwrite=overwrite,
         )
-        return await self._settle(await self._start(space, upload), upload)
+        return self._add(space, upload)
 
-    async def _start(self, space: Space, upload: Upload) -> Receiver:
-        def start() -> Body:
-            if upload.kind is not Kind.PARTIAL:
-                check_target(space, upload)
-            return open_body(space, upload, "0")
+    def _add(self, space: Space, upload: Upload) -> Upload:
+        receiver = self._begun(space, upload)
+        try:
+            if not receiver.whole:
+                return receiver.keep()
+            done = receiver.finish()
+        except BaseException:
+            receiver.abort()
+            raise
+        self._announce(done)
+        return done
 
-        body = await self._kernel(start, upload.name)
+    def _begun(self, space: Space, upload: Upload) -> Receiver:
+        if upload.kind is not Kind.PARTIAL:
+            check_target(space, upload)
+        body = open_body(space, upload, "0")
         return Receiver(
             self._store, space, self._terms, upload, body, hold=None, most=self._most(upload)
         )
+
+    async def _start(self, space: Space, upload: Upload) -> Receiver:
+        return await self._kernel(lambda: self._begun(space, upload), upload.name)
 
     async def _settle(self, receiver: Receiver, upload: Upload) -> Upload:
         """Keep a new upload, or finish it if it is whole."""
@@ -236,3 +264,27 @@ class Creation(Serving):
         finally:
             if hold is not None:
                 await hold.end()
+
+
+def _new(wanted: Wanted, folder: str, owner: str) -> Upload:
+    kind = wanted.concatenation.kind
+    return Upload(
+        id=secrets.token_hex(16),
+        folder=folder,
+        owner=owner,
+        name="" if kind is Kind.PARTIAL else names.new(wanted.name),
+        length=wanted.length,
+        kind=kind,
+        metadata=wanted.raw_metadata,
+        overwrite=wanted.overwrite,
+        parts=wanted.concatenation.parts,
+    )
+
+
+def _created(upload: Upload, url_of: UrlOf, *, sent: bool) -> Reply:
+    headers = {"Location": url_of(upload.id), **RESUMABLE}
+    if sent or upload.complete:
+        headers["Upload-Offset"] = str(upload.offset)
+    if upload.state is State.OPEN:
+        headers |= expiring(upload)
+    return Reply(201, headers)

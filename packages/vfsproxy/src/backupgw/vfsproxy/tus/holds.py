@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from backupgw.runtime.database import DatabaseError
 from backupgw.runtime.threads import Threads
@@ -33,6 +34,34 @@ PATIENCE = 20.0
 def locked(detail: str) -> FileRefusal:
     """Say that an upload is somebody else's now."""
     return FileRefusal(423, "upload-locked", detail, {"Retry-After": str(round(RENEW))})
+
+
+class Holding(Protocol):
+    """An upload that is this request's."""
+
+    held: Held
+
+    @property
+    def upload(self) -> Upload:
+        """The upload as it was found."""
+
+    def good(self) -> bool:
+        """Whether the lease still holds: nothing may be written to the volume without it."""
+
+
+class ShortHold:
+    """An upload that one call on a thread has, for less than the lease."""
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self._good_until = time.monotonic() + LEASE
+
+    @property
+    def upload(self) -> Upload:
+        return self.held.upload
+
+    def good(self) -> bool:
+        return time.monotonic() < self._good_until
 
 
 class Hold:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope
@@ -19,7 +19,7 @@ from ..files.incoming import batched, take_body
 from ..files.refusals import FileRefusal
 from .bodies import Body, Space, open_body
 from .headers import Checksum
-from .holds import Hold, locked
+from .holds import Hold, Holding, locked
 from .records import Kind, Upload, UploadLost, UploadStore
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Receiver:
         upload: Upload,
         body: Body,
         *,
-        hold: Hold | None,
+        hold: Holding | None,
         most: int | None,
     ) -> None:
         self._store = store
@@ -105,19 +105,20 @@ class Receiver:
             work = self._receive_checked(receive, threads, checksum)
         else:
             work = take_body(scope, receive, threads, self._write)
-        if self._hold is None:
+        hold = self._hold
+        if not isinstance(hold, Hold):
             await work
             return
         task = asyncio.ensure_future(work)
-        self._hold.on_interrupt(task.cancel)
+        hold.on_interrupt(task.cancel)
         try:
             await task
         except asyncio.CancelledError:
-            if not self._hold.interrupted:
+            if not hold.interrupted:
                 raise  # the gateway stops
             raise locked("another request has taken this upload over") from None
         finally:
-            self._hold.on_interrupt(None)
+            hold.on_interrupt(None)
 
     async def _receive_checked(
         self, receive: Receive, threads: Threads, checksum: Checksum
@@ -153,6 +154,11 @@ class Receiver:
 
     # -- writing it
 
+    def take(self, pieces: Iterable[bytes]) -> None:
+        """Take bytes that are there. Raises as `receive`."""
+        for piece in pieces:
+            self._write(piece)
+
     def _write(self, piece: bytes | memoryview) -> None:
         body = self._open_body()
         self._refuse_beyond(len(piece))
@@ -175,7 +181,7 @@ class Receiver:
             raise UploadLost(self._upload.id)
         return self._body
 
-    def _keep_and_go_on(self, hold: Hold) -> None:
+    def _keep_and_go_on(self, hold: Holding) -> None:
         body, self._body = self._open_body(), None
         self._upload = self._store.keep(hold.held, body.keep(), self._terms.lifetime, release=False)
         self._since = 0
@@ -184,6 +190,21 @@ class Receiver:
         self._body = open_body(self._space, self._upload, attempt)
 
     # -- ending it
+
+    @property
+    def id(self) -> str:
+        """Of the upload."""
+        return self._upload.id
+
+    @property
+    def name(self) -> str:
+        """Of the file that it becomes."""
+        return self._upload.name
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.offset == self._upload.length
 
     @property
     def offset(self) -> int:

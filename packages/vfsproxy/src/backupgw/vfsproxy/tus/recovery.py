@@ -8,7 +8,7 @@ import logging
 from backupgw.kvstore.backends.errors import ObjectNotFound
 
 from .bodies import Space, ended, open_body, remove_staged, whole_piece
-from .holds import Hold
+from .holds import Holding
 from .receiving import Terms
 from .records import Kind, State, Upload, UploadStore
 from .serving import gone
@@ -16,7 +16,7 @@ from .serving import gone
 logger = logging.getLogger(__name__)
 
 
-def recovered(store: UploadStore, hold: Hold, space: Space, terms: Terms) -> Upload:
+def recovered(store: UploadStore, hold: Holding, space: Space, terms: Terms) -> Upload:
     """Return an upload as it really stands, and write that down.
 
     Raises:
@@ -37,7 +37,7 @@ def recovered(store: UploadStore, hold: Hold, space: Space, terms: Terms) -> Upl
     return store.keep(hold.held, body.keep(), terms.lifetime, release=False)
 
 
-def _done(store: UploadStore, hold: Hold, space: Space, terms: Terms) -> Upload:
+def _done(store: UploadStore, hold: Holding, space: Space, terms: Terms) -> Upload:
     upload = hold.upload
     pieces = upload.pieces
     if upload.kind is not Kind.PARTIAL:
