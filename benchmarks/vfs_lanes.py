@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from benchmarks.wire import Connection
+from benchmarks.wire import BadResponse, Connection
 
 HOST = "127.0.0.1"
+TRIES = 5
+"""Times that an upload is begun: Backend.AI's proxy answers some of many at a time with a 500."""
 _OCTETS = {"Content-Type": "application/offset+octet-stream", "Tus-Resumable": "1.0.0"}
 
 
@@ -37,10 +39,22 @@ class Lane:
 
 
 class Session(ABC):
-    """One client."""
+    """One client.
+
+    Attributes:
+        repeated: uploads that the server failed at, and that were begun anew.
+    """
 
     def __init__(self, *ports: int) -> None:
-        self._connections = [Connection(HOST, port, tls=None) for port in ports]
+        self._ports = ports
+        self.repeated = 0
+        self._connections: list[Connection] = []
+        self._connect()
+
+    def _connect(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._connections = [Connection(HOST, port, tls=None) for port in self._ports]
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +145,18 @@ class ByToken(Session):
         self._where = {"volume": "main", "vfid": folder}
 
     def upload(self, name: str, body: memoryview) -> None:
+        for left in reversed(range(TRIES)):
+            try:
+                self._upload(name, body)
+            except BadResponse:
+                if not left:
+                    raise
+                self.repeated += 1
+                self._connect()
+            else:
+                return
+
+    def _upload(self, name: str, body: memoryview) -> None:
         token = self._token("/folder/file/upload", {"relpath": name, "size": len(body)})
         client = self._connections[0]
         patching = {**_OCTETS, "Upload-Offset": "0"}

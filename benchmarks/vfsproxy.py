@@ -36,7 +36,7 @@ from tests.servers.vfs_gateway import MANAGER_TOKEN, VfsGateway
 
 from benchmarks.process_tree import cpu_nanoseconds
 from benchmarks.report import machine, spread
-from benchmarks.vfs_lanes import HOST, ByToken, Lane, Plain, Session, Tus
+from benchmarks.vfs_lanes import HOST, ByToken, Lane, Plain, Tus
 
 MIB = 1 << 20
 CLIENTS = 8
@@ -81,10 +81,12 @@ GOALS = (
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds for one file: of the clock, and of the server's processors."""
+    """Seconds for one file: of the clock, and of the server's processors; and how many uploads had
+    to be begun anew, since the server failed."""
 
     wall: float
     processor: float
+    repeated: int = 0
 
 
 # -- the servers
@@ -212,7 +214,8 @@ def many(lane: Lane, prefix: str, count: int) -> Taken:
     for each in said:
         if isinstance(each, str):
             raise SystemExit(f"{lane.name}: {each}")
-    return Taken((max(said) - begun) / count, spent / 1e9 / count)
+    ended = max(when for when, _ in said)
+    return Taken((ended - begun) / count, spent / 1e9 / count, sum(each[1] for each in said))
 
 
 def _client(lane: Lane, names: Sequence[str], barrier: Barrier, pipe: Pipe) -> None:
@@ -220,15 +223,11 @@ def _client(lane: Lane, names: Sequence[str], barrier: Barrier, pipe: Pipe) -> N
     try:
         with lane.open() as session:
             barrier.wait(TIMEOUT)
-            _work(session, names, body)
-        pipe.send(time.monotonic())
+            for name in names:
+                session.upload(name, body)
+            pipe.send((time.monotonic(), session.repeated))
     except Exception:  # noqa: BLE001 - the parent ends with it; nobody else would hear
         pipe.send(traceback.format_exc(limit=4))
-
-
-def _work(session: Session, names: Sequence[str], body: memoryview) -> None:
-    for name in names:
-        session.upload(name, body)
 
 
 # -- the run
@@ -271,6 +270,8 @@ def show(taken: Rounds, mib: int) -> None:
                 cells.append(f"{median(ratios(by_lane, name, other)):.2f}" if known else "")
             cells.append(f"{1000 * median(each.processor for each in found):.2f}")
             print(f"| {phase} | {name} | {' | '.join(cells)} |")
+            if repeated := sum(each.repeated for each in found):
+                print(f"| | {repeated} of these uploads failed, and were begun anew | | | | |")
 
 
 def ratios(by_lane: dict[str, list[Taken]], name: str, other: str) -> list[float]:

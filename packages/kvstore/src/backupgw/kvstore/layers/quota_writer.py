@@ -283,6 +283,7 @@ class Room:
         self._reservation = self._ledger.adopt(
             parked.number, self._place, self._scopes, self._due(parked.offset)
         )
+        self._renew_at = time.monotonic() + self._ledger.lease / 3
 
     def park(self, received: int) -> int | None:
         if self._reservation is None:

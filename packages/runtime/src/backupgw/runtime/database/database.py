@@ -22,11 +22,11 @@ from .clock import clock
 from .errors import DatabaseBusy, DatabaseError, DatabaseUnavailable, DatabaseUncertain
 from .failures import cause_to_show, translate
 from .policy import BEGIN, BUSY_TIMEOUT, NONE, Address, connect_sqlite, make_engine
+from .together import Together
 
 if TYPE_CHECKING:
     import psycopg
 
-C = TypeVar("C")
 T = TypeVar("T")
 
 DEADLINE = 20.0
@@ -56,6 +56,7 @@ class Database:
         self._inherited: list[Pool | deque[sqlite3.Connection]] = []
         self._briefly: deque[sqlite3.Connection] = deque()
         """Connections to SQLite that are free for `brief`."""
+        self._together = Together(self._alone, self._briefly_connected, self.failure)
         self._writer = threading.Lock()
         self._closed = False
         self._listeners: list[Listener] = []
@@ -76,6 +77,7 @@ class Database:
         # a close would speak to the server in its name, or drop SQLite's locks.
         self._inherited += [self._engine.pool, self._briefly]
         self._briefly = deque()
+        self._together = Together(self._alone, self._briefly_connected, self.failure)
         self._engine.dispose(close=False)
         self._writer = threading.Lock()
         self._process = os.getpid()
@@ -124,28 +126,48 @@ class Database:
             yield connection.execution_options(**options)
 
     @contextlib.contextmanager
-    def brief(self, *, writing: bool = False) -> Iterator[Brief]:
-        """A transaction for prepared statements (`database.brief`), as of one moment; `begin` and
-        `read` for what every request does.
-
-        Args:
-            writing: as in `begin`; else as in `read`.
+    def brief(self) -> Iterator[Brief]:
+        """As `read`, for prepared statements (`database.brief`): for what every request does.
 
         Raises:
-            DatabaseError: as those.
+            DatabaseError: as that.
         """
         if self.dialect != "sqlite":
-            with (self.begin if writing else self.read)() as connection:
+            with self.read() as connection:
                 yield PostgresBrief(connection)
-        elif writing:
-            with self._alone(), self._briefly_connected("BEGIN IMMEDIATE") as brief:
-                yield brief
-        else:
-            with self._briefly_connected("BEGIN") as brief:
-                yield brief
+            return
+        with self._briefly_connected() as connection:
+            connection.execute("BEGIN")
+            yield SqliteBrief(connection)
+            connection.execute("COMMIT")
+
+    def run_brief(
+        self,
+        work: Callable[[Brief], T],
+        *,
+        idempotent: bool = False,
+        durable: bool = True,
+        deadline: float = DEADLINE,
+    ) -> T:
+        """As `run`, for prepared statements.
+
+        On SQLite, what several threads want at a time is one transaction, and waits for the disk
+        once. `work` may therefore be run again where another's failed.
+
+        Args:
+            durable: False where what was written may be gone after a power loss, on SQLite.
+        """
+
+        def once() -> T:
+            if self.dialect == "sqlite":
+                return self._together.run(work, durable=durable)
+            with self.begin() as connection:
+                return work(PostgresBrief(connection))
+
+        return self._repeated(once, idempotent, deadline)
 
     @contextlib.contextmanager
-    def _briefly_connected(self, begin: str) -> Iterator[Brief]:
+    def _briefly_connected(self) -> Iterator[sqlite3.Connection]:
         if self._process != os.getpid():
             self._after_fork()
         connection: sqlite3.Connection | None = None
@@ -154,9 +176,7 @@ class Database:
                 connection = self._briefly.pop()
             except IndexError:
                 connection = connect_sqlite(self.address)
-            connection.execute(begin)
-            yield SqliteBrief(connection)
-            connection.execute("COMMIT")
+            yield connection
         except BaseException as error:
             if connection is not None:
                 try:
@@ -174,12 +194,6 @@ class Database:
                     connection.close()
                 else:
                     self._briefly.append(connection)
-
-    def run_brief(
-        self, work: Callable[[Brief], T], *, idempotent: bool = False, deadline: float = DEADLINE
-    ) -> T:
-        """As `run`, for prepared statements."""
-        return self._repeated(lambda: self.brief(writing=True), work, idempotent, deadline)
 
     def run(
         self,
@@ -203,23 +217,19 @@ class Database:
         Raises:
             DatabaseError: the last attempt's.
         """
-        return self._repeated(
-            lambda: self.begin(serializable=serializable), work, idempotent, deadline
-        )
 
-    def _repeated(
-        self,
-        transaction: Callable[[], contextlib.AbstractContextManager[C]],
-        work: Callable[[C], T],
-        idempotent: bool,
-        deadline: float,
-    ) -> T:
+        def once() -> T:
+            with self.begin(serializable=serializable) as connection:
+                return work(connection)
+
+        return self._repeated(once, idempotent, deadline)
+
+    def _repeated(self, once: Callable[[], T], idempotent: bool, deadline: float) -> T:
         ends = time.monotonic() + deadline
         wait = FIRST_WAIT
         while True:
             try:
-                with transaction() as given:
-                    return work(given)
+                return once()
             except DatabaseUnavailable as error:
                 again = idempotent if isinstance(error, DatabaseUncertain) else error.retryable
                 pause = wait * random.uniform(0.5, 1)  # noqa: S311 - only spreads the attempts

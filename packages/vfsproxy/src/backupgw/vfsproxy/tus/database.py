@@ -109,7 +109,7 @@ class DatabaseUploads:
                 if not row.wanted:
                     brief.change(_WANT, upload=upload_id)
                 return True  # not raised here: that would undo it
-            ends = ending and row.state == State.OPEN.value
+            ends = row.state == State.ENDING.value or (ending and row.state == State.OPEN.value)
             brief.change(
                 _TAKE,
                 upload=upload_id,
@@ -118,7 +118,7 @@ class DatabaseUploads:
                 new_state=State.ENDING.value if ends else row.state,
             )
             # As it was found: who died while it was ending left it so.
-            return Held(_upload(row), row.epoch + 1, died=bool(row.held))
+            return Held(_upload(row), row.epoch + 1, died=bool(row.held), ending=ends)
 
         held = self._database.run_brief(work)
         if isinstance(held, bool):
@@ -138,7 +138,11 @@ class DatabaseUploads:
     def keep(self, held: Held, upload: Upload, lifetime: float, *, release: bool) -> Upload:
         statement = _KEEP_AND_LET_GO if release else _KEEP
         values = {**_mine(held), **_values(upload), "lifetime": lifetime}
-        row = self._database.run_brief(lambda brief: brief.one(statement, **values))
+        # Of what was known to be ending the file itself tells, should this be forgotten.
+        durable = upload.state is not State.DONE or not held.ending
+        row = self._database.run_brief(
+            lambda brief: brief.one(statement, **values), durable=durable
+        )
         if row is None:
             raise UploadLost(upload.id)
         return _upload(row)

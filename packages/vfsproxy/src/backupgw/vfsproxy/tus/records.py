@@ -87,11 +87,13 @@ class Held:
         epoch: what its writes ask for: whoever takes it over later raises it.
         died: the one who had it before died, or lost it: the volume may have more than is written
             down.
+        ending: it is written down that this request may be giving the file its name.
     """
 
     upload: Upload
     epoch: int
     died: bool
+    ending: bool = False
 
 
 class UploadBusy(Exception):
