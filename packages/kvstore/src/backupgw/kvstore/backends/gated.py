@@ -34,6 +34,8 @@ class GatedWriter(Writer):
     """
 
     gate: Gate | None = None
+    anew: bool = False
+    """Set with the gate: name and size are all that it was opened with."""
     known_as: str = ""
     """The name by which it was opened where the gate was set; a layer on the way may have added to
     it."""

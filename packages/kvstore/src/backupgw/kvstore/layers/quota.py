@@ -223,8 +223,10 @@ class QuotaLayer(Layer, Keeper):
                 )
                 if isinstance(writer, GatedWriter) and writer.gate is None:
                     writer.gate, writer.known_as = gate, name
+                    writer.anew = expected_hash is None
                     return writer
-                return QuotaWriter(writer, self._room(name, size=size, if_absent=True))
+                room = self._room(name, size=size, if_absent=True)
+                return QuotaWriter(writer, room, anew=expected_hash is None)
         check_path(name)
         self.before_writing(name)
         room = self._room(name, size=size, if_absent=if_absent)
@@ -237,7 +239,7 @@ class QuotaLayer(Layer, Keeper):
         except BaseException:
             room.give_back()
             raise
-        return QuotaWriter(writer, room)
+        return QuotaWriter(writer, room, anew=expected_hash is None)
 
     def before_writing(self, name: str) -> None:
         """Get accounts ready; told before an item is written, of each name or folder at first."""
@@ -269,6 +271,11 @@ class QuotaLayer(Layer, Keeper):
         room = self._room(parked.name, size=parked.size, if_absent=parked.if_absent)
         room.take_over(parked)
         try:
+            if not parked.token:
+                writer = self.inner.open_writer(
+                    parked.name, size=parked.size, if_absent=parked.if_absent
+                )
+                return QuotaWriter(writer, room, anew=True)
             writer = self.inner.resume_writer(parked.token)
         except ObjectNotFound:
             room.give_back()
@@ -280,7 +287,8 @@ class QuotaLayer(Layer, Keeper):
 
     def abort_writer(self, token: str) -> None:
         parked = Parked.from_token(token)
-        self.inner.abort_writer(parked.token)
+        if parked.token:
+            self.inner.abort_writer(parked.token)
         if parked.number is not None:
             self.ledger.release(parked.number)
 

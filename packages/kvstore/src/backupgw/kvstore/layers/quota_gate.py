@@ -65,4 +65,4 @@ class NewItemGate:
     def checkpoint(self, writer: GatedWriter, size: int) -> str:
         """As `Gate.checkpoint`."""
         room = self._room(writer.known_as, size)
-        return QuotaWriter(writer, room, offset=writer.offset).checkpoint()
+        return QuotaWriter(writer, room, offset=writer.offset, anew=writer.anew).checkpoint()

@@ -14,6 +14,7 @@ from ..backends.errors import (
     BackendError,
     ContentMismatch,
     ObjectExists,
+    ObjectNotFound,
     QuotaExceeded,
     UnsupportedOperation,
 )
@@ -27,6 +28,7 @@ from ..ledger import (
     NewItem,
     Report,
     Reservation,
+    ReservationEnded,
 )
 from ..names import KernelPath, check_path
 from .trash_keeper import KeepingWriter
@@ -83,7 +85,11 @@ def change_of(item: NewItem, place: str, name: str, scopes: tuple[str, ...], siz
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A checkpointed write: the inner backend's token, and the room that is kept for it."""
+    """A checkpointed write: the inner backend's token, and the room that is kept for it.
+
+    Attributes:
+        token: empty where the place has nothing yet. It is good for as long as its room is there.
+    """
 
     token: str
     name: str
@@ -276,19 +282,33 @@ class Room:
         return (Amount(max(received, self._least), 1) - self._replaced).at_least_nothing()
 
     def take_over(self, parked: Parked) -> None:
-        """Carry on with the room of a checkpoint."""
+        """Carry on with the room of a checkpoint.
+
+        Raises:
+            ObjectNotFound: the place has nothing of it, and the room was given back or used.
+        """
         if parked.number is None:
             self.cover(parked.offset)
             return
-        self._reservation = self._ledger.adopt(
-            parked.number, self._place, self._scopes, self._due(parked.offset)
-        )
+        try:
+            self._reservation = self._ledger.adopt(
+                parked.number,
+                self._place,
+                self._scopes,
+                self._due(parked.offset),
+                anew=bool(parked.token),
+            )
+        except ReservationEnded as error:
+            raise ObjectNotFound(f"checkpoint of {self.name} is gone") from error
         self._renew_at = time.monotonic() + self._ledger.lease / 3
 
     def park(self, received: int) -> int | None:
         if self._reservation is None:
-            self._reservation = self._ledger.reserve(self._place, self._scopes, self._due(received))
-        else:
+            self._reservation = self._ledger.reserve(
+                self._place, self._scopes, self._due(received), parked=self._parked
+            )
+            return self._reservation.number
+        if self._reservation.held != self._due(received):
             self._ledger.grow(self._reservation, self._due(received))
         self._ledger.park(self._reservation, self._parked)
         return self._reservation.number
@@ -351,10 +371,22 @@ class Room:
             self._ledger.release(reservation)
 
 
-class QuotaWriter(KeepingWriter):
-    """Passes a body on to the inner writer, with room for it."""
+def _is_small(size: int | None) -> bool:
+    return size is not None and size <= UNRESERVED
 
-    def __init__(self, writer: Writer, room: AnyRoom, *, offset: int = 0) -> None:
+
+class QuotaWriter(KeepingWriter):
+    """Passes a body on to the inner writer, with room for it.
+
+    Args:
+        anew: name, size and if_absent are all that the inner writer was opened with, so that it can
+            as well be opened later.
+    """
+
+    def __init__(
+        self, writer: Writer, room: AnyRoom, *, offset: int = 0, anew: bool = False
+    ) -> None:
+        self._anew = anew
         self._writer = writer
         self._room = room
         self._received = offset
@@ -395,7 +427,12 @@ class QuotaWriter(KeepingWriter):
     def checkpoint(self) -> str:
         room = self._room
         number = room.park(self._received)
-        token = self._writer.checkpoint()
+        if self._anew and not self._received and number is not None and _is_small(room.size):
+            # There is nothing yet that the place would have to keep: only room.
+            self._writer.abort()
+            token = ""
+        else:
+            token = self._writer.checkpoint()
         room.leave()
         return Parked(
             token, room.name, room.size, room.if_absent, self._received, number

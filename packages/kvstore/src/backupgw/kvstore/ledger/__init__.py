@@ -19,7 +19,7 @@ place anew, while it is in use, and reports what it corrected.
 """
 
 from .base import Ledger
-from .errors import LedgerError, LedgerFull, LimitExceeded, NameLost
+from .errors import LedgerError, LedgerFull, LimitExceeded, NameLost, ReservationEnded
 from .records import (
     NOTHING,
     Alarm,
@@ -55,6 +55,7 @@ __all__ = [
     "Repair",
     "Report",
     "Reservation",
+    "ReservationEnded",
     "SQLiteLedger",
     "Usage",
 ]

@@ -61,12 +61,14 @@ class Ledger(Protocol):
         *,
         wanted: Amount | None = None,
         fitting: Amount | None = None,
+        parked: float | None = None,
     ) -> Reservation:
         """Hold `amount` in all scopes, or in none.
 
         Args:
             wanted: hold so much instead where that leaves the limits far away.
             fitting: refuse unless so much would have room now; it is not held.
+            parked: seconds; as by `park` at once.
 
         Raises:
             LimitExceeded: which scope refused, and by which limit.
@@ -86,13 +88,23 @@ class Ledger(Protocol):
     def park(self, reservation: Reservation, lease: float) -> None:
         """Make the reservation outlive this process, for `lease` seconds."""
 
-    def adopt(self, number: int, place: str, scopes: Sequence[str], amount: Amount) -> Reservation:
+    def adopt(
+        self,
+        number: int,
+        place: str,
+        scopes: Sequence[str],
+        amount: Amount,
+        *,
+        anew: bool = True,
+    ) -> Reservation:
         """Carry a parked reservation on in this process, holding `amount` altogether.
 
-        One that expired is made anew.
+        Args:
+            anew: one that ended, whatever by, is made anew.
 
         Raises:
             LimitExceeded: it expired, and there is no room for it any more.
+            ReservationEnded: it did, and is not to be made anew.
         """
 
     # -- changes of the place

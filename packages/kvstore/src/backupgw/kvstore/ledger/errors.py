@@ -14,6 +14,10 @@ class LedgerFull(LedgerError, StorageFull):
     """There is no room left where the ledger's own file lies."""
 
 
+class ReservationEnded(LedgerError):
+    """A reservation is not there: it expired, was given back, or became part of a change."""
+
+
 class NameLost(LedgerError):
     """A name that was held by `changing` is somebody else's, since this process was taken for dead.
 

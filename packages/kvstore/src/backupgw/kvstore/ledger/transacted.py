@@ -15,7 +15,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from ..backends.errors import ObjectNotFound
 from .accounts import Account
 from .base import Belongs, Listing, Lookup
-from .errors import LedgerError
+from .errors import LedgerError, ReservationEnded
 from .held import NO_NEEDS, HeldBooks, Needs
 from .records import (
     NOTHING,
@@ -143,6 +143,7 @@ class TransactedLedger(Generic[B]):
         *,
         wanted: Amount | None = None,
         fitting: Amount | None = None,
+        parked: float | None = None,
     ) -> Reservation:
         def work(books: B) -> Reservation:
             if fitting is not None:
@@ -151,9 +152,13 @@ class TransactedLedger(Generic[B]):
             deadline = books.now + self.lease
             reservation = Reservation(self._session.number(), place, tuple(scopes), held, deadline)
             books.hold(reservation, known={})
+            if parked is not None:
+                reservation.deadline = books.now + parked
+                reservation.portable = True
+                books.park(reservation.number, reservation.deadline)
             return reservation
 
-        return self._session.run(work, Needs(scopes))
+        return self._session.run(work, Needs(scopes, durable=parked is not None))
 
     def grow(
         self, reservation: Reservation, amount: Amount, *, wanted: Amount | None = None
@@ -180,9 +185,19 @@ class TransactedLedger(Generic[B]):
         reservation.deadline = self._session.run(work, needs)
         reservation.portable = True
 
-    def adopt(self, number: int, place: str, scopes: Sequence[str], amount: Amount) -> Reservation:
+    def adopt(
+        self,
+        number: int,
+        place: str,
+        scopes: Sequence[str],
+        amount: Amount,
+        *,
+        anew: bool = True,
+    ) -> Reservation:
         def work(books: B) -> Reservation:
             known = books.holds_of(number)
+            if not known and not anew:
+                raise ReservationEnded(f"reservation {number} has ended")
             deadline = books.now + self.lease
             reservation = Reservation(number, place, tuple(scopes), amount, deadline)
             books.hold(reservation, known=known)

@@ -211,8 +211,9 @@ def ended(space: Space, upload: Upload, *, lost: bool = False) -> bool:
     """
     place, name = space.target(upload)
     if place.capabilities.resumable_write:
-        if not lost:
-            return False  # the checkpoint will tell
+        # A checkpoint will tell, unless it is of nothing: then it is good until its room is used.
+        if not lost and (upload.offset or upload.overwrite):
+            return False
     elif upload.overwrite and all(space.staging.info(each.name).exists for each in upload.pieces):
         return False  # what is there may be what is to be replaced
     info = place.info(name)

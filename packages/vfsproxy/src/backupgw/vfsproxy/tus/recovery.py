@@ -21,16 +21,22 @@ def recovered(store: UploadStore, hold: Holding, space: Space, terms: Terms) -> 
 
     Raises:
         FileRefusal: 410, the volume has nothing of it.
+        QuotaExceeded: it had sent nothing yet, and there is no room for it any more.
         BackendError: the volume failed; everything is as it was.
     """
     upload = hold.upload
+    attempt = f"{hold.held.epoch}-r"
     if upload.state is State.ENDING and ended(space, upload):
         return _done(store, hold, space, terms)
     try:
-        body = open_body(space, upload, f"{hold.held.epoch}-r")
+        body = open_body(space, upload, attempt)
     except ObjectNotFound:
         if upload.state is State.ENDING and ended(space, upload, lost=True):
             return _done(store, hold, space, terms)
+        if not upload.offset:
+            # Nothing that was promised to be kept is lost.
+            body = open_body(space, dataclasses.replace(upload, token=None), attempt)
+            return store.keep(hold.held, body.keep(), terms.lifetime, release=False)
         logger.warning("upload %s is lost: the volume has nothing of it", upload.id)
         store.drop(hold.held)
         raise gone() from None
