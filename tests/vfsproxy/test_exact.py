@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
+import time
+from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.conftest import SOAK
 from tests.servers.postgres import PASSWORD, QUOTED_PASSWORD
@@ -27,6 +29,8 @@ from .conftest import Inside
 SIZE = 1 << 20
 FITTING = 10
 WRITERS = 64
+TUS = {"Tus-Resumable": "1.0.0"}
+OCTETS = "application/offset+octet-stream"
 
 
 @pytest.fixture
@@ -134,15 +138,8 @@ def test_a_gateway_that_is_killed_leaves_the_accounts_right(shared: Inside) -> N
     assert set(outcomes) <= {"stored", "refused"}
     size, files = on_disk(shared, folder)
     assert size <= FITTING * SIZE
-    # A process that is not heard of is taken for dead after its lease.
-    ledger = shared.core.accounts.ledger
-    opened = shared.core.volumes["main"]
-    deadline = os.times().elapsed + 60
-    while ledger.usage(folder.scope).reserved != (0, 0) and os.times().elapsed < deadline:
-        opened.counted.recover()
-    opened.counted.recover()
+    _recovered(shared, folder)
     assert used(shared, folder.scope) == (size, files)
-    assert ledger.usage(folder.scope).reserved == (0, 0)
     # What the dead one held is there for others again.
     last = Gateway(shared, folder, WRITERS // 2, "c")
     last.begin()
@@ -150,25 +147,126 @@ def test_a_gateway_that_is_killed_leaves_the_accounts_right(shared: Inside) -> N
     assert on_disk(shared, folder) == (FITTING * SIZE, FITTING)
 
 
-def test_exactly_what_fits_is_stored_over_http(tmp_path: Path, shared: Inside, state: str) -> None:
-    limits = Limits(bytes=FITTING * SIZE)
-    folder = shared.lifecycle.create(MANAGER, Wanted(name="http", limits=limits))
-    url = f"/v1/folders/{folder.id}/files"
+class Pair:
+    """Two gateways on one PostgreSQL and one volume, and many clients of both.
+
+    Attributes:
+        begun: paths of the uploads of which somebody was told.
+    """
+
+    def __init__(self, gateways: Sequence[VfsGateway], folder: Folder, size: int) -> None:
+        self.gateways = gateways
+        self.begun: list[str] = []
+        self._url = f"/v1/folders/{folder.id}"
+        self._body = bytes(size)
+
+    def upload_all(self) -> Counter[int]:
+        """Have all writers begin at the same moment; return how they were answered. A gateway that
+        is gone answers 0."""
+        begin = threading.Barrier(WRITERS)
+
+        def work(number: int) -> int:
+            with self.gateways[number % 2].manager() as client:
+                client.get("/")  # be connected
+                begin.wait()
+                try:
+                    return (self._put, self._tus)[number // 2 % 2](client, number)
+                except httpx.TransportError:
+                    return 0
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            return Counter(pool.map(work, range(WRITERS)))
+
+    def _put(self, client: httpx.Client, number: int) -> int:
+        return client.put(f"{self._url}/files/{number}", content=self._body).status_code
+
+    def _tus(self, client: httpx.Client, number: int) -> int:
+        name = b64encode(str(number).encode()).decode()
+        told = {"Upload-Length": str(len(self._body)), "Upload-Metadata": f"filename {name}"}
+        created = client.post(f"{self._url}/uploads", headers={**TUS, **told})
+        if created.status_code != 201:
+            return created.status_code
+        path = created.headers["location"]
+        self.begun.append(path)
+        status = self.patch(client, path, 0)
+        return 201 if status == 204 else status
+
+    def patch(self, client: httpx.Client, path: str, offset: int) -> int:
+        """Send the rest of an upload."""
+        told = {**TUS, "Content-Type": OCTETS, "Upload-Offset": str(offset)}
+        return client.patch(path, headers=told, content=self._body[offset:]).status_code
+
+
+@pytest.fixture
+def pair(
+    tmp_path: Path, shared: Inside, state: str
+) -> Iterator[Callable[[str, int], tuple[Pair, Folder]]]:
+    """Returns two gateways and a new folder of a name that has room for ten files of a size."""
     with (
         VfsGateway(tmp_path / "one", state=state, volume=shared.volume) as one,
         VfsGateway(tmp_path / "other", state=state, volume=shared.volume) as other,
-        one.manager() as first,
-        other.manager() as second,
-        ThreadPoolExecutor(WRITERS) as pool,
     ):
-        begin = threading.Barrier(WRITERS)
 
-        def put(number: int) -> int:
-            begin.wait()
-            client = (first, second)[number % 2]
-            return client.put(f"{url}/{number}", content=bytes(SIZE)).status_code
+        def make(name: str, size: int) -> tuple[Pair, Folder]:
+            limits = Limits(bytes=FITTING * size)
+            folder = shared.lifecycle.create(MANAGER, Wanted(name=name, limits=limits))
+            return Pair((one, other), folder, size), folder
 
-        statuses = Counter(pool.map(put, range(WRITERS)))
-    assert statuses == {201: FITTING, 507: WRITERS - FITTING}
-    assert on_disk(shared, folder) == (FITTING * SIZE, FITTING)
-    assert used(shared, folder.scope) == (FITTING * SIZE, FITTING)
+        yield make
+
+
+@pytest.mark.parametrize("size", [4096, SIZE])
+def test_exactly_what_fits_is_stored_over_http(
+    shared: Inside, pair: Callable[[str, int], tuple[Pair, Folder]], size: int
+) -> None:
+    for number in range(20 if SOAK else 1):
+        clients, folder = pair(f"round {number}", size)
+        assert clients.upload_all() == {201: FITTING, 507: WRITERS - FITTING}
+        assert on_disk(shared, folder) == (FITTING * size, FITTING)
+        usage = shared.core.accounts.usage(folder.scope)
+        assert usage.used == (FITTING * size, FITTING)
+        assert usage.reserved == (0, 0)
+
+
+def test_a_gateway_that_is_killed_amid_uploads_leaves_the_accounts_right(
+    shared: Inside, pair: Callable[[str, int], tuple[Pair, Folder]]
+) -> None:
+    for number in range(5 if SOAK else 1):
+        clients, folder = pair(f"killed {number}", SIZE)
+        victim = clients.gateways[0]
+        killing = threading.Timer(0.15, victim.kill)
+        killing.start()
+        statuses = clients.upload_all()
+        killing.join()
+        victim.start()
+        assert set(statuses) <= {0, 201, 507}, statuses
+        # Whoever was told of an upload carries it on; what nobody was told of is given up.
+        with victim.manager() as client:
+            for path in clients.begun:
+                found = client.head(path, headers=TUS)
+                if found.status_code == 200:
+                    clients.patch(client, path, int(found.headers["upload-offset"]))
+            listed = client.get(f"/v1/folders/{folder.id}/uploads").json()["items"]
+            for upload in listed:
+                client.delete(f"/v1/uploads/{upload['id']}", headers=TUS)
+        _recovered(shared, folder)
+        size, files = on_disk(shared, folder)
+        assert size <= FITTING * SIZE
+        assert used(shared, folder.scope) == (size, files)
+        # What the dead one held is there for others again.
+        with victim.manager() as client:
+            url = f"/v1/folders/{folder.id}/files"
+            more = [client.put(f"{url}/more{n}", content=bytes(SIZE)) for n in range(FITTING)]
+        assert Counter(answer.status_code for answer in more)[201] == FITTING - files
+        assert on_disk(shared, folder) == (FITTING * SIZE, FITTING)
+        assert used(shared, folder.scope) == (FITTING * SIZE, FITTING)
+
+
+def _recovered(shared: Inside, folder: Folder) -> None:
+    """Wait until nothing is held: a process that is not heard of is dead after its lease."""
+    opened = shared.core.volumes["main"]
+    deadline = time.monotonic() + 60
+    while shared.core.accounts.usage(folder.scope).reserved != (0, 0):
+        assert time.monotonic() < deadline
+        opened.counted.recover()
+        time.sleep(0.1)
