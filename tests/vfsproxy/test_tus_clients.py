@@ -62,20 +62,28 @@ class TestTuspy:
         self, gateway: VfsGateway, docs: Documents, file: Path, checksum: bool
     ) -> None:
         client = TusClient(endpoint(gateway, docs), headers=key_of(docs))
-        client.uploader(
-            str(file), chunk_size=MIB, metadata={"filename": "data.bin"}, upload_checksum=checksum
-        ).upload()
+        with file.open("rb") as stream:  # of a path it opens a file for each chunk, and closes none
+            client.uploader(
+                file_stream=stream,
+                chunk_size=MIB,
+                metadata={"filename": "data.bin"},
+                upload_checksum=checksum,
+            ).upload()
         check(docs, file)
 
     def test_interrupted_and_resumed(
         self, gateway: VfsGateway, docs: Documents, file: Path
     ) -> None:
         client = TusClient(endpoint(gateway, docs), headers=key_of(docs))
-        first = client.uploader(str(file), chunk_size=MIB, metadata={"filename": "data.bin"})
-        first.upload(stop_at=2 * MIB)
-        second = client.uploader(str(file), url=first.url, chunk_size=MIB)
-        assert second.offset == 2 * MIB
-        second.upload()
+        with file.open("rb") as stream:
+            first = client.uploader(
+                file_stream=stream, chunk_size=MIB, metadata={"filename": "data.bin"}
+            )
+            first.upload(stop_at=2 * MIB)
+        with file.open("rb") as stream:
+            second = client.uploader(file_stream=stream, url=first.url, chunk_size=MIB)
+            assert second.offset == 2 * MIB
+            second.upload()
         check(docs, file)
 
     def test_an_empty_file(self, gateway: VfsGateway, docs: Documents) -> None:
@@ -95,9 +103,12 @@ class TestTuspy:
             client = TusClient(url, headers=key_of(docs))
             urls: list[str] = []
             for _ in range(60):
-                with contextlib.suppress(TusCommunicationError, ConnectionError):
+                with (
+                    contextlib.suppress(TusCommunicationError, ConnectionError),
+                    file.open("rb") as stream,
+                ):
                     uploader = client.uploader(
-                        str(file),
+                        file_stream=stream,
                         url=urls[0] if urls else None,
                         metadata={"filename": "data.bin"},
                     )
@@ -117,10 +128,11 @@ def test_aiotusclient(gateway: VfsGateway, docs: Documents, file: Path) -> None:
     url = docs.client.post(f"{docs.url}/uploads", headers=told).headers["location"]
 
     async def send() -> None:
-        uploader = AioTusClient(key_of(docs)).async_uploader(
-            file_path=str(file), url=f"{gateway.url}{url}", chunk_size=MIB, upload_checksum=True
-        )
-        await uploader.upload()
+        with file.open("rb") as stream:
+            uploader = AioTusClient(key_of(docs)).async_uploader(
+                file_stream=stream, url=f"{gateway.url}{url}", chunk_size=MIB, upload_checksum=True
+            )
+            await uploader.upload()
 
     asyncio.run(send())
     check(docs, file)
