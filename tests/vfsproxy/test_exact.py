@@ -160,10 +160,14 @@ class Pair:
         self._url = f"/v1/folders/{folder.id}"
         self._body = bytes(size)
 
-    def upload_all(self) -> Counter[int]:
+    def upload_all(self, meanwhile: Callable[[], object] = lambda: None) -> Counter[int]:
         """Have all writers begin at the same moment; return how they were answered. A gateway that
-        is gone answers 0."""
-        begin = threading.Barrier(WRITERS)
+        is gone answers 0.
+
+        Args:
+            meanwhile: called at that moment.
+        """
+        begin = threading.Barrier(WRITERS, action=meanwhile)
 
         def work(number: int) -> int:
             with self.gateways[number % 2].manager() as client:
@@ -215,7 +219,7 @@ def pair(
         yield make
 
 
-@pytest.mark.parametrize("size", [4096, SIZE])
+@pytest.mark.parametrize("size", [4096, pytest.param(SIZE, marks=pytest.mark.soak)])
 def test_exactly_what_fits_is_stored_over_http(
     shared: Inside, pair: Callable[[str, int], tuple[Pair, Folder]], size: int
 ) -> None:
@@ -227,15 +231,15 @@ def test_exactly_what_fits_is_stored_over_http(
         assert used(shared, folder.scope) == (FITTING * size, FITTING)
 
 
+@pytest.mark.soak
 def test_a_gateway_that_is_killed_amid_uploads_leaves_the_accounts_right(
     shared: Inside, pair: Callable[[str, int], tuple[Pair, Folder]]
 ) -> None:
-    for number in range(5 if SOAK else 1):
+    for number in range(5):
         clients, folder = pair(f"killed {number}", SIZE)
         victim = clients.gateways[0]
         killing = threading.Timer(0.15, victim.kill)
-        killing.start()
-        statuses = clients.upload_all()
+        statuses = clients.upload_all(killing.start)
         killing.join()
         victim.start()
         assert set(statuses) <= {0, 201, 507}, statuses

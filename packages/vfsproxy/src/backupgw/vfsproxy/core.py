@@ -27,6 +27,7 @@ from .manager.source import ManagerSource
 from .settings import VfsSettings
 from .tasks.board import Tasks
 from .tasks.handlers import handlers_of
+from .tasks.pace import Traffic
 from .volumes.registry import volumes_of
 
 Publish = Callable[[Event], object]
@@ -46,6 +47,7 @@ class Core:
     fences: Fences
     folders: Folders
     tasks: Tasks
+    traffic: Traffic
     source: ManagerSource | None
 
     def __init__(
@@ -87,8 +89,11 @@ class Core:
             self.volumes = Volumes(volumes_of(self.settings), ledger, self.database)
             self.volumes.open()
             stack.callback(self.volumes.close)
-            folder = state_folder.find(self.settings) / "vfs" / "fences"
-            self.fences = fences_of(self.database, folder)
+            folder = state_folder.find(self.settings) / "vfs"
+            self.fences = fences_of(self.database, folder / "fences")
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.traffic = Traffic(folder / "traffic")
+            stack.callback(self.traffic.close)
             shared = open_cache(self.vfs.cache)
             stack.callback(shared.close)
             cache = shared.namespace("vfs")

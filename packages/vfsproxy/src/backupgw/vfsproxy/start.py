@@ -14,8 +14,9 @@ from backupgw.runtime.events import Events, start_gateway
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.threads import Threads
 
-from .api.app import Api, Authenticate
+from .api.app import Api, Authenticate, Observe
 from .api.cors import Cors
+from .api.exchange import Exchange
 from .api.operation import Operation
 from .api.router import Router
 from .authentication import (
@@ -26,7 +27,9 @@ from .authentication import (
 )
 from .core import Core
 from .operations import client_operations, manager_operations
+from .problems import Problem
 from .settings import ManagerSettings, VfsSettings
+from .tasks.pace import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +110,19 @@ def build_manager(settings: Settings) -> Running:
     )
 
 
+def _noting(observe: Observe, traffic: Traffic) -> Observe:
+    """Return what observes requests, and notes that there was one: tasks give way to them."""
+
+    def noting(
+        exchange: Exchange, operation: Operation | None, problem: Problem | None, seconds: float
+    ) -> None:
+        if operation is None or operation.tag != "tasks":
+            traffic.note()
+        observe(exchange, operation, problem, seconds)
+
+    return noting
+
+
 class Running:
     """An API with what it holds while it runs: the ASGI callable of a worker."""
 
@@ -139,7 +155,7 @@ class Running:
             self._threads,
             Cors(vfs.cors),
             ready=self._check,
-            observe=RequestObserver(name),
+            observe=_noting(RequestObserver(name), self._core.traffic),
             source=self._core.source,
         )
         self._api = api

@@ -14,7 +14,8 @@ from .catalogue import folder_of
 from .people import Standing
 from .records import Folder, Kind, Permission, Status
 
-_USER, _FOLDER = sa.bindparam("user"), sa.bindparam("folder")
+_USER: sa.BindParameter[str] = sa.bindparam("user")
+_FOLDER: sa.BindParameter[str] = sa.bindparam("folder")
 _FIND = Prepared(sa.select(vfs_folders).where(vfs_folders.c.id == _FOLDER))
 _FENCE = Prepared(
     sa.select(vfs_folders.c.status, vfs_folders.c.generation).where(vfs_folders.c.id == _FOLDER)

@@ -105,7 +105,7 @@ class Purge:
     def _remove(self, context: JobContext, folder: Folder) -> int:
         opened = self._core.volumes.of(folder)
         counted = opened.for_folders([folder])
-        removal = Removal(context)
+        removal = Removal(context, self._core.traffic)
         for path in (folder.path, folder.staging, folder.snapshots):
             try:
                 removal.tree(counted, path)

@@ -20,6 +20,7 @@ from ..folders.opened import OpenVolume
 from ..identity import Identity, job_of
 from ..problems import Problem, not_found, problem_of
 from .arguments import OrphansTask, VolumeTask
+from .pace import Pace
 from .working import Removal
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 TOLD = 1000
 """Orphans and corrections that a task's result names."""
+REST = 6.0
+"""Rest after a slice of counting, while clients ask for things. No longer: changes in a folder wait
+until it is counted."""
 
 
 def submit_scan(core: Core, who: Identity, volume: str) -> Job:
@@ -68,12 +72,15 @@ def count_anew(core: Core, opened: OpenVolume, context: JobContext) -> Report:
     """
     opened.counted.recover()
     belonging = opened.belonging()
+    pace = Pace(context, core.traffic, rest=REST)
     seen = 0
 
     def listing(folder: str) -> Iterator[ItemInfo]:
         nonlocal seen
         for info in opened.counted.list_all(folder):
             seen += 1
+            if seen % 50 == 0:
+                pace.step()
             if seen % 1000 == 0:
                 context.check()
                 context.progress(seen, unit="files", message="counting")
@@ -149,7 +156,7 @@ class Orphans:
                     found.append({"path": path, "files": files, "bytes": size})
                 core.publish(OrphanFound(volume=task.volume, path=path, files=files, bytes=size))
                 if task.remove:
-                    Removal(context).tree(backend, path)
+                    Removal(context, core.traffic).tree(backend, path)
                     with core.database.begin() as connection:
                         audit.note(
                             connection,

@@ -267,7 +267,7 @@ class Delete:
             ),
             idempotent=True,
         )
-        removal = Removal(context)
+        removal = Removal(context, core.traffic)
         if snapshot.method == "native" and opened.volume.snapshots is not None:
             opened.volume.snapshots.delete(folder.path, snapshot.id)
         else:

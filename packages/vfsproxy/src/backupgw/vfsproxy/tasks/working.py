@@ -16,6 +16,7 @@ from backupgw.runtime.jobs import JobContext, JobFailed, JobStopped, Stop
 from ..folders import catalogue
 from ..folders.records import Folder, Status
 from ..problems import problem_of
+from .pace import Pace, Traffic
 
 if TYPE_CHECKING:
     import threading
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 BEAT = 2.0
 """Seconds between two looks at how far a copy is."""
+REST = 15.0
+"""Rest after a slice of removing, while clients ask for things: most of it waits for the disk, as
+they do."""
 
 
 @contextmanager
@@ -102,8 +106,9 @@ class Removal:
         files: how many so far.
     """
 
-    def __init__(self, context: JobContext) -> None:
+    def __init__(self, context: JobContext, traffic: Traffic) -> None:
         self._context = context
+        self._pace = Pace(context, traffic, rest=REST)
         self.files = 0
 
     def tree(self, place: Backend, path: str) -> None:
@@ -119,6 +124,7 @@ class Removal:
         try:
             for found in walk(place, path):
                 self._context.check()
+                self._pace.step()
                 try:
                     if found.left:
                         place.rmdir(found.path)
