@@ -160,7 +160,7 @@ class Pair:
         self._url = f"/v1/folders/{folder.id}"
         self._body = bytes(size)
 
-    def upload_all(self, meanwhile: Callable[[], object] = lambda: None) -> Counter[int]:
+    def upload_all(self, meanwhile: Callable[[], None] = lambda: None) -> Counter[int]:
         """Have all writers begin at the same moment; return how they were answered. A gateway that
         is gone answers 0.
 
