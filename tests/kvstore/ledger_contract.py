@@ -22,6 +22,7 @@ from backupgw.kvstore.ledger import (
     Limit,
     LimitExceeded,
     Measure,
+    ReservationEnded,
 )
 from backupgw.kvstore.ledger.transacted import TransactedLedger
 
@@ -306,6 +307,20 @@ class Leases(_Limited):
             assert ledger.usage("server").reserved == Amount(80, 1)
             ledger.park(adopted, 1000)
             clock.advance(1001)
+            assert ledger.usage("server").reserved == NOTHING
+
+    def test_a_reservation_may_be_parked_from_its_beginning(
+        self, make_ledger: MakeLedger, clock: Clock
+    ) -> None:
+        with make_ledger("l") as ledger:
+            reservation = ledger.reserve("", SCOPES, ONE, parked=1000)
+        clock.advance(999)
+        with make_ledger("l") as ledger:
+            assert ledger.usage("server").reserved == ONE
+            adopted = ledger.adopt(reservation.number, "", SCOPES, ONE, anew=False)
+            ledger.release(adopted)
+            with pytest.raises(ReservationEnded):
+                ledger.adopt(reservation.number, "", SCOPES, ONE, anew=False)
             assert ledger.usage("server").reserved == NOTHING
 
 

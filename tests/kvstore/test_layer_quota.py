@@ -316,6 +316,37 @@ class TestCheckpoints:
         check()
         assert ledger.usage("server").used == Amount(3 * UNRESERVED, 1)
 
+    def test_one_of_nothing_holds_room_and_is_good_once(
+        self, place: QuotaLayer, ledger: SQLiteLedger, check: Callable[[], None], tmp_path: Path
+    ) -> None:
+        token = place.open_writer("alice/main/a", size=100, if_absent=True).checkpoint()
+        assert ledger.usage("server").reserved.objects == 1
+        assert not [path for path in tmp_path.rglob("*") if ".backupgw-part" in path.name]
+        again = place.resume_writer(token).checkpoint()
+        writer = place.resume_writer(again)
+        writer.write(b"1" * 100)
+        writer.commit()
+        check()
+        assert place.load("alice/main/a") == b"1" * 100
+        for spent in (token, again):
+            with pytest.raises(ObjectNotFound):
+                place.resume_writer(spent)
+            place.abort_writer(spent)
+        check()
+        given_up = place.open_writer("alice/main/b", size=100).checkpoint()
+        place.abort_writer(given_up)
+        assert ledger.usage("server").reserved == NOTHING
+        with pytest.raises(ObjectNotFound):
+            place.resume_writer(given_up)
+        # What it has to be in the end is asked for all the same.
+        digest = hashlib.sha256(b"2").hexdigest()
+        writer = place.resume_writer(
+            place.open_writer("alice/main/c", size=1, expected_hash=digest).checkpoint()
+        )
+        writer.write(b"3")
+        with pytest.raises(ContentMismatch):
+            writer.commit()
+
     def test_a_token_that_nobody_made_is_refused(self, place: QuotaLayer) -> None:
         for token in ("", "{}", "[]", '{"token": "x"}'):
             with pytest.raises(ValueError, match="not a token"):
