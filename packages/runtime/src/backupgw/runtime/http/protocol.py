@@ -17,26 +17,21 @@ No timer runs per request: each connection has one deadline on the host's clock,
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
-import sys
-import termios
 from math import inf
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from backupgw.runtime.http.direct_body import DIRECT_BODY, LEAST
+from backupgw.runtime.http.ending import EndingProtocol
 from backupgw.runtime.http.exchange import (
     ANSWER_AT_ONCE,
     ANSWER_LINES,
     PIECE_COST,
-    STATUS_LINES,
     Exchange,
 )
 from backupgw.runtime.http.file_body import FILE_BODY
@@ -49,7 +44,7 @@ from backupgw.runtime.http.request_head import (
     split_target,
 )
 from backupgw.runtime.http.state import HostState
-from backupgw.runtime.http.upgrade import UPGRADE, WINDOW, Tunnel
+from backupgw.runtime.http.upgrade import UPGRADE, WINDOW, HttpLink, Tunnel
 
 logger = logging.getLogger(__name__)
 
@@ -59,31 +54,13 @@ ASGI = {"version": "3.0", "spec_version": "2.4"}
 PLAIN_EXTENSIONS: dict[str, Any] = {FILE_BODY: {}}
 
 
-class Unparsed:
-    """A request that was refused before it could be understood, for the access log."""
-
-    user: str | None = None
-    http_version = ""
-    seconds = 0.0
-
-    def __init__(self, client: str, status: int, sent: int) -> None:
-        self.client = client
-        self.status = status
-        self.sent = sent
-        self.received = 0
-        self.method = "-"
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-
-
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(EndingProtocol):
     """A connection.
 
     At any moment it is between messages, in a head (`reading_head`, `head_begun`), in a body, or
     `deaf`: what comes then is thrown away until the client hangs up or the drain limits end it.
     """
 
-    cycle: Exchange  # type: ignore[assignment]  # the newest request
     headers: list[tuple[bytes, bytes]]
 
     def __init__(
@@ -143,7 +120,7 @@ class GatewayProtocol(HttpToolsProtocol):
             per_address and self.address and host.addresses.total(self.address) > per_address
         ):
             self.deaf = True
-            self._answer_unparsed(503, "Too many connections; close some and try again.")
+            self.answer_unparsed(503, "Too many connections; close some and try again.")
             transport.close()
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -164,38 +141,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self.flow.resume_writing()
         self.parser = None  # type: ignore[assignment]  # it refers to us
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A client that sent its requests and shut its side still gets the answers."""
-        if self.tunnel is not None:
-            return None
-        running = self.running
-        whole = self.reading_head and not self.head_begun
-        if running is not None and running is self.cycle and not self.reading_head:
-            self.refuse(400, "The body of the request ended early.")
-            return None
-        if running is None or running.response_complete or not whole or self.scheme == "https":
-            return None
-        self.deaf = True
-        self.deadline = inf
-        self._newest().keep_alive = False
-        return True
-
-    def shutdown(self) -> None:
-        """The server stops: an idle connection ends now, a busy one after its answers."""
-        running = self.running
-        if self.tunnel is not None:
-            self.tunnel.end()  # it may last for days
-        elif running is None or running.response_complete or running.disconnected:
-            self.transport.close()
-        else:
-            self._newest().keep_alive = False
-
-    def _newest(self) -> Exchange:
-        if self.waiting:
-            return self.waiting[-1]
-        assert self.running is not None
-        return self.running
-
     # What is received
 
     def data_received(self, data: bytes) -> None:
@@ -215,7 +160,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._keep_early(data)
             return
         if self.deaf:
-            self._drain(len(data))
+            self.drain(len(data))
             return
         self.mid_read = not self.reading_head
         self.read_size = len(data)
@@ -224,8 +169,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             # Whether answered with the upgrade or without (RFC 9110, 7.8), it is the last request.
-            newest = self._newest()
-            self._finish_after_newest()
+            newest = self.newest()
+            self.finish_after_newest()
             if not newest.response_complete:
                 self.early = bytearray()
                 self._keep_early(data[upgrade.args[0] :])
@@ -257,7 +202,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def upgraded(self) -> Tunnel:
         """The 101 is written: what comes from here on is the tunnel's."""
         early, self.early = bytes(self.early or b""), None
-        self.tunnel = Tunnel(_Link(self), early)
+        self.tunnel = Tunnel(HttpLink(self.transport, self.flow), early)
         self.flow.resume_reading()
         if self.host.stopping:
             self.tunnel.end()
@@ -349,7 +294,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         exchange = self.cycle
         if exchange.response_complete:
-            self._drain(len(body))
+            self.drain(len(body))
             return
         exchange.received += len(body)
         exchange.parts.append(body)
@@ -413,7 +358,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not exchange.keep_alive:
-            self._end(unread=not self.reading_head)
+            self.end(unread=not self.reading_head)
         elif self.waiting:
             self._start(self.waiting.pop(0), parsing=False)
             if not self.waiting and self.cycle.buffered <= self.window:
@@ -433,152 +378,3 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.deadline = self.host.clock + self.stall
-
-    def write_error(self, status: int, text: str) -> int:
-        """Write a whole answer of one line; return the size of its body in bytes."""
-        body = f"{text}\n".encode()
-        self.transport.write(
-            STATUS_LINES[status]
-            + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-            + b"content-length: %d\r\n" % len(body)
-            + self.host.end_of_head
-            + body
-        )
-        return len(body)
-
-    def _answer_unparsed(self, status: int, text: str) -> None:
-        sent = self.write_error(status, text)
-        self.host.finished(Unparsed(self.address or "", status, sent))
-
-    # Ends
-
-    def refuse(self, status: int, text: str) -> None:
-        """Answer what cannot be served, and read nothing more from this connection.
-
-        Requests that came before on the same connection are answered first: an error out of
-        turn would be taken for the answer to one of them.
-        """
-        running = self.running
-        if self.deaf or self.transport.is_closing():
-            return
-        if running is None or (running.response_complete and self.reading_head):
-            self._answer_unparsed(status, text)
-            self._end(unread=True)
-        elif running.response_complete:  # in a body that is thrown away: it has had its answer
-            self.deaf = True
-            self.transport.close()
-        elif running is self.cycle and not self.reading_head:
-            self.deaf = True
-            if running.response_started and running.head is None:
-                running.disconnect()
-                self.transport.abort()
-                return
-            running.response_started = True
-            running.status = status
-            running.sent = self.write_error(status, text)
-            running.disconnect()
-            self._end(unread=True)
-        else:
-            if not self.reading_head:
-                self.waiting.pop()
-            self._finish_after_newest()
-
-    def _finish_after_newest(self) -> None:
-        self.deaf = True
-        self.deadline = inf
-        newest = self._newest()
-        newest.keep_alive = False
-        if newest.response_complete:
-            self._end(unread=False)
-
-    def _end(self, unread: bool) -> None:
-        """End the connection such that the client can read its answer.
-
-        Closing a socket that still has unread bytes resets it, and the reset can overtake the
-        answer; so what the client is still sending is thrown away, within the drain limits.
-        """
-        self.deaf = True
-        if not unread:
-            self.transport.close()
-            return
-        self.deadline = self.host.clock + self.host.options.drain_timeout
-        self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            with contextlib.suppress(OSError):  # the client was quicker
-                self.transport.write_eof()
-
-    def _drain(self, size: int) -> None:
-        self.drain_left -= size
-        if self.drain_left < 0:
-            self.deaf = True
-            self.transport.close()
-
-    def expire(self) -> None:
-        """The deadline has passed (called by the server)."""
-        self.deadline = inf
-        running = self.running
-        if self.deaf:
-            self.transport.abort()
-        elif not self.reading_head:
-            if running is not None and running.response_complete:
-                self.transport.close()
-            else:
-                self.refuse(408, f"No byte of the body came for {self.stall:g} seconds.")
-        elif self.head_begun:
-            limit = self.header_timeout
-            self.refuse(408, f"The headers did not come within {limit:g} seconds.")
-        else:
-            self.transport.close()
-
-    # Writing
-
-    def check_write_stall(self) -> None:
-        """Give up a client that took nothing of its answer since the last call (by the server)."""
-        unsent = self._unsent()
-        mark = (0.0 if self.running is None else self.running.started, unsent)
-        if unsent and mark == self.write_mark:
-            logger.info("%s takes nothing of its answer: given up", self.address or "client")
-            self.transport.abort()
-        self.write_mark = mark
-
-    def _unsent(self) -> int:
-        """Bytes of answers that wait for the client; 0 where none do.
-
-        What the system holds counts as well: it hands over to a slow client for minutes before it
-        takes more from us.
-        """
-        size = self.transport.get_write_buffer_size()
-        running = self.running
-        if running is not None and running.file_body is not None and running.file_body.waiting:
-            size += running.file_body.left
-        if size and self.scheme == "http":
-            held = bytearray(4)
-            with contextlib.suppress(OSError):  # it is about to be closed
-                fcntl.ioctl(
-                    self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, held
-                )
-            size += int.from_bytes(held, sys.byteorder)
-        return size
-
-
-class _Link:
-    """A connection as its tunnel sees it."""
-
-    def __init__(self, protocol: GatewayProtocol) -> None:
-        self._protocol = protocol
-
-    def pause_reading(self) -> None:
-        self._protocol.flow.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._protocol.flow.resume_reading()
-
-    def write(self, data: bytes) -> None:
-        self._protocol.transport.write(data)
-
-    async def drain(self) -> None:
-        if self._protocol.flow.write_paused:
-            await self._protocol.flow.drain()
-
-    def close(self) -> None:
-        self._protocol.transport.close()

@@ -19,6 +19,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from uvicorn.protocols.http.flow_control import FlowControl
+
 UPGRADE = "backupgw.upgrade"
 WINDOW = 256 * 1024
 """Bytes held for the application before the client must wait."""
@@ -38,6 +40,35 @@ class Link(Protocol):
     def write(self, data: bytes) -> None: ...
     async def drain(self) -> None: ...
     def close(self) -> None: ...
+
+
+class HttpLink:
+    """A connection of the HTTP host, as its tunnel sees it.
+
+    Args:
+        transport: what bytes are written to.
+        flow: whether either side has to wait.
+    """
+
+    def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
+        self._transport = transport
+        self._flow = flow
+
+    def pause_reading(self) -> None:
+        self._flow.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._flow.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        if self._flow.write_paused:
+            await self._flow.drain()
+
+    def close(self) -> None:
+        self._transport.close()
 
 
 class Tunnel:
