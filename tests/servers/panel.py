@@ -188,11 +188,15 @@ class Panel(Double):
             raise
 
     def delete_backup(self, row: Backup) -> None:
-        """Press "Delete": without a body, and a 404 is as good. Raises as `create_backup`."""
+        """Press "Delete": without a body, and a 404 is as good. Raises as `create_backup`.
+
+        A backup that is not complete is gone from the Panel whatever the node says
+        (DeleteBackupService).
+        """
         try:
             self._call("DELETE", f"/api/servers/{row.server}/backup/{row.uuid}")
         except NodeRefused as refused:
-            if refused.status != 404:
+            if refused.status != 404 and row.successful:
                 raise
         self.backups.pop(row.uuid, None)
 

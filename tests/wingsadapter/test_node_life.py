@@ -24,7 +24,7 @@ from tests.servers.s3 import KEY_ID, SECRET, RcloneS3
 
 from backupgw.wingsadapter.staging import AREA
 
-from .node_site import PASSWORD, NodeSite, wipe
+from .node_site import PASSWORD, Listener, NodeSite, wipe
 
 pytestmark = [
     pytest.mark.peers(peers.RESTIC_OLD, peers.RESTIC_NEW),
@@ -78,6 +78,36 @@ def test_a_stop_in_good_order(tmp_path: Path, restic: str) -> None:
         site.start()
         assert panel.wait_for_backup(row)
         assert len(site.snapshots(server)) == 1
+
+
+def test_a_backup_deleted_while_it_is_made(tmp_path: Path) -> None:
+    """The Panel has forgotten it, so nobody would ever remove what comes of it."""
+    with slow_node(tmp_path, peers.RESTIC_NEW) as (site, panel):
+        server = site.add_server(files=3, size=2 << 20)
+        with site.listening(server) as listener:
+            running = panel.create_backup(server)
+            waiting = panel.create_backup(server)
+            listener.wait_for("backup progress")
+            panel.delete_backup(waiting)
+            panel.delete_backup(running)
+            told = listener.wait_for("backup completed", 2)
+            assert {each["backup_uuid"] for each in told} == {running.uuid, waiting.uuid}
+            assert not any(each["is_successful"] for each in told)
+            assert restics(site) == []
+            # One more is made, and all of them are deleted, this time.
+            panel.create_backup(server)
+            listener.wait_for("backup progress", 1 + len(_progress(listener)))
+            answer = site.request("DELETE", f"/api/servers/{server}/deleteAllBackups")
+            assert answer.status_code == 204
+            assert not listener.wait_for("backup completed", 3)[-1]["is_successful"]
+        kept = panel.create_backup(server)
+        assert panel.wait_for_backup(kept)
+        assert [each["backup_uuid"] for each in site.snapshots(server)] == [kept.uuid]
+        assert len(os.listdir(site.repository_folder / "snapshots")) == 1
+
+
+def _progress(listener: Listener) -> list[str]:
+    return [name for name, _ in listener.events if name == "backup progress"]
 
 
 @pytest.mark.soak  # those of test_kill.py are for every day

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backupgw.runtime.database import DatabaseError
-from backupgw.runtime.jobs import Jobs
+from backupgw.runtime.jobs import Jobs, UnknownJob
 from backupgw.runtime.restic import ResticError
 
 from .adapter import Adapter, AdapterError
@@ -117,8 +117,8 @@ class NodeOperations:
         made = self._records.backup(backup)
         if made is not None and made.server != server:
             return  # another server's: here there is none of that name
-        if made is not None and made.finished is None:
-            raise Refusal(409, "this backup is being made; it can be removed when it has ended")
+        if made is not None and made.finished is None and self._give_up(made):
+            return
         if adapter:
             wanted = [self._adapter(adapter)]
         elif made is not None and made.adapter in self._adapters:
@@ -136,8 +136,23 @@ class NodeOperations:
             if removed and each.name == RESTIC:
                 self._forget(server)
 
+    def _give_up(self, operation: Operation) -> bool:
+        """End a backup that is being made; False: it has just ended by itself."""
+        if not self._records.give_up(operation.number):
+            return False
+        try:
+            self._jobs.cancel(operation.job)
+        except UnknownJob:
+            pass  # it is being submitted just now, and finds out when it begins
+        except DatabaseError as error:
+            log.warning("backup %s is given up at its end: %s", operation.backup, error)
+        return True
+
     def delete_all(self, server: str) -> None:
         """See `app.Operations`."""
+        for operation in self._records.unfinished():
+            if operation.kind is Kind.BACKUP and operation.server == server:
+                self._give_up(operation)
         for adapter in self._adapters.values():
             if isinstance(adapter, WingsAdapter):
                 try:

@@ -94,6 +94,11 @@ class Operation:
     next_try: float = 0.0
 
     @property
+    def unwanted(self) -> bool:
+        """Whether the backup was deleted before it was complete."""
+        return bool(self.arguments.get("unwanted"))
+
+    @property
     def job(self) -> str:
         """The id of its job."""
         return f"wings-{self.kind}-{self.backup}-{self.number}"
@@ -221,6 +226,24 @@ class Records:
                 "DELETE FROM operations WHERE reported IS NOT NULL AND finished < ?", (now - KEEP,)
             )
         return self.find(number) if changed else None
+
+    def give_up(self, number: int) -> bool:
+        """Note that nobody wants a backup any more that is being made; False: it has ended."""
+        with self._transaction() as db:
+            changed = db.execute(
+                "UPDATE operations SET arguments = json_set(arguments, '$.unwanted', json('true'))"
+                " WHERE number = ? AND finished IS NULL",
+                (number,),
+            ).rowcount
+        return bool(changed)
+
+    def unwanted(self) -> set[str]:
+        """Return the backups that were deleted before they were complete."""
+        rows = self._rows(
+            "SELECT backup FROM operations WHERE kind = 'backup'"
+            " AND json_extract(arguments, '$.unwanted')"
+        )
+        return {row["backup"] for row in rows}
 
     def due(self, now: float) -> tuple[list[Operation], float | None]:
         """Return the reports that are due, and when the next one is (seconds since the epoch)."""

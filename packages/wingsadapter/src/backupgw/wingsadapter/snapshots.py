@@ -222,6 +222,11 @@ class SnapshotIndex:
                 self._change.notify_all()
         if changed:
             self._keep(held.name, found)
+        # Of backups that were deleted while restic was about to end.
+        unwanted = self._records.unwanted()
+        late = [each for each in found.values() if tagged(each, BACKUP_TAG) in unwanted]
+        if late:
+            self.hide(late, held.name)
         self._want_statistics(held.name, found)
 
     def hide(self, snapshots: Iterable[Snapshot], name: str) -> None:

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 PROGRESS_EVERY = 1.0
 """Seconds between two events of progress."""
+_DELETED = "it was deleted while it was made"
 _SLACK = 1.02
 """What files may take on a disk beyond their bytes, at least."""
 
@@ -106,6 +107,9 @@ class Worker:
         operation = self._records.find(arguments.number)
         if operation is None or operation.finished is not None:
             return {}
+        if operation.unwanted:
+            self._endings.end(operation, successful=False, error=_DELETED)
+            return {}
         root = str(self._node.root(operation.server))
         request = BackupRequest(
             operation.server, operation.backup, root, str(operation.arguments.get("ignore", ""))
@@ -126,8 +130,22 @@ class Worker:
         seconds = time.monotonic() - began
         for warning in outcome.warnings:
             log.warning("backup %s: %s", operation.backup, warning)
-        self._endings.end(operation, successful=True, outcome=outcome, seconds=seconds)
+        if self._is_wanted(operation):
+            self._endings.end(operation, successful=True, outcome=outcome, seconds=seconds)
+        else:
+            self._endings.end(operation, successful=False, error=_DELETED)
+        # Looked at again: from here on, whoever deletes it finds a backup that has ended.
+        if not self._is_wanted(operation):
+            try:
+                adapter.delete(operation.server, operation.backup)
+            except AdapterError as error:
+                log.warning("backup %s, deleted, stays: %s", operation.backup, error)
+            return {}
         return {"size": outcome.size, "checksum": outcome.checksum}
+
+    def _is_wanted(self, operation: Operation) -> bool:
+        found = self._records.find(operation.number)
+        return found is None or not found.unwanted
 
     # -- restores
 
