@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,69 +45,74 @@ def restics(site: NodeSite) -> list[int]:
     return found
 
 
-@contextmanager
-def slow_node(tmp_path: Path, restic: str) -> Iterator[tuple[NodeSite, Panel]]:
+@pytest.fixture(
+    scope="module",
+    params=[peers.RESTIC_NEW, pytest.param(peers.RESTIC_OLD, marks=pytest.mark.soak)],
+)
+def slow(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NodeSite]:
     """A node whose backups take some seconds."""
     with Panel() as panel:
         site = NodeSite(
-            tmp_path,
+            tmp_path_factory.mktemp("slow"),
             panel=panel,
-            restic=restic,
+            restic=request.param,
             sections="upload = 2_000_000",
         )
         site.make_repository()
         with site:
-            yield site, panel
+            yield site
 
 
-@pytest.mark.parametrize(
-    "restic", [pytest.param(peers.RESTIC_OLD, marks=pytest.mark.soak), peers.RESTIC_NEW]
-)
-def test_a_stop_in_good_order(tmp_path: Path, restic: str) -> None:
-    with slow_node(tmp_path, restic) as (site, panel):
-        server = site.add_server(files=3, size=2 << 20)
-        with site.listening(server) as listener:
-            row = panel.create_backup(server)
-            listener.wait_for("backup progress")
-            working = restics(site)
-            assert site.stop() == 0
-        assert working
-        assert not any(Path(f"/proc/{pid}").exists() for pid in working)
-        assert os.listdir(site.repository_folder / "locks") == []
-        assert row.completed is None
-        site.start()
-        assert panel.wait_for_backup(row)
-        assert len(site.snapshots(server)) == 1
-
-
-def test_a_backup_deleted_while_it_is_made(tmp_path: Path) -> None:
+def test_a_backup_deleted_while_it_is_made(slow: NodeSite) -> None:
     """The Panel has forgotten it, so nobody would ever remove what comes of it."""
-    with slow_node(tmp_path, peers.RESTIC_NEW) as (site, panel):
-        server = site.add_server(files=3, size=2 << 20)
-        with site.listening(server) as listener:
-            running = panel.create_backup(server)
-            waiting = panel.create_backup(server)
-            listener.wait_for("backup progress")
-            panel.delete_backup(waiting)
-            panel.delete_backup(running)
-            told = listener.wait_for("backup completed", 2)
-            assert {each["backup_uuid"] for each in told} == {running.uuid, waiting.uuid}
-            assert not any(each["is_successful"] for each in told)
-            assert restics(site) == []
-            # One more is made, and all of them are deleted, this time.
-            panel.create_backup(server)
-            listener.wait_for("backup progress", 1 + len(_progress(listener)))
-            answer = site.request("DELETE", f"/api/servers/{server}/deleteAllBackups")
-            assert answer.status_code == 204
-            assert not listener.wait_for("backup completed", 3)[-1]["is_successful"]
-        kept = panel.create_backup(server)
-        assert panel.wait_for_backup(kept)
-        assert [each["backup_uuid"] for each in site.snapshots(server)] == [kept.uuid]
-        assert len(os.listdir(site.repository_folder / "snapshots")) == 1
+    site, panel = slow, slow.panel
+    assert panel is not None
+    server = site.add_server(files=3, size=2 << 20)
+    before = os.listdir(site.repository_folder / "snapshots")
+    with site.listening(server) as listener:
+        running = panel.create_backup(server)
+        waiting = panel.create_backup(server)
+        listener.wait_for("backup progress")
+        panel.delete_backup(waiting)
+        panel.delete_backup(running)
+        told = listener.wait_for("backup completed", 2)
+        assert {each["backup_uuid"] for each in told} == {running.uuid, waiting.uuid}
+        assert not any(each["is_successful"] for each in told)
+        assert restics(site) == []
+        # One more is made, and all of them are deleted, this time.
+        panel.create_backup(server)
+        listener.wait_for("backup progress", 1 + len(_progress(listener)))
+        answer = site.request("DELETE", f"/api/servers/{server}/deleteAllBackups")
+        assert answer.status_code == 204
+        assert not listener.wait_for("backup completed", 3)[-1]["is_successful"]
+    kept = panel.create_backup(server)
+    assert panel.wait_for_backup(kept)
+    assert [each["backup_uuid"] for each in site.snapshots(server)] == [kept.uuid]
+    assert len(os.listdir(site.repository_folder / "snapshots")) == len(before) + 1
 
 
 def _progress(listener: Listener) -> list[str]:
     return [name for name, _ in listener.events if name == "backup progress"]
+
+
+def test_a_stop_in_good_order(slow: NodeSite) -> None:
+    site, panel = slow, slow.panel
+    assert panel is not None
+    server = site.add_server(files=3, size=2 << 20)
+    with site.listening(server) as listener:
+        row = panel.create_backup(server)
+        listener.wait_for("backup progress")
+        working = restics(site)
+        assert site.stop() == 0
+    assert working
+    assert not any(Path(f"/proc/{pid}").exists() for pid in working)
+    assert os.listdir(site.repository_folder / "locks") == []
+    assert row.completed is None
+    site.start()
+    assert panel.wait_for_backup(row)
+    assert len(site.snapshots(server)) == 1
 
 
 @pytest.mark.soak  # those of test_kill.py are for every day
@@ -217,7 +222,12 @@ def test_twenty_servers_at_once(tmp_path: Path) -> None:
     count = 20 if SOAK else 6
     log = tmp_path / "log"
     command = f"""["sh", "-c", "echo $1 >> {log}", "hook", """
+    fails = str(uuid.uuid4())
     hooks = f"""
+            [[wings.hook]]
+            when = "before"
+            command = ["sh", "-c", "test $BACKUPGW_SUCCESSFUL || echo no world >&2; exit 3"]
+            servers = ["{fails}"]
             [[wings.hook]]
             when = "before"
             command = {command}"begin"]
@@ -238,29 +248,17 @@ def test_twenty_servers_at_once(tmp_path: Path) -> None:
                 times.append(time.monotonic() - began)
             assert all(panel.wait_for_backup(row) for row in rows)
             assert all(len(site.snapshots(server)) == 1 for server in servers)
+            # A hook that fails fails the backup.
+            site.add_server(server=fails)
+            assert not panel.wait_for_backup(panel.create_backup(fails))
+            site.process.wait_for_line("ended with status 3: no world")
+            assert site.snapshots(fails) == []
     inside = most = 0
     for line in log.read_text().split():
         inside += 1 if line == "begin" else -1
         most = max(most, inside)
     assert (inside, most) == (0, 3)
     assert sorted(times)[len(times) // 2] < 1.0  # the figure is benchmarks/wings.py's
-
-
-def test_a_hook_that_fails_fails_the_backup(tmp_path: Path) -> None:
-    hooks = """
-            [[wings.hook]]
-            when = "before"
-            command = ["sh", "-c", "test $BACKUPGW_SUCCESSFUL || echo no world >&2; exit 3"]
-    """
-    with Panel() as panel:
-        site = NodeSite(tmp_path, panel=panel, sections=hooks)
-        site.make_repository()
-        with site:
-            server = site.add_server()
-            row = panel.create_backup(server)
-            assert not panel.wait_for_backup(row)
-            site.process.wait_for_line("ended with status 3: no world")
-            assert site.snapshots(server) == []
 
 
 def test_a_server_that_runs_is_not_restored(node: NodeSite, panel: Panel) -> None:
