@@ -265,6 +265,7 @@ def own_settings(settings: Settings, place: str, htpasswd: str) -> Settings:
             "htpasswd_file": htpasswd,
             "listen": ["127.0.0.1:0"],
             "idle_timeout": 300,
+            "workers": 1,
         }
     )
     return dataclasses.replace(
