@@ -154,9 +154,11 @@ class Place:
     ) -> Generator[None, None, OpenFile]:
         """Open an item, with a `yield` wherever an answer is about to be waited for."""
         tree, path, parent = self.tree, wire.text(self.tree.path(name)), name.rpartition("/")[0]
-        asked = tree.ask_inside(session, parent)
-        looked = session.send(wire.LSTAT, path)
-        opened = session.send(wire.OPEN, path, wire.number(wire.FOR_READING), wire.NO_ATTRIBUTES)
+        reading = wire.number(wire.FOR_READING)
+        with session.together():
+            asked = tree.ask_inside(session, parent)
+            looked = session.send(wire.LSTAT, path)
+            opened = session.send(wire.OPEN, path, reading, wire.NO_ATTRIBUTES)
         yield
         found = attributes_of(session, looked, name)
         try:
@@ -172,9 +174,10 @@ class Place:
             tree.confirm_inside(session, parent, asked)
             if found is not None and is_link(found):
                 raise link_refused(name)
-            status = session.send(wire.FSTAT, wire.text(handle))
             expected = found.size if found is not None else None
-            reader = early(handle, expected) if early and expected is not None else None
+            with session.together():
+                status = session.send(wire.FSTAT, wire.text(handle))
+                reader = early(handle, expected) if early and expected is not None else None
             yield
             file = wire.attributes(session.result(status, wire.ATTRS))
             if not is_item(file) or file.size is None:
@@ -194,12 +197,13 @@ class Place:
         looks = 0
         while True:
             hidden = new_hidden()
-            asked = self.tree.ask_inside(session, folder)
             path = wire.text(self.tree.path(f"{folder}/{hidden}" if folder else hidden))
             flags = wire.FOR_WRITING | wire.FOR_READING | wire.CREATE | wire.EXCLUSIVE
             mode = wire.permissions(self.file_mode)
-            opened = session.send(wire.OPEN, path, wire.number(flags), mode)
-            above = self.tree.open_folder(session, folder) if self.sync else None
+            with session.together():
+                asked = self.tree.ask_inside(session, folder)
+                opened = session.send(wire.OPEN, path, wire.number(flags), mode)
+                above = self.tree.open_folder(session, folder) if self.sync else None
             try:
                 handle = wire.string(session.result(opened, wire.HANDLE))
                 break

@@ -14,6 +14,7 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import paramiko
@@ -141,6 +142,7 @@ class Session:
         self._pid = os.getpid()
         self._numbers = itertools.count(1)
         self._sending = threading.Lock()
+        self._held = threading.local()
         self._state = threading.Lock()
         self._waiting: dict[int, Request | None] = {}
         self._broken: BackendConnectionError | None = None
@@ -207,6 +209,23 @@ class Session:
         except BackendConnectionError:
             return
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Send what this thread sends within the block at its end, in as few packets of SSH as it
+        takes: each costs both sides as much as a request itself. Nothing may be waited for within.
+
+        Raises:
+            BackendConnectionError: the connection is broken.
+        """
+        pieces: list[bytes | memoryview] = []
+        self._held.pieces = pieces
+        try:
+            yield
+        finally:
+            self._held.pieces = None
+            if pieces:
+                self._push_all([b"".join(pieces)])
+
     def _send(
         self, kind: int, parts: tuple[bytes | memoryview, ...], request: Request | None
     ) -> None:
@@ -225,6 +244,13 @@ class Session:
             if not self._waiting:
                 self._heard = time.monotonic()
             self._waiting[number] = request
+        held: list[bytes | memoryview] | None = getattr(self._held, "pieces", None)
+        if held is not None:
+            held += pieces
+            return
+        self._push_all(pieces)
+
+    def _push_all(self, pieces: Sequence[bytes | memoryview]) -> None:
         try:
             with self._sending:
                 for piece in pieces:

@@ -217,10 +217,12 @@ class SftpWriter(Writer):
         """Have everything on the server's disk, and the file closed."""
         if self._handle is None:
             return  # by a commit that was refused
-        self._flush()
         handle = self._handle
-        last = [self.session.extended(wire.FSYNC, handle)] if self._place.sync else []
-        last.append(self.session.send(wire.CLOSE, handle))
+        if self._under_way:
+            last = self._send_last(handle)
+        else:  # a small value goes in one piece with what follows it
+            with self.session.together():
+                last = self._send_last(handle)
         self._acknowledge_all()
         self._handle = None
         for request in last:
@@ -228,6 +230,11 @@ class SftpWriter(Writer):
                 self.session.done(request)
             except Refused as error:
                 raise self._fail(error, 1) from error
+
+    def _send_last(self, handle: bytes) -> list[Request]:
+        self._flush()
+        last = [self.session.extended(wire.FSYNC, handle)] if self._place.sync else []
+        return [*last, self.session.send(wire.CLOSE, handle)]
 
     def _make_missing(self) -> None:
         """Make the folders that were missing; the file stays where it is until it is named."""
