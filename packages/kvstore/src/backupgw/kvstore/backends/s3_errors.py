@@ -180,7 +180,8 @@ def _unanswered(error: Exception, what: str, server: str) -> BackendError:
         case boto.ReadTimeoutError() | boto.ConnectTimeoutError():
             return BackendConnectionError(f"{what}: {server} did not answer in time")
         case boto.EndpointConnectionError():
-            return BackendConnectionError(f"{what}: {server} cannot be reached: {error}")
+            # Its text is the URL again, and no reason.
+            return BackendConnectionError(f"{what}: {server} cannot be reached")
         case boto.FlexibleChecksumError():
             return BackendConnectionError(f"{what}: damaged on the way: {error}")
     return BackendConnectionError(f"{what}: the connection to {server} broke: {error}")

@@ -262,7 +262,8 @@ class Run:
     # -- what is told and noted
 
     def _failed(self, provider: str, error: Exception | str) -> Outcome:
-        return Outcome(self._name, provider, "failed", error=error_text(error))
+        text = error_text(error).removeprefix(f"{provider}: ")  # which is told beside it
+        return Outcome(self._name, provider, "failed", error=text)
 
     def _note_beginning(self) -> None:
         now = time.time()

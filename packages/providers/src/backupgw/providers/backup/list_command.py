@@ -35,7 +35,8 @@ def list_backups(arguments: Namespace, site: Site, reporter: Reporter, stop: Sto
                 found += find(site, at, stop=stop, set_name=arguments.set, host=host)
             results.append("done")
         except (BackendError, CommandError) as error:
-            reporter.warn(f"{name}: cannot be listed: {error_text(error)}")
+            why = error_text(error).removeprefix(f"{name}: ")
+            reporter.warn(f"{name}: cannot be listed: {why}")
             if arguments.json:
                 json_line({"event": "failed", "provider": name, "error": error_text(error)})
             results.append("failed")
