@@ -394,6 +394,22 @@ class CallsAnythingMissing(Memory):
         return True
 
 
+@breaks("operations.store_nowait_agrees")
+class ReplacesWithoutWaiting(Memory):
+    def store_nowait(
+        self,
+        name: str,
+        value: bytes,
+        *,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> bool:
+        if expected_hash is not None:
+            return False
+        self.store(name, value)
+        return True
+
+
 @breaks("ranges.nowait_agrees")
 class AnotherAnswerWithoutWaiting(Memory):
     def open_reader_nowait(

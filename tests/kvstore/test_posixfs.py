@@ -648,3 +648,37 @@ def test_items_are_stored_where_there_is_no_proc(
     place.store("a/b", b"newer")
     assert place.load("a/b") == b"newer"
     assert files(root) == ["a/b"]
+
+
+@pytest.mark.root("mount", "umount")
+def test_a_mount_point_is_emptied_when_its_place_is_destroyed(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True, timeout=60)
+    try:
+        place = PosixFS(str(disk))
+        place.create()
+        with place:
+            place.store("folder/item", b"value")
+        place.destroy()
+        assert list(disk.iterdir()) == []
+        place.create()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True, timeout=60)
+
+
+def test_what_could_not_be_emptied_was_not_destroyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = PosixFS(str(tmp_path / "place"))
+    place.create()
+    with place:
+        place.store("item", b"value")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(PermissionDenied):
+        place.destroy()
+    assert (tmp_path / "place/item").read_bytes() == b"value"

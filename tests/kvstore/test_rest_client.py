@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -346,3 +348,20 @@ def test_words_for_the_far_shell_are_quoted(tmp_path: Path) -> None:
     host, *command = seen.read_text().splitlines()
     assert host == "me@host"
     assert command == ["borgstore-server-rest", "--stdio", "--backend", "'FILE:a b;touch x'"]
+
+
+def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        place = open_place(url, timeout=0.5, reconnect_tries=0)
+        start = time.monotonic()
+        with pytest.raises(BackendConnectionError, match="timed out"):
+            place.open()
+    assert 0.4 < time.monotonic() - start < 30
+
+
+def test_a_server_that_is_not_there_is_told_in_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with pytest.raises(BackendConnectionError, match=r"\d: Connection refused"):
+        open_place(f"http://127.0.0.1:{port}/", reconnect_tries=0).open()

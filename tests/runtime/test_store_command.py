@@ -374,6 +374,12 @@ def test_wrong_usage_ends_with_two(site: Site, words: list[str]) -> None:
     assert "usage:" in err
 
 
+def test_a_url_that_names_nothing_is_wrong_usage(site: Site) -> None:
+    status, _, err = site.run("ls", "file://host/place")
+    assert status == 2
+    assert "without a host" in err
+
+
 def test_a_reader_that_goes_away_is_no_error(site: Site) -> None:
     site.fill("main", 3000, 1)
     with site.start("ls", "-R", "main") as process:

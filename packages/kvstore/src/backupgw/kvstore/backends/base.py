@@ -20,83 +20,21 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from .errors import ObjectExists, ObjectNotFound, ReadRangeError, UnsupportedOperation
+from .records import Capabilities as Capabilities
+from .records import FileSpan as FileSpan
+from .records import ItemInfo as ItemInfo
+from .records import Loaded as Loaded
+from .records import Quota as Quota
 
 CHUNK = 1 << 20
 """Bytes moved at a time by the operations that copy, hash or concatenate."""
 
 _LOADED_AT_ONCE = 64 << 20
 """Bytes that `load` asks a reader for at most."""
-
-
-class ItemInfo(NamedTuple):
-    """What is known of an item or folder; the first six fields are borgstore's.
-
-    `name` is the last segment in a listing and the full name in answers about one item. `size` is
-    in bytes, `atime` and `mtime` are seconds since the epoch, 0 where the place does not tell.
-    """
-
-    name: str
-    exists: bool
-    size: int
-    directory: bool
-    atime: float = 0
-    mtime: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a place does natively. Whatever is False is done without, or refused with a reason."""
-
-    concurrent: bool = True
-    """Operations overlap; nothing serialises unrelated ones."""
-    atomic_create: bool = False
-    """Of several writers with if_absent for one name, exactly one commits."""
-    ranges: bool = False
-    """A reader with an offset fetches no more than it was asked for."""
-    resumable_write: bool = False
-    """Writers have checkpoints that another process can resume."""
-    move: bool = False
-    copy: bool = False
-    hash: bool = False
-    mtime: bool = False
-    local_path: bool = False
-    """Items are files of this machine."""
-    quota: bool = False
-    snapshots: bool = False
-    case_sensitive: bool = True
-    streaming: bool = True
-    """False for adapted providers that move whole values."""
-    shared: bool = True
-    """Another backend of the same URL, in any process, sees the same items. False for places that
-    live in one process."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """Bytes allowed and bytes used; -1 where the place does not say."""
-
-    limit: int = -1
-    usage: int = -1
-
-
-class FileSpan(NamedTuple):
-    """Bytes of a file of this machine: an open descriptor, the first byte and how many."""
-
-    fd: int
-    offset: int
-    size: int
-
-
-class Loaded(NamedTuple):
-    """A piece of an item, and the size of the whole item in bytes."""
-
-    data: bytes | bytearray
-    item_size: int
 
 
 class Reader(ABC):
@@ -393,6 +331,22 @@ class Backend(ABC):
         The default knows nothing. What is not there is None, too: `open_reader` says why.
         """
         return None
+
+    def store_nowait(
+        self,
+        name: str,
+        value: bytes,
+        *,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> bool:
+        """Write an item where that needs no waiting, and return True; else do nothing and return
+        False. For event loops.
+
+        The default never writes: it knows nothing. Raises what open_writer and `Writer.commit`
+        raise.
+        """
+        return False
 
     def surely_missing(self, name: str) -> bool:
         """Whether nothing has this name for sure.

@@ -22,7 +22,9 @@ _RESOLVE_CACHED = 0x20
 _CONFINED = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS
 _WANT_CACHED = _CONFINED | _RESOLVE_CACHED
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+"""How a folder is opened for listing, syncing and as a base of *at calls."""
+
 _SCAN_DEPTH = 3
 """How many folder levels are searched for symbolic links at start: rest-server's deepest
 repository folder, and the type folders in it."""
@@ -84,7 +86,7 @@ def _openat2(root: int, path: bytes, flags: int, mode: int, resolve: int) -> int
 def _openat2_works() -> bool:
     """Whether this kernel has openat2 and nothing (seccomp) keeps us from it."""
     try:
-        os.close(_openat2(-100, b".", _FOLDER, 0, _RESOLVE_BENEATH))  # -100: AT_FDCWD
+        os.close(_openat2(-100, b".", FOLDER, 0, _RESOLVE_BENEATH))  # -100: AT_FDCWD
     except OSError:
         return False
     return True
@@ -104,7 +106,7 @@ class Beneath:
 
     def __init__(self, root: str, follow: Iterable[str] = ()) -> None:
         self.path = root
-        self.fd = os.open(root, _FOLDER)
+        self.fd = os.open(root, FOLDER)
         self._follow = frozenset(os.path.realpath(target) for target in follow)
         self._has_openat2 = _openat2_works()
 
@@ -161,8 +163,8 @@ class Beneath:
 
     def open_folder(self, path: str) -> int:
         """Open a folder for listing, syncing and as a base of *at calls."""
-        fd = self.open_nowait(path, _FOLDER)
-        return self.open(path, _FOLDER) if fd is None else fd
+        fd = self.open_nowait(path, FOLDER)
+        return self.open(path, FOLDER) if fd is None else fd
 
     def _walk(self, path: str, flags: int, mode: int) -> int:
         segments = path.split("/") if path else []
@@ -172,7 +174,7 @@ class Beneath:
             for index, segment in enumerate(segments):
                 last = index == len(segments) - 1
                 walked = f"{walked}/{segment}" if walked else segment
-                step_flags = flags if last else _FOLDER
+                step_flags = flags if last else FOLDER
                 step_mode = mode if last else 0
                 try:
                     below = _open_here(fd, segment, step_flags, step_mode)

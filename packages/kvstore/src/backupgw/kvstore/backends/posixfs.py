@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import stat
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote, urlsplit
 
-from ..names import check_folder, check_path, is_reserved
+from ..names import check_folder, check_path
 from . import posixfs_cached, posixfs_copying
 from . import posixfs_moving as moving
 from . import posixfs_naming as naming
 from . import posixfs_reader as reading
 from . import posixfs_writer as writing
 from .base import Backend, Capabilities, ItemInfo, Loaded, Quota, Reader, Writer
-from .beneath import Beneath
+from .beneath import FOLDER, Beneath
 from .checkpoint_tokens import read_token
 from .errors import (
     BackendAlreadyExists,
@@ -37,16 +34,18 @@ from .errors import (
     ObjectNotFound,
 )
 from .plan import Plan
+from .posixfs_at_once import AtOnce
 from .posixfs_errors import translate
 from .posixfs_folders import Folders
 from .posixfs_kept import KeptFiles
 from .posixfs_kind import is_local
-from .posixfs_leftovers import STALE_AGE, reap_below, reap_entry
+from .posixfs_leftovers import reap_below
+from .posixfs_listing import entries, sizes
 from .posixfs_options import Durability, known_durability, mode, targets
 from .posixfs_reader import PosixReader, item_info
+from .posixfs_root import ignores_case, is_empty, make_root, remove_root
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a planted FIFO or device must not stop us
-_new_tuple = tuple.__new__  # a third of what it costs by the record's own constructor
 
 
 def from_url(
@@ -122,6 +121,7 @@ class PosixFS(Backend):
         self._ignores_case = False
         self._shares = False
         self._local = False
+        self._at_once: AtOnce | None = None
         self.capabilities = self._capabilities()
 
     def _capabilities(self) -> Capabilities:
@@ -146,20 +146,21 @@ class PosixFS(Backend):
         if self._opened is not None:
             raise BackendMustNotBeOpen(self.path)
         try:
-            naming.make_root(self.path, self._modes, sync=self._sync)
-            with os.scandir(self.path) as entries:
-                if next(entries, None) is not None:
-                    raise BackendAlreadyExists(f"{self.path} is not empty")
+            make_root(self.path, self._modes, sync=self._sync)
+            if not is_empty(self.path):
+                raise BackendAlreadyExists(f"{self.path} is not empty")
         except (FileExistsError, NotADirectoryError) as error:
             raise BackendAlreadyExists(f"{self.path} is not a folder") from error
         except OSError as error:
             raise translate(error, self.path) from error
 
     def destroy(self) -> None:
+        """See `Backend.destroy`. A folder that cannot be removed itself stays, empty: a mount
+        point, or one that somebody else made for this user."""
         if self._opened is not None:
             raise BackendMustNotBeOpen(self.path)
         try:
-            shutil.rmtree(self.path)
+            remove_root(self.path)
         except FileNotFoundError as error:
             raise BackendDoesNotExist(self.path) from error
         except OSError as error:
@@ -178,10 +179,12 @@ class PosixFS(Backend):
             raise translate(error, self.path) from error
         self._opened = Folders(beneath, self._modes, sync=self._sync)
         self._kept = KeptFiles(beneath)
-        self._ignores_case = _ignores_case(self.path)
+        self._ignores_case = ignores_case(self.path)
         self._shares = posixfs_copying.shares(beneath.fd)
         # What the operator listed may lie anywhere.
         self._local = not self._follow and is_local(beneath.fd)
+        quick = self._local and not self._sync and not self._ignores_case
+        self._at_once = AtOnce(self._modes.file) if quick else None
         self.capabilities = self._capabilities()
 
     def close(self) -> None:
@@ -234,78 +237,11 @@ class PosixFS(Backend):
 
     def list(self, name: str) -> Iterator[ItemInfo]:
         check_folder(name)
-        return self._entries(self._root, name)
-
-    def _entries(self, root: Beneath, name: str) -> Iterator[ItemInfo]:
-        folder = -1
-        try:
-            folder = root.open_folder(name)
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    segment = entry.name
-                    if segment[0] == "." and is_reserved(segment):
-                        reap_entry(folder, segment, time.time(), STALE_AGE)
-                        continue
-                    if not segment.isascii() and not _is_unicode(segment):
-                        continue  # no name could address it
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                        if stat.S_ISLNK(status.st_mode) and root.follows(folder, segment):
-                            status = entry.stat()
-                    except FileNotFoundError:
-                        continue
-                    if stat.S_ISREG(status.st_mode):  # what nearly all are, a million times
-                        yield _new_tuple(
-                            ItemInfo,
-                            (
-                                segment,
-                                True,
-                                status.st_size,
-                                False,
-                                status.st_atime,
-                                status.st_mtime,
-                            ),
-                        )
-                        continue
-                    info = item_info(segment, status)
-                    if info is not None:
-                        yield info
-        except OSError as error:
-            raise translate(error, name) from error
-        finally:
-            _close(folder)
+        return entries(self._root, name)
 
     def list_sizes(self, name: str) -> Iterator[tuple[str, int]]:
         check_folder(name)
-        return self._sizes(self._root, name)
-
-    def _sizes(self, root: Beneath, name: str) -> Iterator[tuple[str, int]]:
-        folder = -1
-        is_file = stat.S_ISREG
-        try:
-            folder = root.open_folder(name)
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    segment = entry.name
-                    if segment[0] == "." and is_reserved(segment):
-                        reap_entry(folder, segment, time.time(), STALE_AGE)
-                        continue
-                    if not segment.isascii() and not _is_unicode(segment):
-                        continue
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                        if is_file(status.st_mode):
-                            yield segment, status.st_size
-                        elif stat.S_ISLNK(status.st_mode) and root.follows(folder, segment):
-                            status = entry.stat()
-                            if is_file(status.st_mode):
-                                yield segment, status.st_size
-                    except FileNotFoundError:
-                        continue
-        except OSError as error:
-            raise translate(error, name) from error
-        finally:
-            _close(folder)
+        return sizes(self._root, name)
 
     # -- items
 
@@ -393,6 +329,29 @@ class PosixFS(Backend):
         except BackendError:
             _close(folder)
             raise
+
+    def store_nowait(
+        self,
+        name: str,
+        value: bytes,
+        *,
+        if_absent: bool = False,  # noqa: ARG002 - what exists is never replaced here
+        expected_hash: str | None = None,
+    ) -> bool:
+        """See `Backend.store_nowait`, and `posixfs_at_once` for when it does."""
+        if self._at_once is None or not self._at_once.may(len(value)):
+            return False
+        parent, _, segment = check_path(name).rpartition("/")
+        try:
+            folder = self._root.open_nowait(parent, FOLDER)
+        except OSError:
+            return False  # it is missing, or the ordinary way finds words for it
+        if folder is None:
+            return False
+        try:
+            return self._at_once.write(folder, segment, value, expected_hash)
+        finally:
+            os.close(folder)
 
     def resume_writer(self, token: str) -> Writer:
         plan, part = read_token(token)
@@ -507,20 +466,3 @@ def _close(fd: int) -> None:
 
 def _is_item(info: ItemInfo) -> bool:
     return info.exists and not info.directory
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _ignores_case(path: str) -> bool:
-    """Whether the folder is found under its name in the other case too."""
-    swapped = os.path.join(os.path.dirname(path), os.path.basename(path).swapcase())
-    try:
-        return swapped != path and os.path.samefile(path, swapped)
-    except OSError:
-        return False

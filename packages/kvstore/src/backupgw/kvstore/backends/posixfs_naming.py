@@ -87,40 +87,6 @@ def make_folder(parent: int, segment: str, modes: Modes, *, sync: bool) -> None:
         os.fsync(parent)
 
 
-def make_root(path: str, modes: Modes, *, sync: bool) -> None:
-    """Make the folder of a place, durably, with those above it. Raises OSError.
-
-    Those above are nobody's in particular and get what the umask leaves them; one that exists
-    keeps its modes.
-    """
-    path = os.path.abspath(path)
-    missing = []
-    above = os.path.dirname(path)
-    while not os.path.lexists(above):
-        missing.append(above)
-        above = os.path.dirname(above)
-    for folder in reversed(missing):
-        os.makedirs(folder, exist_ok=True)  # somebody else may be making it, too
-    try:
-        os.mkdir(path, modes.folder)
-        if modes.folder & 0o077:
-            os.chmod(path, modes.folder)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise
-    if sync:
-        for folder in (*missing, above):
-            _sync_path(folder)
-
-
-def _sync_path(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def refuse_case_collision(folder: int, segment: str) -> None:
     """On a file system that ignores case, refuse a name that would meet another item.
 

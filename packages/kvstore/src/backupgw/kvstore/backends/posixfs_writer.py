@@ -267,7 +267,7 @@ class PosixWriter(GatedWriter):
             raise BackendError(f"{self._plan.name} is a folder")
         if self._hidden is None:
             self._hidden = TEMPORARY + secrets.token_hex(8)
-            _link_unnamed(self._fd, self._folder, self._hidden)
+            link_unnamed(self._fd, self._folder, self._hidden)
         try:
             os.rename(self._hidden, kept, src_dir_fd=self._folder, dst_dir_fd=kept_folder)
         except OSError as error:
@@ -317,7 +317,7 @@ class PosixWriter(GatedWriter):
     def _name_new(self, segment: str) -> None:
         """Give the file its name unless that is taken; of several writers one wins."""
         if self._hidden is None:
-            _link_unnamed(self._fd, self._folder, segment)
+            link_unnamed(self._fd, self._folder, segment)
             return
         try:
             os.link(
@@ -339,13 +339,13 @@ class PosixWriter(GatedWriter):
         """Give the file its name, atomically replacing what has it."""
         if self._hidden is None:
             try:
-                _link_unnamed(self._fd, self._folder, segment)
+                link_unnamed(self._fd, self._folder, segment)
             except FileExistsError:
                 pass  # it takes a second name, and the old value's place by that
             else:
                 return
             hidden = TEMPORARY + secrets.token_hex(8)
-            _link_unnamed(self._fd, self._folder, hidden)
+            link_unnamed(self._fd, self._folder, hidden)
             self._hidden = hidden
         os.replace(self._hidden, segment, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._hidden = None
@@ -365,7 +365,7 @@ class PosixWriter(GatedWriter):
         if self._hidden is None or not self._hidden.startswith(PART):
             part = PART + secrets.token_hex(16)
             if self._hidden is None:
-                _link_unnamed(self._fd, self._folder, part)
+                link_unnamed(self._fd, self._folder, part)
             else:
                 os.rename(self._hidden, part, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             self._hidden = part
@@ -426,7 +426,8 @@ def _can_name(open_files: str) -> bool:
     return os.path.isdir(open_files)
 
 
-def _link_unnamed(fd: int, folder: int, name: str) -> None:
+def link_unnamed(fd: int, folder: int, name: str) -> None:
+    """Give a file opened with O_TMPFILE a name in a folder. Raises OSError."""
     # AT_EMPTY_PATH would need a capability; the way through /proc is open(2)'s own advice.
     os.link(f"{_OPEN_FILES}/{fd}", name, dst_dir_fd=folder, follow_symlinks=True)
 

@@ -18,6 +18,7 @@ from .rclone_errors import translate
 from .rclone_process import RcloneProcess
 from .rclone_remote import Remote
 from .rest_connections import Answer, Upload
+from .rest_wire import lines_of
 
 PATIENCE = 900.0
 """Seconds without an answer; rclone itself gives a remote up sooner (`--timeout`, 1 minute)."""
@@ -167,7 +168,7 @@ class Calls:
         """Read an item; only the head of the answer was read. Its status is the caller's."""
         target = f"/[{self.remote.fs}]/{self.remote.path(name)}"
         return self.process.connections.request(
-            "GET", quote(target), headers=headers, timeout=PATIENCE
+            "GET", quote(target), lines=lines_of(headers), timeout=PATIENCE
         )
 
     def readable(self, name: str) -> bool:
@@ -205,7 +206,7 @@ class Calls:
         return self.process.connections.request(
             "POST",
             f"/{call}",
-            headers={"Content-Type": "application/json"},
+            lines="Content-Type: application/json\r\n",
             body=body,
             size=len(body),
             timeout=timeout,

@@ -29,7 +29,8 @@ from functools import lru_cache
 from http.client import HTTPConnection
 
 from .errors import BackendDoesNotExist, BackendError
-from .rest_connections import BLOCK, Connections, ProgramConnection
+from .rest_connections import BLOCK, Connections
+from .rest_dialing import ProgramConnection, wait_at_most
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class _Connection(ProgramConnection):
 
     def connect(self) -> None:
         self.sock = self._process.connect()
-        self.sock.settimeout(self.timeout)
+        wait_at_most(self.sock, float(self.timeout or 0))
 
 
 class _Running:

@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -34,9 +35,11 @@ from .errors import (
     UnsupportedOperation,
 )
 from .rest_answers import YES, expect_ok, json_of, number, refuse, seconds
-from .rest_connections import Answer, Body, CommandConnection, Connections
+from .rest_connections import AS_IT_IS, Answer, Body, Connections
+from .rest_dialing import CommandConnection
 from .rest_reading import Reads
 from .rest_transfers import RestWriter
+from .rest_wire import lines_of
 
 ACCEPT = "application/vnd.x.borgstore.rest.v1"
 """What every request must accept; borgstore's server answers nothing else."""
@@ -53,6 +56,8 @@ LONG = 3600.0
 _KEPT_OVER_TCP = 32
 _KEPT_COMMANDS = 4
 _PLAIN = "/!$&'()*+,;=:@-._~"
+_UNRESERVED = re.compile(r"[A-Za-z0-9/._-]+\Z", re.ASCII)
+"""Names that nobody needs to quote, as nearly all are."""
 
 
 def from_url(
@@ -318,8 +323,8 @@ class REST(Backend):
         return self._reads.open(name, offset, size)
 
     def _get(self, name: str, wanted: str | None) -> Answer:
-        headers = {"Range": wanted} if wanted else None
-        answer = self._request("GET", self._path(name), headers=headers)
+        lines = lines_of({"Range": wanted}) if wanted else ""
+        answer = self._request("GET", self._path(name), lines=lines)
         refuse(self.server, answer, name)
         return answer
 
@@ -349,12 +354,12 @@ class REST(Backend):
     def _post(
         self, name: str, body: Body, size: int, digest: str, *, if_absent: bool = False
     ) -> None:
-        headers = {"X-Content-hash-sha256": digest, "Content-Type": "application/octet-stream"}
+        lines = f"X-Content-hash-sha256: {digest}\r\n"
         if if_absent and self._ours:
-            headers["If-None-Match"] = "*"
+            lines += "If-None-Match: *\r\n"
         path = self._path(name)
         for left in reversed(range(self._tries + 1)):
-            answer = self._request("POST", path, headers=headers, body=body, size=size)
+            answer = self._request("POST", path, lines=lines, body=body, size=size)
             if answer.status in YES:
                 answer.release()
                 return
@@ -393,7 +398,9 @@ class REST(Backend):
 
     def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
         body = json.dumps([[check_path(name), *rest] for name, *rest in sources]).encode()
-        answer = self._request("POST", "/", {"cmd": "gather"}, body=body, size=len(body))
+        answer = self._request(
+            "POST", "/", {"cmd": "gather"}, lines=AS_IT_IS, body=body, size=len(body)
+        )
         expect_ok(self.server, answer, "gather", keep=True)
         return answer.read_all()
 
@@ -406,7 +413,9 @@ class REST(Backend):
     # -- requests
 
     def _path(self, name: str) -> str:
-        quoted = quote(_sendable(name), safe=_PLAIN)
+        if _UNRESERVED.match(_sendable(name)):
+            return f"/{name}"
+        quoted = quote(name, safe=_PLAIN)
         if quoted != name and self._connections is not None and not self._ours:
             raise InvalidName(f"this server does not unquote names, so it cannot keep {name!r}")
         return f"/{quoted}"
@@ -417,13 +426,13 @@ class REST(Backend):
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        headers: Mapping[str, str] | None = None,
+        lines: str = "",
         body: Body | None = None,
         size: int = 0,
         timeout: float | None = None,
     ) -> Answer:
         return self._ask(
-            self._open, method, path, query, headers=headers, body=body, size=size, timeout=timeout
+            self._open, method, path, query, lines=lines, body=body, size=size, timeout=timeout
         )
 
     def _ask(
@@ -433,16 +442,18 @@ class REST(Backend):
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        headers: Mapping[str, str] | None = None,
+        lines: str = "",
         body: Body | None = None,
         size: int = 0,
         timeout: float | None = None,
     ) -> Answer:
-        target = f"{self._base}{path}{f'?{urlencode(query)}' if query else ''}"
+        target = self._base + path
+        if query:
+            target += f"?{urlencode(query)}"
         return connections.request(
             method,
             target,
-            headers=headers,
+            lines=lines,
             body=body,
             size=size,
             timeout=timeout or self._timeout,

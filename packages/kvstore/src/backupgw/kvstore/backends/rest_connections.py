@@ -8,37 +8,29 @@ ones at any time.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
-import signal
-import socket
 import ssl
-import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from http.client import HTTPConnection, HTTPSConnection
+from collections.abc import Mapping
+from http.client import HTTPConnection
 
 from .errors import BackendConnectionError, BackendError, BackendMustBeOpen
+from .rest_dialing import CommandConnection, Dial, ProgramConnection, reason_of, wait_at_most
 from .rest_wire import BLOCK as BLOCK
 from .rest_wire import Body as Body
 from .rest_wire import Response, begin, lines_of, send, send_chunk
-from .tcp import keep_alive
 
 logger = logging.getLogger(__name__)
 
 DRAIN = 64 << 10
 """Bytes of an unwanted answer that are read to keep its connection; a larger rest closes it."""
 
+AS_IT_IS = "Accept-Encoding: identity\r\n"
+"""Keeps a proxy from compressing an item on its way here."""
+
 ERROR_TEXT = 16 << 10
 """Bytes of an error's text that are looked at."""
-
-FAREWELL = 5.0
-"""Seconds that a command may take to end once its input is closed."""
-
-Dial = Callable[[float], HTTPConnection]
-"""Makes a connection object, not yet connected, with a time-out in seconds. Only its socket is
-used: what goes over it is `rest_wire`'s."""
 
 
 class Connections:
@@ -65,7 +57,7 @@ class Connections:
     ) -> None:
         self.server = server
         self._dial = dial
-        self._lines = lines_of({"Accept-Encoding": "identity", **headers})
+        self._lines = lines_of(headers)
         self._most_idle = idle
         self._tries = tries
         self._wait = wait
@@ -79,7 +71,7 @@ class Connections:
         method: str,
         target: str,
         *,
-        headers: Mapping[str, str] | None = None,
+        lines: str = "",
         body: Body | None = None,
         size: int = 0,
         timeout: float,
@@ -88,6 +80,7 @@ class Connections:
 
         Args:
             target: path and query, quoted.
+            lines: more headers, as `rest_wire.lines_of` makes them.
             body: a file is sent from its start, whole.
             size: bytes of the body.
             timeout: seconds without a byte after which the connection counts as broken.
@@ -96,10 +89,10 @@ class Connections:
             BackendConnectionError: no answer, though it was tried again.
             BackendMustBeOpen: the pool is closed.
         """
-        lines = self._lines
-        if headers:
-            lines += lines_of(headers)
-        if body is not None or method == "POST":
+        lines = self._lines + lines
+        if method == "GET":
+            lines += AS_IT_IS
+        elif body is not None or method == "POST":
             lines += f"Content-Length: {size}\r\n"
         repeated = 0
         broken = False
@@ -118,7 +111,8 @@ class Connections:
                     raise self._lost(error, connection) from error
                 repeated += 1
                 logger.warning(
-                    "%s: %s; trying again (%d of %d)", self.server, error, repeated, self._tries
+                    "%s: %s; trying again (%d of %d)",
+                    *(self.server, reason_of(error), repeated, self._tries),
                 )
                 if self._closed.wait(self._wait):
                     raise BackendMustBeOpen(self.server) from error
@@ -169,8 +163,9 @@ class Connections:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             return self._dial(timeout), False
-        if connection.sock.gettimeout() != timeout:
-            connection.sock.settimeout(timeout)
+        if connection.timeout != timeout:
+            connection.timeout = timeout
+            wait_at_most(connection.sock, timeout)
         return connection, True
 
     def _drop_idle(self) -> None:
@@ -191,8 +186,9 @@ class Connections:
 
     def _lost(self, error: Exception, connection: HTTPConnection) -> BackendConnectionError:
         said = connection.said() if isinstance(connection, ProgramConnection) else ""
-        reason = str(error) or type(error).__name__
-        return BackendConnectionError(f"{self.server}: {reason}{f'; it said: {said}' * bool(said)}")
+        return BackendConnectionError(
+            f"{self.server}: {reason_of(error)}{f'; it said: {said}' * bool(said)}"
+        )
 
 
 def _send(
@@ -283,9 +279,8 @@ class Answer:
 
     def _broken(self, error: OSError) -> BackendConnectionError:
         self.discard()
-        reason = str(error) or type(error).__name__
         return BackendConnectionError(
-            f"{self._connections.server}: the connection broke in an answer: {reason}"
+            f"{self._connections.server}: the connection broke in an answer: {reason_of(error)}"
         )
 
     def read_all(self, most: int | None = None) -> bytes:
@@ -311,6 +306,9 @@ class Answer:
 
     def release(self) -> None:
         """Let go of the answer; the connection is kept where little is left to read. Idempotent."""
+        if self.left == 0:  # as of what was stored
+            self._finish()
+            return
         with contextlib.suppress(BackendConnectionError):
             while self._connection is not None and self.left is not None and self.left <= DRAIN:
                 if not self.read(DRAIN):
@@ -387,93 +385,3 @@ class Refused(Exception):  # its answer is what the caller raises
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
         self.answer = answer
-
-
-class TcpConnection(HTTPConnection):
-    """A connection that notices when its peer is gone."""
-
-    def connect(self) -> None:
-        super().connect()
-        keep_alive(self.sock)
-
-
-class TlsConnection(HTTPSConnection):
-    """The same with TLS."""
-
-    def connect(self) -> None:
-        super().connect()
-        keep_alive(self.sock)
-
-
-class ProgramConnection(HTTPConnection):
-    """A connection to a program of this machine.
-
-    Attributes:
-        program: its name.
-    """
-
-    program: str
-
-    def said(self) -> str:
-        """Return what the program last said, for messages."""
-        return ""
-
-
-class CommandConnection(ProgramConnection):
-    """A connection to a server that runs as a command and speaks on its standard streams.
-
-    The command gets both ends of its conversation as one socket, and Ctrl-C does not reach it:
-    it must outlast the interrupted program's last requests.
-    """
-
-    def __init__(self, command: Sequence[str], timeout: float) -> None:
-        super().__init__("stdio", timeout=timeout, blocksize=BLOCK)
-        self._command = list(command)
-        self.program = self._command[0]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lines: collections.deque[str] = collections.deque(maxlen=10)
-        self._listener: threading.Thread | None = None
-
-    def connect(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                end = theirs.fileno()
-                self._process = subprocess.Popen(
-                    self._command, stdin=end, stdout=end, stderr=subprocess.PIPE
-                )
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
-        self._listener.start()
-        ours.settimeout(self.timeout)
-        self.sock = ours
-
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
-        with process.stderr as stream:
-            for line in stream:
-                text = line.decode(errors="replace").rstrip()
-                self._lines.append(text)
-                logger.debug("%s: %s", self.program, text)
-
-    def close(self) -> None:
-        super().close()
-        process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            process.wait(FAREWELL)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if self._listener is not None:
-            self._listener.join(FAREWELL)  # a grandchild may hold the stream open
-
-    def said(self) -> str:
-        """Return what the command last wrote to its standard error."""
-        return " / ".join(self._lines)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from .errors import BackendURLInvalid
-from .rest_connections import BLOCK, Dial, TcpConnection, TlsConnection
+from .rest_dialing import Dial, TcpConnection, TlsConnection
+from .rest_wire import BLOCK
 
 SERVER_COMMAND = "borgstore-server-rest"
 OUR_SERVER = ("backupgw", "borg", "serve")

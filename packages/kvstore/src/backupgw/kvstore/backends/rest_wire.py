@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Mapping
 from http import HTTPStatus as Http
-from typing import IO
+from typing import IO, NamedTuple
 
 BLOCK = 1 << 20
 """Bytes of a body sent at a time."""
@@ -25,6 +25,10 @@ _JOINED = 64 << 10
 """Bytes up to which a body goes out together with the head before it."""
 
 _TAKEN = 64 << 10
+
+_REMEMBERED = 1 << 10
+"""Bytes up to which the head of an answer is remembered."""
+
 _END = b"\r\n\r\n"
 
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: |\Z)")
@@ -101,6 +105,22 @@ def send_chunk(sock: socket.socket, data: bytes | bytearray | memoryview) -> Non
     sock.sendall(b"\r\n")
 
 
+class _Head(NamedTuple):
+    """What the head of an answer says.
+
+    Attributes:
+        length: bytes of the body, None where the head does not tell.
+        chunked: the body comes in chunks.
+        last: the connection ends with this answer.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    length: int | None
+    chunked: bool
+    last: bool
+
+
 class Response:
     """The answer to a request, of which the head was read.
 
@@ -123,21 +143,18 @@ class Response:
     def __init__(self, sock: socket.socket, method: str) -> None:
         self._sock = sock
         self._held = b""
-        self._chunk: int | None = None
-        """Bytes left of the chunk that is being read; None for a body without chunks."""
+        bodiless = method == "HEAD"
         while True:
-            first, *rest = self._head().split("\r\n")
-            if not (found := _STATUS.match(first)):
-                raise BrokenAnswer(f"not an HTTP answer: {first[:60]!r}")
-            self.status = int(found[2])
+            head = self._head()
+            understand = _understood if len(head) <= _REMEMBERED else _understood.__wrapped__
+            self.status, self._headers, self.length, chunked, last = understand(head, bodiless)
             if self.status >= _FINAL:
                 break  # those before are notices, and the answer follows
-            if self.status == _SWITCHING:
-                raise BrokenAnswer("the server would speak another protocol")
-        self._headers = _headers(rest)
-        self._frame(method, old=found[1] == "0")
+        self._chunk: int | None = 0 if chunked else None
+        """Bytes left of the chunk that is being read; None for a body without chunks."""
+        self.will_close = last or (self.length is not None and len(self._held) > self.length)
 
-    def _head(self) -> str:
+    def _head(self) -> bytes:
         held = self._held
         while (end := held.find(_END, 0, MOST_HEAD)) < 0:
             if len(held) >= MOST_HEAD:
@@ -147,28 +164,7 @@ class Response:
                 raise BrokenAnswer("the server closed the connection without an answer")
             held = held + more if held else more
         self._held = held[end + len(_END) :]
-        return held[:end].decode("latin-1")
-
-    def _frame(self, method: str, *, old: bool) -> None:
-        self.will_close = old
-        if (connection := self._headers.get("connection")) is not None:
-            options = {word.strip() for word in connection.lower().split(",")}
-            self.will_close = "close" in options or (old and "keep-alive" not in options)
-        length = self._headers.get("content-length")
-        coding = self._headers.get("transfer-encoding")
-        if length is not None and not (length.isascii() and length.isdigit()):
-            raise BrokenAnswer(f"not a length: {length[:60]!r}")
-        self.length = None if length is None else int(length)
-        if method == "HEAD" or self.status in _EMPTY:
-            self.length = 0
-        elif coding is not None:
-            if coding.lower() != "chunked" or length is not None or old:
-                raise BrokenAnswer(f"its transfer coding cannot be understood: {coding[:60]!r}")
-            self._chunk = 0
-        elif length is None:
-            self.will_close = True
-        if self.length is not None and len(self._held) > self.length:
-            self.will_close = True
+        return held[:end]
 
     def header(self, name: str) -> str | None:
         """Return a header; one that came several times with commas between."""
@@ -253,6 +249,39 @@ class Response:
 def _known(name: str) -> str | None:
     """Return a header's name in lower case, None for what is no name."""
     return name.lower() if _NAME.match(name) else None
+
+
+@functools.lru_cache(64)
+def _understood(head: bytes, bodiless: bool) -> _Head:
+    """Return what a head says; small ones are remembered, for a server's hardly differ.
+
+    Raises:
+        BrokenAnswer: it is none.
+    """
+    first, *lines = head.decode("latin-1").split("\r\n")
+    if not (found := _STATUS.match(first)):
+        raise BrokenAnswer(f"not an HTTP answer: {first[:60]!r}")
+    status, old = int(found[2]), found[1] == "0"
+    if status == _SWITCHING:
+        raise BrokenAnswer("the server would speak another protocol")
+    headers = _headers(lines)
+    last = old
+    if (connection := headers.get("connection")) is not None:
+        options = {word.strip() for word in connection.lower().split(",")}
+        last = "close" in options or (old and "keep-alive" not in options)
+    length = headers.get("content-length")
+    coding = headers.get("transfer-encoding")
+    if length is not None and not (length.isascii() and length.isdigit()):
+        raise BrokenAnswer(f"not a length: {length[:60]!r}")
+    if bodiless or status in _EMPTY:
+        return _Head(status, headers, 0, chunked=False, last=last)
+    if coding is not None:
+        if coding.lower() != "chunked" or length is not None or old:
+            raise BrokenAnswer(f"its transfer coding cannot be understood: {coding[:60]!r}")
+        return _Head(status, headers, None, chunked=True, last=last)
+    if length is None:
+        return _Head(status, headers, None, chunked=False, last=True)
+    return _Head(status, headers, int(length), chunked=False, last=last)
 
 
 def _headers(lines: list[str]) -> dict[str, str]:

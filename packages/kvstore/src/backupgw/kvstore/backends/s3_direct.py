@@ -22,7 +22,9 @@ from botocore.utils import get_environ_proxies
 
 from .body_reader import Body
 from .errors import BackendConnectionError, BackendError
-from .rest_connections import Answer, Connections, TcpConnection, TlsConnection
+from .rest_connections import Answer, Connections
+from .rest_dialing import TcpConnection, TlsConnection, wait_at_most
+from .rest_wire import lines_of
 from .s3_client import clean_xml
 from .s3_errors import translate
 from .s3_settings import Settings
@@ -176,7 +178,7 @@ class Direct:
             answer = self._connections.request(
                 method,
                 target,
-                headers=sent,
+                lines=lines_of(sent),
                 body=None if data is None else memoryview(data),
                 size=0 if data is None else len(data),
                 timeout=self._settings.timeout,
@@ -191,7 +193,7 @@ class Direct:
 
     def _unreached(self, error: OSError, what: str) -> BackendError:
         server = self._settings.server
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError | BlockingIOError):  # the system says the latter
             return BackendConnectionError(f"{what}: {server} did not answer in time")
         return translate(error, what, server)
 
@@ -287,7 +289,7 @@ class _Tcp(TcpConnection):
 
     def connect(self) -> None:
         super().connect()
-        self.sock.settimeout(self._answers)
+        wait_at_most(self.sock, self._answers)
 
 
 class _Tls(TlsConnection):
@@ -301,4 +303,4 @@ class _Tls(TlsConnection):
 
     def connect(self) -> None:
         super().connect()
-        self.sock.settimeout(self._answers)
+        wait_at_most(self.sock, self._answers)

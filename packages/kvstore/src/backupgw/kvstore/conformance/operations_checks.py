@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
-from ..backends.errors import BackendError, ObjectNotFound, ReadRangeError, UnsupportedOperation
+from ..backends.errors import (
+    BackendError,
+    ContentMismatch,
+    ObjectExists,
+    ObjectNotFound,
+    ReadRangeError,
+    UnsupportedOperation,
+)
 from ..names import InvalidName
 from . import values
 from .subject import Ground
@@ -19,6 +26,37 @@ def store_and_load(at: Ground) -> None:
     for value in (b"one", bytearray(b"three"), memoryview(b"..five..")[2:6], b""):
         at.backend.store(name, value)
         require(at.backend.load(name) == bytes(value), f"{bytes(value)!r} came back changed")
+
+
+@check()
+def store_nowait_agrees(at: Ground) -> str:
+    """store_nowait writes what open_writer would, or nothing at all."""
+    wrong = hashlib.sha256(b"something else").hexdigest()
+    answered = 0
+    for size in (0, 1, 5_000, 70_000):
+        value = bytes(size)
+        item = f"folder/item {size}"
+        name = at.name(item)
+        try:
+            stored = at.backend.store_nowait(name, value, expected_hash=wrong)
+        except ContentMismatch:
+            stored = False
+        require(not stored and at.get(item) is None, "what has another hash was stored")
+        right = hashlib.sha256(value).hexdigest()
+        if at.backend.store_nowait(name, value, if_absent=True, expected_hash=right):
+            answered += 1
+        else:
+            require(at.get(item) is None, "what was not stored is there")
+            at.backend.store(name, value)
+        require(at.get(item) == value, f"{size} bytes came back changed")
+        try:
+            stored = at.backend.store_nowait(name, b"newer", if_absent=True)
+        except ObjectExists:
+            stored = False
+        require(not stored and at.get(item) == value, "if_absent replaced an item")
+        stored = at.backend.store_nowait(name, b"newer")
+        require(at.get(item) == (b"newer" if stored else value), "it is not as it was told")
+    return f"{answered} of 4 without waiting"
 
 
 @check()

@@ -209,6 +209,23 @@ class ObserveLayer(Layer):
             )
         return ObservedWriter(writer, operation, self.tell) if self._listening else writer
 
+    def store_nowait(
+        self,
+        name: str,
+        value: bytes,
+        *,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> bool:
+        with self._quiet_unless_it_fails("store", name) as operation:
+            stored = self.inner.store_nowait(
+                name, value, if_absent=if_absent, expected_hash=expected_hash
+            )
+        if stored:
+            operation.bytes = len(value)
+            self.tell(operation)
+        return stored
+
     def resume_writer(self, token: str) -> Writer:
         with self._operation("resume") as operation:
             writer = self.inner.resume_writer(token)

@@ -213,6 +213,24 @@ class PermissionsLayer(Layer):
         )
         return PermittedWriter(writer, name, only_new=only_new, if_absent=if_absent)
 
+    def store_nowait(
+        self,
+        name: str,
+        value: bytes,
+        *,
+        if_absent: bool = False,
+        expected_hash: str | None = None,
+    ) -> bool:
+        only_new = "W" not in self._need("write", "wW", check_path(name))
+        try:
+            return self.inner.store_nowait(
+                name, value, if_absent=if_absent or only_new, expected_hash=expected_hash
+            )
+        except ObjectExists as error:
+            if if_absent:
+                raise
+            raise _not_over(name) from error
+
     def resume_writer(self, token: str) -> Writer:
         name, only_new, if_absent, inner = _read_token(token)
         granted = self._need("write", "wW", name)
@@ -291,7 +309,7 @@ class PermittedWriter(WrappedWriter):
         except ObjectExists as error:
             if self._if_absent:
                 raise
-            raise PermissionDenied(f"write needs permission W to replace {self._name!r}") from error
+            raise _not_over(self._name) from error
 
     def commit_over(self, kept: str) -> None:
         if self._only_new or self._if_absent:
@@ -301,6 +319,10 @@ class PermittedWriter(WrappedWriter):
     def checkpoint(self) -> str:
         parts = [self._name, self._only_new, self._if_absent, self._writer.checkpoint()]
         return json.dumps(parts)
+
+
+def _not_over(name: str) -> PermissionDenied:
+    return PermissionDenied(f"write needs permission W to replace {name!r}")
 
 
 def _read_token(token: str) -> tuple[str, bool, bool, str]:

@@ -25,6 +25,7 @@ from ..refusals import Headers, Refusal
 from .requests import BadRequest
 
 JSON = (b"content-type", b"application/json")
+_NOTHING = (b"content-length", b"0")
 _PLAIN: Headers = [(b"content-type", b"text/plain")]
 
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -56,6 +57,9 @@ class BorgExchange(Exchange):
 
     async def answer(self, status: int, text: str = "", headers: Headers | None = None) -> None:
         """Answer with a text, or nothing; `headers` name its type."""
+        if not text:
+            await self.send_whole(status, [_NOTHING, *(headers or ())], b"")
+            return
         body = text.encode(errors="replace")
         head: Headers = [(b"content-length", b"%d" % len(body))]
         await self.send_whole(status, head + (headers or _PLAIN), body)

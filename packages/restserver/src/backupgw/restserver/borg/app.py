@@ -163,16 +163,18 @@ class BorgApp:
 
     async def _store(self, exchange: BorgExchange, backend: Backend, name: str) -> None:
         size = exchange.content_length()
+        if_absent = exchange.header(b"if-none-match") == b"*"
+        expected_hash = _expected_hash(exchange)
         open_writer = partial(
-            backend.open_writer,
-            name,
-            size=size,
-            if_absent=exchange.header(b"if-none-match") == b"*",
-            expected_hash=_expected_hash(exchange),
+            backend.open_writer, name, size=size, if_absent=if_absent, expected_hash=expected_hash
         )
         if size is not None and size <= UPLOAD_BATCH:
-            # It is held until it is whole, as a batch would be, and needs a thread only once.
-            await self._threads.run(_store, open_writer, await exchange.whole_body(UPLOAD_BATCH))
+            # It is held until it is whole, as a batch would be, and needs a thread once at most.
+            body = await exchange.whole_body(UPLOAD_BATCH)
+            if not backend.store_nowait(
+                name, body, if_absent=if_absent, expected_hash=expected_hash
+            ):
+                await self._threads.run(_store, open_writer, body)
         else:
             await self._store_streamed(exchange, open_writer)
         await exchange.answer(200)

@@ -159,12 +159,21 @@ class Places:
         return location
 
     def make(self, location: Location) -> Backend:
-        """Return the place, not yet open. Raises BackendError, CommandError."""
+        """Return the place, not yet open.
+
+        Raises:
+            UsageError: its URL is none.
+            BackendError, CommandError: what it needs is missing.
+        """
         if location.name:
             return self.settings.open_place(location.name)
+        from backupgw.kvstore.backends.errors import BackendURLInvalid
         from backupgw.kvstore.registry import open_place
 
-        return open_place(location.url)
+        try:
+            return open_place(location.url)
+        except BackendURLInvalid as error:
+            raise UsageError(f"{location.place}: {error}") from error
 
     def open(self, location: Location, *, create: bool = False, offer: bool = False) -> Backend:
         """Return the place, open.
