@@ -438,6 +438,24 @@ class SealedReader(MemoryReader):
         return FileSpan(self.file.fileno(), 0, self.remaining)
 
 
+class WrongBufferReader(MemoryReader):
+    """Says that it filled a buffer of which it left the last byte as it was."""
+
+    def read_into(self, buffer: memoryview) -> int:
+        data = self.read(len(buffer))
+        if data:
+            buffer[: len(data) - 1] = data[:-1]
+        return len(data)
+
+
+@breaks("ranges.a_buffer_gets_what_read_returns")
+class LeavesAByteOut(Memory):
+    def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> MemoryReader:
+        reader = super().open_reader(name, offset=offset, size=size)
+        reader.__class__ = WrongBufferReader
+        return reader
+
+
 @breaks("ranges.file_spans_hold_the_item")
 class ShowsTheFileBeneath(Memory):
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> MemoryReader:
