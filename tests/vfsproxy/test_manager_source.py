@@ -20,6 +20,7 @@ from backupgw.vfsproxy.identity import MANAGER
 from backupgw.vfsproxy.manager.address import ManagerAddress
 from backupgw.vfsproxy.manager.source import ManagerSource
 from backupgw.vfsproxy.problems import Problem
+from backupgw.vfsproxy.tasks.scanning import submit_scan
 
 from .conftest import Inside, user
 
@@ -149,7 +150,10 @@ def test_nonsense_is_as_good_as_silence(
 def test_it_is_told_what_is_held(site: Site, manager: VfsManager) -> None:
     folder = site.folder("held")
     site.inside.core.folders.resolve(MANAGER, folder.id, Permission.OWNER).files.store("a", b"12")
-    assert site.source.tell_usage("main") == 1
+    core = site.inside.core
+    core.tasks.start()
+    job = submit_scan(core, MANAGER, "main")
+    assert [told for _, told in core.tasks.jobs.watch([job.id])][-1].state == "succeeded"  # type: ignore[union-attr]
     assert manager.usage == [
         {
             "volume": "main",

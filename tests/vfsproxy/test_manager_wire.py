@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 from tests.servers.vfs_gateway import VfsGateway
 
 from backupgw.kvstore.backends.errors import BackendError
+from backupgw.vfsproxy.folders.administration import Administration
 from backupgw.vfsproxy.folders.lifecycle import Wanted
 from backupgw.vfsproxy.folders.mounts import mount_of
-from backupgw.vfsproxy.folders.records import Limits
+from backupgw.vfsproxy.folders.records import Holder, Kind, Limits, Permission
+from backupgw.vfsproxy.folders.sharing import Sharing
+from backupgw.vfsproxy.identity import MANAGER
 from backupgw.vfsproxy.problems import Problem
+from backupgw.vfsproxy.volumes.base import FolderUsage
 
 from .conftest import Inside, user
 from .test_folders_api import problem
@@ -135,6 +140,56 @@ def test_the_operator_can_take_limits_as_advice(tmp_path: Path) -> None:
             ("nfs", f"filer:/export/{folder.path}"),
             ("fuse", f"sshfs agent@gateway:{folder.path}"),
         ]
+
+
+class NativeQuota:
+    """A storage that keeps folders' limits by itself, whatever writes there."""
+
+    def __init__(self) -> None:
+        self.limits: dict[str, int | None] = {}
+
+    def set_limit(self, path: str, bytes: int | None, files: int | None) -> None:  # noqa: A002
+        self.limits[path] = bytes
+
+    def usage(self, path: str) -> FolderUsage:
+        return FolderUsage()
+
+
+def test_a_storage_that_keeps_limits_is_mounted_for_writing_within_all_of_them(
+    inside: Inside,
+) -> None:
+    core, alice = inside.core, user("alice")
+    opened, quota = core.volumes["main"], NativeQuota()
+    opened.volume = dataclasses.replace(opened.volume, quota=quota)
+    owner = Holder(Kind.USER, "alice")
+    one = inside.lifecycle.create(alice, Wanted(name="one", limits=Limits(bytes=600)))
+    assert quota.limits[one.path] == 600
+    assert mount_of(core, alice, one.id, "rw").quota == "native"
+    Administration(core).set_limits(MANAGER, owner, Limits(bytes=1000))
+    assert mount_of(core, alice, one.id, "rw").quota == "native"
+    # Together they could hold more than Alice may: the storage knows nothing of her.
+    other = inside.lifecycle.create(alice, Wanted(name="other", limits=Limits(bytes=600)))
+    for folder in (one, other):
+        with pytest.raises(Problem) as refused:
+            mount_of(core, alice, folder.id, "rw")
+        assert refused.value.code == "quota-not-native"
+        assert mount_of(core, alice, folder.id, "ro").quota == "advisory"
+    inside.lifecycle.set_limits(alice, other.id, Limits(bytes=400))
+    assert quota.limits[other.path] == 400
+    assert mount_of(core, alice, other.id, "rw").quota == "native"
+    inside.lifecycle.set_limits(alice, other.id, Limits())
+    with pytest.raises(Problem):
+        mount_of(core, alice, one.id, "rw")
+
+
+def test_who_may_not_delete_mounts_nothing_for_writing(inside: Inside) -> None:
+    alice, bob = user("alice"), user("bob")
+    folder = inside.lifecycle.create(alice, Wanted(name="docs"))
+    Sharing(inside.core).share(alice, folder.id, Holder(Kind.USER, "bob"), Permission.READ_WRITE)
+    assert mount_of(inside.core, bob, folder.id, "ro").read_only
+    with pytest.raises(Problem) as refused:
+        mount_of(inside.core, bob, folder.id, "rw")
+    assert refused.value.code == "permission-denied"
 
 
 def test_no_mount_leads_out_of_a_folder(inside: Inside, tmp_path: Path) -> None:

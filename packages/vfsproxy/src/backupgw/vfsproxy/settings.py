@@ -126,6 +126,7 @@ class VfsSettings(HttpOptions):
         ledger: file of the accounts, on a local disk; default in the state folder. Gateways that
             share a PostgreSQL share the accounts in it.
         threads: blocking calls at a time in each worker.
+        operation_log: log each upload, download and change; what fails is always logged.
         schedule: when the gateway looks after its folders.
         cache: what is kept for speed's sake.
         manager: a Manager as the source of users and permissions.
@@ -145,6 +146,7 @@ class VfsSettings(HttpOptions):
     cors: list[str] = Field(default=["*"])
     ledger: Path | None = None
     threads: int = Field(24, ge=2, le=512)
+    operation_log: bool = False
     schedule: ScheduleSettings = ScheduleSettings()
     cache: CacheSettings = Field(default_factory=lambda: CacheSettings.model_validate({}))
     manager: ManagerSourceSettings | None = None

@@ -26,6 +26,7 @@ from .authentication import (
     ManagerAuthentication,
 )
 from .core import Core
+from .operation_log import OperationLog
 from .operations import client_operations, manager_operations
 from .problems import Problem
 from .settings import ManagerSettings, VfsSettings
@@ -110,17 +111,28 @@ def build_manager(settings: Settings) -> Running:
     )
 
 
-def _noting(observe: Observe, traffic: Traffic) -> Observe:
-    """Return what observes requests, and notes that there was one: tasks give way to them."""
+def _noting(traffic: Traffic) -> Observe:
+    """Return what notes that there was a request: tasks give way to them."""
 
     def noting(
-        exchange: Exchange, operation: Operation | None, problem: Problem | None, seconds: float
+        _exchange: Exchange, operation: Operation | None, _problem: Problem | None, _seconds: float
     ) -> None:
         if operation is None or operation.tag != "tasks":
             traffic.note()
-        observe(exchange, operation, problem, seconds)
 
     return noting
+
+
+def _each(*observers: Observe) -> Observe:
+    """Return what tells all of them of a request that has ended."""
+
+    def observe(
+        exchange: Exchange, operation: Operation | None, problem: Problem | None, seconds: float
+    ) -> None:
+        for observer in observers:
+            observer(exchange, operation, problem, seconds)
+
+    return observe
 
 
 class Running:
@@ -155,7 +167,11 @@ class Running:
             self._threads,
             Cors(vfs.cors),
             ready=self._check,
-            observe=_noting(RequestObserver(name), self._core.traffic),
+            observe=_each(
+                RequestObserver(name),
+                OperationLog(self._core.folders.backend_of, everything=vfs.operation_log),
+                _noting(self._core.traffic),
+            ),
             source=self._core.source,
         )
         self._api = api

@@ -125,12 +125,14 @@ class Api:
         who = NOBODY if operation.auth is Auth.OPEN else await self._who(exchange)
         if self._source is not None and not self._source.known(who):
             await self._threads.run(self._source.refresh, who)
+        exchange.folder = path.get("folder")
         query: bytes = exchange.scope["query_string"]
         parameters = parameters_of(operation.parameters, path, query)
         body: Any = _NOTHING
         if operation.body is not None:
             given = await exchange.json()
             body = checked(operation.body, {} if given is None else given, "body")
+            exchange.folder = exchange.folder or folder_in(getattr(body, "vfid", None))
         call: Call[Any, Any] = Call(who, parameters, body, exchange)
         handler: Any = operation.handler
         if inspect.iscoroutinefunction(handler):
@@ -148,6 +150,11 @@ class Api:
         who = self._authenticate.known(exchange) or await self._authenticate.identify(exchange)
         exchange.scope.setdefault("state", {})["user"] = who.user
         return who
+
+
+def folder_in(reference: str | None) -> str | None:
+    """Return the folder's id in a `vfid`."""
+    return None if reference is None else reference.rpartition("/")[2]
 
 
 def _told(exchange: Exchange) -> str:

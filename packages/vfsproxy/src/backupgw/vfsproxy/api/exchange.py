@@ -39,6 +39,8 @@ class Exchange:
         self.common = common
         self.status = 0
         """Of the answer, once it has begun."""
+        self.folder: str | None = None
+        """The id of the folder that it is about, for the log."""
 
     @property
     def method(self) -> str:

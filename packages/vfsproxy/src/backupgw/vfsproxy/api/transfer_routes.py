@@ -33,6 +33,7 @@ from ..tus.headers import OCTETS
 from ..tus.receiving import Terms
 from ..tus.records import Upload
 from ..tus.uploads import TusUploads
+from .app import folder_in
 from .exchange import ClientGone, Headers
 from .file_documents import Path
 from .models import FolderParameters, Model
@@ -200,6 +201,7 @@ class _TransferRoutes:
 
         def look() -> tuple[FolderAccess, str, bool]:
             who, claims = self._transfers.read(wanted.token, DownloadClaims)
+            call.exchange.folder = folder_in(claims.vfid)
             access = self._resolved(who, claims.volume, claims.vfid, Permission.READ_ONLY)
             path = names.checked_folder(claims.relpath)
             name = lying(access.files, path)
@@ -219,6 +221,7 @@ class _TransferRoutes:
     async def download_archive(self, call: Call[TokenParameters, NoModel]) -> None:
         def look() -> tuple[FolderAccess, list[str], str | None]:
             who, claims = self._transfers.read(call.parameters.token, ArchiveClaims)
+            call.exchange.folder = folder_in(claims.virtual_folder_id)
             access = self._resolved(
                 who, claims.volume, claims.virtual_folder_id, Permission.READ_ONLY
             )
@@ -265,6 +268,7 @@ class _TransferRoutes:
         def look() -> tuple[Upload, Space]:
             who, claims = self._transfers.read(call.parameters.token, UploadClaims)
             call.exchange.scope.setdefault("state", {})["user"] = who.user
+            call.exchange.folder = folder_in(claims.vfid)
             access = self._resolved(who, claims.volume, claims.vfid, Permission.READ_WRITE)
             upload = self._store.find(claims.session)
             if upload is None or upload.folder != access.folder.id:

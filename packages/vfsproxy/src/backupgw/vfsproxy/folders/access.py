@@ -31,6 +31,9 @@ from .people import Standing
 from .records import Folder, Kind, Permission
 from .remembered import Remembered, shared_by
 
+_BACKENDS = 10_000
+"""Folders whose volume's type is known for the log."""
+
 
 @dataclass(frozen=True, slots=True)
 class FolderAccess:
@@ -153,6 +156,7 @@ class Folders:
         self.fences = fences
         self.rules = rules
         self.remembered = remembered
+        self._backends: dict[str, str] = {}
 
     def resolve(self, who: Identity, folder_id: str, needed: Permission) -> FolderAccess:
         """Return a folder's content for a client.
@@ -181,6 +185,9 @@ class Folders:
     def open(self, who: Identity, folder: Folder, permission: Permission) -> FolderAccess:
         """Return a folder's content with a permission that is known already."""
         opened = self.volumes.of(folder)
+        if len(self._backends) >= _BACKENDS:
+            self._backends.clear()
+        self._backends[folder.id] = opened.volume.type
         counted = opened.for_folders([folder])
 
         def limited(path: str) -> Backend:
@@ -192,6 +199,10 @@ class Folders:
         return FolderAccess(
             who, folder, permission, opened, limited(folder.path), staging, self.fences
         )
+
+    def backend_of(self, folder_id: str) -> str | None:
+        """Return the type of a folder's volume, where this process has opened it before."""
+        return self._backends.get(folder_id)
 
     def look_up(
         self, connection: Connection, who: Identity, folder_id: str, *, lock: bool = False

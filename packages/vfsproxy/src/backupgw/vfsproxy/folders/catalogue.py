@@ -67,6 +67,16 @@ def count(connection: Connection, holder: Holder) -> int:
     ).scalar_one()
 
 
+def limits_of(connection: Connection, holder: Holder) -> list[Limits]:
+    """Return the limits of all folders that somebody has, deleted ones included."""
+    rows = connection.execute(
+        sa.select(vfs_folders.c.limit_bytes, vfs_folders.c.limit_files).where(
+            vfs_folders.c.kind == holder.kind.value, vfs_folders.c.owner == holder.name
+        )
+    )
+    return [Limits(row.limit_bytes, row.limit_files) for row in rows]
+
+
 def add(connection: Connection, folder: Folder) -> None:
     """Add a folder. Raises DatabaseConflict where its owner has one of that name."""
     connection.execute(vfs_folders.insert().values(**_values(folder)))

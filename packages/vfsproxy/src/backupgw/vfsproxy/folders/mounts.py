@@ -3,6 +3,9 @@
 What is written through a mount goes around this gateway: nobody here refuses what is too much. So
 a folder is offered for writing only where the storage itself keeps its limits, or where the
 operator has said (`advisory_quota`) that limits are advice for mounts, which a scan then counts.
+
+What a storage keeps are folders' own limits. Those of the owner are kept with them where all
+folders of that owner have limits that together are within the owner's.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from backupgw.kvstore.names import check_path, joined
+from backupgw.runtime.database import Connection
 
 from .. import audit
 from ..identity import Identity
 from ..problems import Problem
 from ..volumes import MountOffer
-from .records import Folder, Permission
+from . import catalogue
+from .records import Folder, Holder, Limits, Permission
 
 if TYPE_CHECKING:
     from ..core import Core
@@ -65,19 +70,32 @@ def mount_of(core: Core, who: Identity, folder_id: str, mode: Mode, subpath: str
     offers = volume.mounts(path)
     if not offers:
         raise Problem(409, "not-mountable", "the folder's volume cannot be mounted")
-    account = core.accounts.usage(folder.holder.scope).limit
-    limited = account.hard_bytes is not None or account.hard_objects is not None
-    limited = limited or folder.limits.bytes is not None or folder.limits.files is not None
+    with core.database.read() as connection:
+        of_holder = core.accounts.limits_of(connection, folder.holder)
+        kept = volume.quota is not None and _keeps(connection, folder.holder, of_holder)
     quota: Literal["native", "advisory", "none"] = "none"
-    if limited:
-        quota = "native" if volume.quota is not None else "advisory"
+    if of_holder != Limits() or folder.limits != Limits():
+        quota = "native" if kept else "advisory"
     if mode == "rw" and quota == "advisory" and not volume.advisory_quota:
         raise Problem(
             409,
             "quota-not-native",
-            "the volume cannot keep the folder's limits for what is written through a mount; it "
-            "can be mounted read-only, or the operator sets advisory_quota",
+            "the volume cannot keep the limits of the folder and its owner for what is written "
+            "through a mount; it can be mounted read-only, or the operator sets advisory_quota",
         )
     with core.database.begin() as connection:
         audit.note(connection, who, "folder.mount", folder=folder.id, mode=mode, subpath=subpath)
     return Mount(folder, offers, mode == "ro", quota, f"/home/work/{folder.name}")
+
+
+def _keeps(connection: Connection, holder: Holder, most: Limits) -> bool:
+    """Whether an owner's limits hold where each folder's own does."""
+    folders = catalogue.limits_of(connection, holder)
+    for limit, each in (
+        (most.bytes, [folder.bytes for folder in folders]),
+        (most.files, [folder.files for folder in folders]),
+    ):
+        given = [one for one in each if one is not None]
+        if limit is not None and (len(given) < len(each) or sum(given) > limit):
+            return False
+    return True
