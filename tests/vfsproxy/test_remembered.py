@@ -69,7 +69,7 @@ class Gateways:
             raise AssertionError("the database was asked")
 
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("read", "begin", "autocommit"):
+            for name in ("read", "begin", "autocommit", "brief"):
                 patch.setattr(self.one.core.database, name, fail)
             yield
 

@@ -30,6 +30,8 @@ from .api.volume_routes import volume_operations
 from .core import Core
 from .manager.files import manager_file_operations
 from .manager.folders import manager_folder_operations
+from .manager.scopes import manager_scope_operations
+from .manager.volumes import manager_volume_operations
 
 Security = Mapping[str, dict[str, Any]]
 
@@ -44,6 +46,8 @@ def manager_operations(core: Core, threads: Threads, security: Security) -> Sequ
     """Return what the API for managers consists of, its own document included."""
     operations = [
         *_shared(core, threads),
+        *manager_volume_operations(core),
+        *manager_scope_operations(core),
         *manager_folder_operations(core),
         *manager_file_operations(core, threads),
     ]

@@ -24,7 +24,7 @@ from ..files.reply import Reply
 from ..folders.access import FolderAccess
 from ..folders.records import Permission
 from ..identity import Identity
-from ..manager.folders import reference_of, resolve_folder
+from ..manager.references import reference_of, resolve_folder
 from ..problems import Problem, not_found
 from ..transfers import ArchiveClaims, DownloadClaims, Transfers, UploadClaims
 from ..tus.bodies import Space

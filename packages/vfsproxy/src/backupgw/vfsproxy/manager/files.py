@@ -52,7 +52,7 @@ from .file_documents import (
     TokenAnswer,
     UploadBody,
 )
-from .folders import TAG, resolve_folder
+from .references import TAG, resolve_folder
 
 _FILE_MODE, _FOLDER_MODE = 0o100644, 0o040755
 """What is told of every file and folder: places have no permission bits of their own."""
