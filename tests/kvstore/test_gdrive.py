@@ -202,9 +202,15 @@ class TestRequests:
         assert len([*place.list("")]) == 64
 
     def test_a_repositorys_folders_are_listed_many_by_one(
-        self, place: Backend, double: DoubleProcess[DriveDouble], options: dict[str, Any]
+        self,
+        place: Backend,
+        double: DoubleProcess[DriveDouble],
+        options: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        folders = [f"data/{number:02x}" for number in range(256)]
+        # On a busy machine, what was fetched would be too old before it is asked for.
+        monkeypatch.setattr("backupgw.kvstore.backends.listing_ahead._VALID", 1000.0)
+        folders = [f"data/{number:02x}" for number in range(120)]
         place.mkdirs(folders)
         with ThreadPoolExecutor(8) as pool:
             [*pool.map(lambda folder: place.store(f"{folder}/blob", b"value"), folders)]
@@ -214,7 +220,7 @@ class TestRequests:
                 f"data/{folder.name}": [item.name for item in fresh.list(f"data/{folder.name}")]
                 for folder in fresh.list("data")
             }
-            assert len(double.tell(requests)) <= 16
+            assert len(double.tell(requests)) <= 10
         assert found == {folder: ["blob"] for folder in folders}
 
     def test_what_changes_meanwhile_is_listed(
@@ -229,10 +235,10 @@ class TestRequests:
             assert [*place.list(f"data/{name}")] == []
         place.delete("data/25/old")
         place.store("data/26/new", b"value")
-        assert [*place.list("data/28")] == []
+        assert [*place.list("data/24")] == []
         assert [*place.list("data/25")] == []
         assert [item.name for item in place.list("data/26")] == ["new"]
-        assert [*place.list("data/30")] == []
+        assert [*place.list("data/20")] == []
 
     def test_short_pages_are_read_to_the_end(
         self, place: Backend, double: DoubleProcess[DriveDouble]
