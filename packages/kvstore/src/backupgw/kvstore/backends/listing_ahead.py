@@ -67,7 +67,8 @@ class Ahead(Generic[Id, E]):
             return
         base = f"{folder}/" if folder else ""
         with self._lock:
-            self._row = [(base + name, tuple(ids)) for name, ids in children.items()]
+            # By name: long listings are handed out so, whatever the service's order was.
+            self._row = [(base + name, tuple(ids)) for name, ids in sorted(children.items())]
             self._seen, self._typical = time.monotonic(), 0
             self._fetched.clear()
 
