@@ -54,8 +54,9 @@ class KeptFiles:
 
     def __init__(self, root: Beneath) -> None:
         self._root = root
-        self._device = os.fstat(root.fd).st_dev
         self._usable = kind(root.fd) in ON_DISK
+        self._on_disk = {os.fstat(root.fd).st_dev: self._usable}
+        """File systems beneath the root, by device, and whether they are read this way."""
         self._files: dict[str, _Kept] = {}
         self._sweeper: threading.Timer | None = None
         self._lock = threading.Lock()
@@ -98,7 +99,10 @@ class KeptFiles:
         if fd is None:
             return None
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_dev != self._device:
+        on_disk = self._on_disk.get(status.st_dev)
+        if on_disk is None:
+            on_disk = self._on_disk[status.st_dev] = kind(fd) in ON_DISK
+        if not on_disk or not stat.S_ISREG(status.st_mode):
             os.close(fd)
             return None
         kept = _Kept(fd, status.st_dev, status.st_ino, time.monotonic())
