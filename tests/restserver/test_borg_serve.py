@@ -360,6 +360,7 @@ def test_pipes_as_ssh_gives_them(tmp_path: Path) -> None:
         (["--permissions", '{"": "xyz"}'], "letters"),
         (["--quota", "-1"], "quota"),
         (["--port", "1", "--listen", "127.0.0.1:0"], "either --listen"),
+        (["--port", "99999"], "is no port"),
         (["--socket-activation"], "systemd"),
     ],
 )
@@ -376,4 +377,18 @@ def test_mistakes_are_told_before_anything_listens(
     )
     assert done.returncode != 0
     assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+
+
+def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    done = subprocess.run(
+        [BACKUPGW, "borg", "serve", "--path", str(tmp_path / "file"), "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"--backend: places.backend.url: {tmp_path}/file is not a folder\n"

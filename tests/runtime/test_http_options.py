@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from backupgw.runtime.http.options import HttpOptions
 
@@ -48,3 +48,14 @@ def test_forms_that_the_environment_and_flags_bring() -> None:
 def test_a_bad_value_is_named(name: str, value: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         HttpOptions.model_validate({name: value})
+
+
+class OtherService(HttpOptions):
+    listen: list[str] = Field(default=[":1"])
+
+
+def test_a_service_with_another_default_gets_no_wrong_address() -> None:
+    assert OtherService().listen == [":1"]
+    assert OtherService.model_validate({"listen": "127.0.0.1:2"}).listen == ["127.0.0.1:2"]
+    with pytest.raises(ValidationError, match="is no port"):
+        OtherService.model_validate({"listen": ["127.0.0.1:99999"]})

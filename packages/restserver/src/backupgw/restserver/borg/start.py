@@ -56,7 +56,9 @@ def prepare(settings: Settings) -> str:
     try:
         with place:
             pass
-    except BackendDoesNotExist:
+    except BackendDoesNotExist as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            raise settings.mistake(str(error), "places", borg.place, "url") from error
         exists = False
     if borg.quota and borg.ledger is None and _folder(settings) is None:
         raise settings.mistake(

@@ -11,7 +11,14 @@ import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from backupgw.runtime.http.listeners import parse_address
 
@@ -63,7 +70,7 @@ class HttpOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    listen: Annotated[list[str], BeforeValidator(_listen)] = Field(
+    listen: list[str] = Field(
         default=["127.0.0.1:8000"],
         description='addresses: "HOST:PORT", ":PORT" (every address), "[::1]:PORT", "unix:PATH"; '
         "port 0 takes a free one. Sockets handed over by systemd take precedence.",
@@ -127,6 +134,11 @@ class HttpOptions(BaseModel):
 
     metrics: bool = Field(default=False, description="answer /metrics")
     metrics_open: bool = Field(default=False, description="answer it without credentials")
+
+    @field_validator("listen", mode="before")  # holds for services with another default, too
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        return _listen(value)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
