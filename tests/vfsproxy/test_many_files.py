@@ -10,6 +10,7 @@ import httpx
 import pytest
 from tests.servers.vfs_gateway import VfsGateway
 from tests.vfsproxy.folder_client import Documents
+from tests.vfsproxy.test_people_api import follow
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
 FILES = 1_000_000 if SOAK else 50_000
@@ -93,6 +94,20 @@ def test_all_in_one_answer(served: tuple[VfsGateway, Documents]) -> None:
             lines += 1
     assert lines == FILES + FOLDERS // 2 + 2
     assert memory.grown() < 48 << 20
+
+
+def test_what_it_holds_is_known_at_once(served: tuple[VfsGateway, Documents]) -> None:
+    """Once counted, in bounded memory; and told without looking at a single file again."""
+    gateway, docs = served
+    with gateway.manager() as manager:
+        memory = Memory(gateway)
+        task = manager.post("/v1/volumes/main/scan").json()["task"]
+        assert follow(manager, task)[-1]["state"] == "succeeded"
+        assert memory.grown() < 64 << 20
+        which = {"volume": "main", "vfid": f"user:alice/{docs.id}"}
+        told = manager.request("GET", "/folder/usage", json=which, timeout=5)
+        assert told.json() == {"file_count": FILES, "used_bytes": 0}
+        assert docs.used() == (0, FILES)
 
 
 def test_a_page_of_another_gateway(served: tuple[VfsGateway, Documents]) -> None:
