@@ -7,6 +7,7 @@ It therefore works in slices, and rests after each one while clients ask for thi
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -39,7 +40,8 @@ class Traffic:
 
     def note(self) -> None:
         """Somebody asks."""
-        _TIME.pack_into(self._shared, 0, time.monotonic())
+        with contextlib.suppress(TypeError, ValueError):  # closed: the gateway stops
+            _TIME.pack_into(self._shared, 0, time.monotonic())
 
     def busy(self) -> bool:
         """Whether somebody asked just now."""

@@ -23,7 +23,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message
 
-from backupgw.kvstore.backends.errors import BackendError
+from backupgw.kvstore.backends.errors import BackendError, ObjectNotFound
 
 from ..files.incoming import GATHERED, ClientLeft, gather
 from ..files.refusals import FileRefusal
@@ -234,7 +234,14 @@ class TusUploads(Creation):
             if upload.state in (State.DONE, State.JOINED):
                 self._store.release(hold.held)
                 return None
-            body = open_body(space, upload, str(hold.held.epoch))
+            try:
+                body = open_body(space, upload, str(hold.held.epoch))
+            except ObjectNotFound:
+                if upload.offset:
+                    raise
+                # Its room is gone, with a ledger that was made anew, say: nothing else was kept.
+                upload = dataclasses.replace(upload, token=None)
+                body = open_body(space, upload, str(hold.held.epoch))
         except BaseException:
             self._store.release(hold.held)
             raise
