@@ -397,7 +397,7 @@ class PosixWriter(GatedWriter):
             return gate.checkpoint(self, plan.size)
         try:
             part = self._name_part()
-            if self._sync:
+            if self._sync and self._written:  # an empty file is as durable as its name
                 os.fsync(self._fd)
             self._sync_folders()
             os.utime(self._fd)
