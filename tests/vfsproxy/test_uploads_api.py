@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests.vfsproxy.file_process import OCTETS, TUS, metadata
 from tests.vfsproxy.folder_client import Documents
 
 from backupgw.kvstore.ledger import NOTHING
+from backupgw.runtime.settings import load
+from backupgw.vfsproxy.core import Core
 from backupgw.vfsproxy.folders.lifecycle import Wanted
 from backupgw.vfsproxy.folders.records import Limits, Permission
 from backupgw.vfsproxy.tus.bodies import Space
@@ -90,6 +93,22 @@ def test_its_room_is_reserved_from_the_beginning(
     assert alice.delete(url, headers=TUS).status_code == 204
     small.put("b", bytes(401))
     assert small.used() == (401, 1)
+
+
+def test_an_upload_whose_room_is_gone_begins_anew(gateway: VfsGateway, docs: Documents) -> None:
+    """Of a small one that has sent nothing, room is all there is; a ledger may be made anew."""
+    url = start(docs, 10)
+    with Core(load(gateway.config), lambda _event: None) as core:
+        upload = DatabaseUploads(core.database).find(url.rpartition("/")[2])
+        assert upload is not None
+        assert upload.token is not None
+        number = re.search(r"number\W+(\d+)", upload.token)
+        assert number is not None
+        core.accounts.ledger.release(int(number[1]))
+    assert docs.client.head(url, headers=TUS).headers["upload-offset"] == "0"
+    assert patch(docs.client, url, 0, b"1234567890").status_code == 204
+    assert docs.get("a.bin").content == b"1234567890"
+    assert docs.used() == (10, 1)
 
 
 def test_what_is_deleted_takes_its_uploads_along(docs: Documents) -> None:
