@@ -12,7 +12,7 @@ from typing import Self
 
 from backupgw.kvstore.ledger import Alarm
 from backupgw.runtime import authorisation, state_folder
-from backupgw.runtime.cache import open_cache
+from backupgw.runtime.cache import Cache, open_cache
 from backupgw.runtime.database import Database
 from backupgw.runtime.database.state import open_state
 from backupgw.runtime.events import Event, Events, QuotaCleared, QuotaReached
@@ -94,21 +94,28 @@ class Core:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.traffic = Traffic(folder / "traffic")
             stack.callback(self.traffic.close)
-            shared = open_cache(self.vfs.cache)
-            stack.callback(shared.close)
-            cache = shared.namespace("vfs")
+            cache = self._cache(stack)
             remembered = None
-            if cache.shared:
+            if cache is not None and cache.shared:
                 remembered = Remembered(cache)
                 self.database.subscribe(remembered.forget)
             self.folders = Folders(self.database, self.volumes, self.fences, self.rules, remembered)
             self.source = None
             if self.vfs.manager is not None:
+                assert cache is not None
                 self.source = ManagerSource(self, self.vfs.manager, cache)
                 stack.callback(self.source.close)
             self.tasks = Tasks(self, handlers_of(self), self._events)
             stack.callback(self.tasks.close)
             self._stack = stack.pop_all()
+
+    def _cache(self, stack: ExitStack) -> Cache | None:
+        """Return the cache, where anything is kept there: it brings the metrics' library along."""
+        if self.vfs.cache.url is None and self.vfs.manager is None:
+            return None
+        cache = open_cache(self.vfs.cache)
+        stack.callback(cache.close)
+        return cache.namespace("vfs")
 
     def close(self) -> None:
         """Close everything, in the other order."""
