@@ -32,6 +32,7 @@ from tests.servers.sshd import Sshd
 
 PASSWORD = "correct horse battery"
 BOTH = (peers.RESTIC_OLD, peers.RESTIC_NEW)
+TRIALS = 8
 SECRET = b"the host's own secret"
 
 pytestmark = [
@@ -75,6 +76,14 @@ class Site:
         (self.elsewhere / "secret").write_bytes(SECRET)
         (self.elsewhere / "secret").chmod(0o600)
         self.link.symlink_to(self.elsewhere)
+
+    def trials(self) -> Iterator[int]:
+        """The customer may come too late, and tries again."""
+        for number in range(TRIALS):
+            for folder in (self.root, self.elsewhere):
+                shutil.rmtree(folder, ignore_errors=True)
+            self.make()
+            yield number
 
     @contextlib.contextmanager
     def owner_at_work(self) -> Iterator[None]:
@@ -135,24 +144,27 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     )
     restic.init()
     make_cheap(tmp_path / "repository", PASSWORD)
-    found = Site(restic, tmp_path / "customer")
-    found.make()
-    return found
+    return Site(restic, tmp_path / "customer")
 
 
 def test_a_link_in_a_folders_place_leads_nowhere(site: Site, tmp_path: Path) -> None:
     # The trial is one that works: without confinement the secret is the customer's.
-    got = site.restored(site.back_up(confined=False), tmp_path / "first")
-    assert got["swapped/secret"] == SECRET
-    shutil.rmtree(site.root)
-    shutil.rmtree(site.elsewhere)
-    site.make()
-    result = site.back_up(confined=True)
-    assert not result.complete
-    assert any("secret" in error.item for error in result.errors)
-    got = site.restored(result, tmp_path / "second")
-    assert SECRET not in got.values()
-    assert got["plain"] == b"plain"
+    assert any(
+        site.restored(site.back_up(confined=False), tmp_path / f"first-{number}").get(
+            "swapped/secret"
+        )
+        == SECRET
+        for number in site.trials()
+    )
+    for number in site.trials():
+        result = site.back_up(confined=True)
+        got = site.restored(result, tmp_path / f"second-{number}")
+        assert SECRET not in got.values()
+        assert got["plain"] == b"plain"
+        if not result.complete:
+            assert any("secret" in error.item for error in result.errors)
+            return
+    pytest.fail("restic was never led to the link")
 
 
 @pytest.mark.parametrize("way", ["sftp", "rclone"])
