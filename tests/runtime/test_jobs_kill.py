@@ -153,7 +153,9 @@ def test_a_gateway_that_wakes_up_late_has_no_effect_and_turns_no_order(site: Sit
     assert f"middle {first.id} 1" not in sleeper.output
     assert f"end {first.id} 1" not in sleeper.output
     assert done[first.id].losses >= 1
-    assert str(done[first.id].runner).startswith("other/")
+    # On a machine that is late with everything the successor may be taken for dead, too.
+    if done[first.id].losses == 1:
+        assert str(done[first.id].runner).startswith("other/")
 
 
 def test_a_gateway_that_slept_past_its_lease_writes_nothing_any_more(site: Site) -> None:
