@@ -35,7 +35,7 @@ def store_nowait_agrees(at: Ground) -> str:
     answered = 0
     for size in (0, 1, 5_000, 70_000):
         value = bytes(size)
-        item = f"folder/item {size}"
+        item = f"folder/item{size}"
         name = at.name(item)
         try:
             stored = at.backend.store_nowait(name, value, expected_hash=wrong)
