@@ -102,7 +102,8 @@ def _mounted(folder: Path, *arguments: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _run("umount", str(folder))
+        # A session of a server may end just now; it keeps the rest no longer than it lives.
+        _run("umount", "--lazy", str(folder))
 
 
 def _image(file: Path, megabytes: int) -> Path:
