@@ -165,8 +165,11 @@ class TestTheCheckItself:
     def test_twins(self, tmp_path: Path) -> None:
         (tmp_path / "sound").mkdir()
         assert not twins_answered_early(flawed(), tmp_path / "sound")
-        (tmp_path / "early").mkdir()
-        assert twins_answered_early(flawed("early-answer"), tmp_path / "early")
+        trials = [tmp_path / f"early-{number}" for number in range(5)]
+        for trial in trials:
+            trial.mkdir()
+        # On a busy machine the second may come when the first is through.
+        assert any(twins_answered_early(flawed("early-answer"), trial) for trial in trials)
 
     @pytest.mark.parametrize(
         ("flaw", "named"),
