@@ -108,6 +108,7 @@ def back_up(program: Program, work: Path) -> dict[str, Any]:
     return saw
 
 
+@pytest.mark.soak
 @pytest.mark.peers(peers.RESTIC_NEW)
 def test_a_finished_backup_survives_a_power_cut(tmp_path: Path) -> None:
     saw = back_up(gateway(), tmp_path)
