@@ -136,6 +136,7 @@ class Bench:
         return f"sealed:{name}" if self._encrypted else f"there:{self._where}/theirs/{name}"
 
     def _run(self, *command: str) -> Sample:
+        os.sync()  # what the step before left to be written is none of this one's
         before, begun = os.times(), time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wall, after = time.monotonic() - begun, os.times()
