@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic
 
@@ -152,11 +153,11 @@ class EntryPlace(Backend, Generic[Id, E]):
             return
         self._move_entries(name, found, new_name, if_absent=if_absent)
 
+    @abstractmethod
     def _move_entries(
         self, name: str, found: Sequence[E], new_name: str, *, if_absent: bool
     ) -> None:
         """Move an item, of which `found` are the entries."""
-        raise NotImplementedError
 
     def copy(self, name: str, new_name: str) -> None:
         check_path(name)

@@ -15,6 +15,7 @@ Rows come as the driver gives them: SQLite knows no booleans, so `bool()` them.
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections import namedtuple
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ class Prepared:
         return self._postgresql
 
 
-class Brief:
+class Brief(ABC):
     """A transaction in which prepared statements are executed."""
 
     def one(self, prepared: Prepared, **values: Any) -> Any:
@@ -67,13 +68,13 @@ class Brief:
         rows = self.all(prepared, **values)
         return rows[0] if rows else None
 
+    @abstractmethod
     def all(self, prepared: Prepared, **values: Any) -> list[Any]:
         """Return all rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def change(self, prepared: Prepared, **values: Any) -> int:
         """Return how many rows a statement that returns none has changed."""
-        raise NotImplementedError
 
 
 class SqliteBrief(Brief):
