@@ -124,7 +124,7 @@ def deleted(fd: str) -> bool:
         return False
 
 
-def test_files_kept_open_are_read_by_many_threads(place: PosixFS) -> None:
+def test_files_kept_open_are_read_by_many_threads(place: PosixFS, root: Path) -> None:
     for number in range(8):
         place.store(f"item{number}", bytes([number]) * 1000)
 
@@ -144,7 +144,7 @@ def test_files_kept_open_are_read_by_many_threads(place: PosixFS) -> None:
         list(pool.map(read, range(8)))
     place.close()
     try:
-        assert not [fd for fd in os.listdir("/proc/self/fd") if "/item" in opened(fd)]
+        assert not [fd for fd in os.listdir("/proc/self/fd") if f"{root}/item" in opened(fd)]
     finally:
         place.open()
 

@@ -161,7 +161,9 @@ class KeptFiles:
                 os.close(kept.fd)
         with self._lock:
             self._sweeper = None
-        if self._files:
+        if self._closed:  # while one was looked at
+            self._close_all()
+        elif self._files:
             self._sweep_later()
 
     def close(self) -> None:
