@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 
 from backupgw.runtime.events import Events
 from backupgw.runtime.events.records import Event, JobFinished, JobGivenUp
 from backupgw.runtime.jobs import Jobs, UnknownJob
+from backupgw.runtime.rounds import Rounds
 
 from . import staging
 from .endings import Endings
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _YOUNG = 10.0
 """Seconds after which an operation has its job."""
+_AGAIN = 15.0
+"""Seconds until those are looked at again that are too young to tell."""
 
 
 def put_in_order(node: Node, records: Records, endings: Endings) -> None:
@@ -57,54 +59,32 @@ class Orphans:
         self._events = events
         self._started = time.time()
         self._jobs: Jobs | None = None
-        self._change = threading.Condition()
-        self._rung = False
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="wings-orphans", daemon=True)
+        self._rounds = Rounds(
+            self._round,
+            name="wings-orphans",
+            failing="operations without a job cannot be looked for",
+        )
 
     def publish(self, event: Event) -> bool:
         """Pass an event on, and look."""
         if isinstance(event, JobFinished | JobGivenUp):
-            self._ring()
+            self._rounds.ring()
         return self._events.publish(event)
 
     def start(self, jobs: Jobs) -> None:
         """Begin, with a look at what the last process has left."""
         self._jobs = jobs
-        self._rung = True
-        self._thread.start()
-
-    def _ring(self) -> None:
-        with self._change:
-            self._rung = True
-            self._change.notify()
+        self._rounds.start()
 
     def close(self) -> None:
         """End the thread."""
-        with self._change:
-            self._closed = True
-            self._change.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.close()
 
-    def _run(self) -> None:
+    def _round(self) -> float | None:
         assert self._jobs is not None
-        wait: float | None = None
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: self._rung or self._closed, timeout=wait)
-                if self._closed:
-                    return
-                self._rung = False
-            wait = None
-            try:
-                self._end_orphans(self._jobs)
-                if any(self._is_young(each) for each in self._records.unfinished()):
-                    wait = 15.0
-            except Exception:
-                # A defect or a database that is away must not end the thread.
-                log.exception("operations without a job cannot be looked for")
-                wait = 30.0
+        self._end_orphans(self._jobs)
+        young = any(self._is_young(each) for each in self._records.unfinished())
+        return _AGAIN if young else None
 
     def _end_orphans(self, jobs: Jobs) -> None:
         """End as failed what has no job any more that could end it.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from typing import Any
+
+from backupgw.runtime.rounds import Rounds
 
 from .panel import Panel, PanelError
 from .records import Kind, Operation, Records
@@ -37,10 +38,9 @@ class Reporter:
         self._records = records
         self._panel = panel
         self._pace = pace
-        self._change = threading.Condition()
-        self._rung = True
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="wings-reports", daemon=True)
+        self._rounds = Rounds(
+            self._round, name="wings-reports", failing="reports to the Panel are held up"
+        )
 
     @property
     def tells(self) -> bool:
@@ -50,42 +50,21 @@ class Reporter:
     def start(self) -> None:
         """Begin with what is due."""
         if self._panel is not None:
-            self._thread.start()
+            self._rounds.start()
 
     def ring(self) -> None:
         """There is something new to be told."""
-        with self._change:
-            self._rung = True
-            self._change.notify()
+        self._rounds.ring()
 
     def close(self) -> None:
         """End the thread; what was not told is told after the next start."""
-        with self._change:
-            self._closed = True
-            self._change.notify()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        wait: float | None = 0.0
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: self._rung or self._closed, timeout=wait)
-                if self._closed:
-                    return
-                self._rung = False
-            try:
-                wait = self._round()
-            except Exception:
-                # A defect or a full disk must not end the thread: nobody would be told any more.
-                log.exception("reports to the Panel are held up")
-                wait = 30.0
+        self._rounds.close()
 
     def _round(self) -> float | None:
         """Send what is due; return the seconds until there is more (None: nothing waits)."""
         due, following = self._records.due(time.time())
         for operation in due:
-            if self._closed:
+            if self._rounds.closed:
                 return 0.0
             self._send(operation)
         if due:

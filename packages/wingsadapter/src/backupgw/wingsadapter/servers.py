@@ -8,6 +8,8 @@ import os
 import threading
 import time
 
+from backupgw.runtime.rounds import Rounds
+
 from .node import Node
 from .panel import Panel, PanelError, Server
 from .records import Records
@@ -38,8 +40,9 @@ class Servers:
         self._lock = threading.Lock()
         self._known: dict[str, Server] = {}
         self._unknown: dict[str, float] = {}
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="wings-servers", daemon=True)
+        self._rounds = Rounds(
+            self._round, name="wings-servers", failing="the Panel's servers cannot be read"
+        )
         text = records.copy(_COPY)
         if text is not None:
             self._known = {uuid: Server(uuid, limit) for uuid, limit in json.loads(text).items()}
@@ -47,22 +50,15 @@ class Servers:
     def start(self) -> None:
         """Read the Panel's list, now and every now and then, on a thread: it may be slow."""
         if self._panel is not None:
-            self._thread.start()
+            self._rounds.start()
 
     def close(self) -> None:
         """End the thread."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.close()
 
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            try:
-                self.read()
-            except Exception:
-                # A defect must not end the thread: servers that were removed would stay known.
-                log.exception("the Panel's servers cannot be read")
-            self._closing.wait(READ_EVERY)
+    def _round(self) -> float:
+        self.read()
+        return READ_EVERY
 
     def read(self) -> None:
         """Ask the Panel for all of them; where it is away, what was known stays."""

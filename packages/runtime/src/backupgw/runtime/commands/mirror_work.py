@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..command import CommandError, Exit
+from .counting import Count
 from .store.output import cell, error_text, json_document, line, remark, size_text
 from .store.progress import Progress, Show, State
 
@@ -76,7 +76,7 @@ def work_under_bar(
     from backupgw.kvstore.backends.errors import BackendError
 
     terminal = sys.stderr.isatty() and not arguments.json
-    count = _Count(mirrored.layer, wanted=terminal)
+    count = Count(mirrored.layer, "", wanted=terminal)
 
     def state() -> State:
         return State(report.checked_bytes, report.checked, count.bytes, count.items)
@@ -153,43 +153,3 @@ def _tell(
     if arguments.dry_run and counts:
         told = f"would be: {told}"
     line(f"compared {report.checked} items ({size_text(report.checked_bytes)}): {told}")
-
-
-class _Count:
-    """Counts what there is to compare, beside the comparing, so that the bar can tell what is left.
-
-    Attributes:
-        bytes, items: None until everything was counted.
-    """
-
-    def __init__(self, layer: MirrorLayer, *, wanted: bool) -> None:
-        self.bytes: int | None = None
-        self.items: int | None = None
-        self._layer = layer
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="count", daemon=True)
-        self._wanted = wanted
-
-    def __enter__(self) -> None:
-        if self._wanted:
-            self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        if self._wanted:
-            self._thread.join()
-
-    def _run(self) -> None:
-        from backupgw.kvstore.backends.errors import BackendError
-        from backupgw.kvstore.walking import walk
-
-        size = items = 0
-        try:
-            for found in walk(self._layer, "", on_error=lambda *_: None):
-                if self._ended.is_set():
-                    return
-                if not found.info.directory:
-                    size, items = size + found.info.size, items + 1
-        except BackendError:
-            return  # then the bar shows no share
-        self.bytes, self.items = size, items

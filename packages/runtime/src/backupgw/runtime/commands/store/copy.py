@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from ...command import CommandError, Exit, UsageError
+from ..counting import Count
 from .location import Location, Places
 from .output import cell, error_text, line, size_text
 from .progress import Progress, Show, State
@@ -59,7 +59,9 @@ def copy(arguments: Namespace, places: Places) -> int:
     )
     terminal = sys.stderr.isatty() and sys.stdout.isatty() and not arguments.json
     lines = not terminal
-    count = _Count(origin, source.path, info)
+    count = Count(origin, source.path, wanted=info.directory)
+    if not info.directory:
+        count.bytes, count.items = info.size, 1
 
     def state() -> State:
         totals = work.totals
@@ -136,46 +138,3 @@ def _check_apart(places: Places, source: Location, target: Location, *, folder: 
         f"{one.rstrip('/')}/"
     ):
         raise UsageError(f"{source} and {target}: one lies in the other; copy to another folder")
-
-
-class _Count:
-    """Counts what there is to copy, beside the copying, so that the bar can tell what is left.
-
-    Attributes:
-        bytes, items: None until everything was counted.
-    """
-
-    def __init__(self, place: Backend, folder: str, info: ItemInfo) -> None:
-        self._place = place
-        self._folder = folder
-        self._ended = threading.Event()
-        self.bytes: int | None = None
-        self.items: int | None = None
-        if not info.directory:
-            self.bytes, self.items = info.size, 1
-        self._thread = threading.Thread(target=self._run, name="count", daemon=True)
-
-    def __enter__(self) -> None:
-        if self.bytes is None:
-            self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        from backupgw.kvstore.backends.errors import BackendError
-        from backupgw.kvstore.walking import walk
-
-        size = items = 0
-        try:
-            for found in walk(self._place, self._folder, on_error=lambda *_: None):
-                if self._ended.is_set():
-                    return
-                if not found.info.directory:
-                    size += found.info.size
-                    items += 1
-        except BackendError:
-            return  # the copy meets it too, and tells
-        self.items, self.bytes = items, size
