@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import bcrypt
 import trustme
+from tests.servers.free_port import free_ports
 
 from benchmarks.load import PASSWORD, USER, Address
 
@@ -247,15 +248,3 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on right now."""
-    sockets: Sequence[socket.socket] = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

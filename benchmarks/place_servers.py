@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.servers.free_port import free_ports
 from tests.servers.sshd import Sshd
 
 from benchmarks import peers, process_tree
@@ -197,7 +198,7 @@ class Rclone(Way):
         lines, path = place.for_rclone(port, folder)
         config = work / "rclone.conf"
         config.write_text(f"[place]\n{lines}\n")
-        (listen,) = peers.free_ports(1)
+        (listen,) = free_ports(1)
         command = [self._program, "--config", str(config), "serve", "restic", f"place:{path}"]
         with _running([*command, "--addr", f"127.0.0.1:{listen}"], listen, work) as pid:
             yield Route(f"rest:http://127.0.0.1:{listen}/repo/"), pid
@@ -222,7 +223,7 @@ class Backupgw(Way):
             f'[rest]\nplace = "served"\n[state]\nfolder = "{work}/state"\n'
         )
         settings.chmod(0o600)
-        (listen,) = peers.free_ports(1)
+        (listen,) = free_ports(1)
         command = [str(self._program), "rest", "serve", "--config", str(settings), "--no-auth"]
         with _running([*command, "--listen", f"127.0.0.1:{listen}"], listen, work) as pid:
             yield Route(f"rest:http://127.0.0.1:{listen}/repo/"), pid

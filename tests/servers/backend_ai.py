@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .free_port import free_ports
 from .peers import FOLDER
 from .process import ServerProcess
 from .redis import Redis
@@ -91,7 +91,7 @@ class BackendAi:
         """Run everything. Raises ServerFailed, or LookupError where it is not installed."""
         if not PYTHON.exists():
             raise LookupError(f"Backend.AI's storage proxy is missing: {__doc__}")
-        etcd, peer, self.client_port, self.manager_port, internal, terminal, web = _free_ports(7)
+        etcd, peer, self.client_port, self.manager_port, internal, terminal, web = free_ports(7)
         self._redis.start()
         url, other = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
         self._etcd = ServerProcess(
@@ -165,12 +165,3 @@ def _put(url: str, key: str, value: str) -> None:
     }
     with urllib.request.urlopen(f"{url}/v3/kv/put", json.dumps(document).encode()) as answer:
         answer.read()
-
-
-def _free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [listener.getsockname()[1] for listener in listeners]
-    finally:
-        for listener in listeners:
-            listener.close()

@@ -10,8 +10,9 @@ import subprocess
 import uuid
 from pathlib import Path
 
+from .free_port import free_port
 from .process import START_TIMEOUT, ServerFailed, ServerProcess
-from .s3 import S3Server, free_port
+from .s3 import S3Server
 
 PROGRAMS = ("ceph", "ceph-authtool", "monmaptool", "ceph-mon", "ceph-osd", "radosgw")
 """What a test marked `root` has to name."""

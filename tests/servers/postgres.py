@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -27,6 +26,7 @@ import psycopg
 import pytest
 
 from . import peers
+from .free_port import free_port
 from .process import ServerFailed, ServerProcess
 
 USER = "gateway"
@@ -96,7 +96,7 @@ class Postgres:
             shutil.copytree(_make_template(), self.folder / "data", copy_function=_copy_owned)
             _own(self.folder / "data")
         for attempt in range(ATTEMPTS):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             try:
                 self._process = self._run(port)
             except ServerFailed:
@@ -313,10 +313,3 @@ def _copy_owned(source: str, target: str) -> str:
     if account is not None:
         os.chown(target, account.pw_uid, account.pw_gid)
     return target
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

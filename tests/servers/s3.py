@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -13,6 +12,7 @@ import boto3
 from botocore.config import Config
 
 from . import peers
+from .free_port import free_port
 from .process import ServerProcess
 
 if TYPE_CHECKING:
@@ -156,11 +156,3 @@ class Moto(_OneProcess):
     def command(self) -> list[str]:
         program = str(Path(sys.executable).parent / "moto_server")
         return [program, "-H", "127.0.0.1", "-p", str(self.port)]
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

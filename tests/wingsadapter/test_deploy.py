@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.conftest import SYSTEM_PATH
+from tests.servers.free_port import free_port
 from tests.servers.process import ServerProcess
-from tests.servers.s3 import free_port
 from tests.servers.tls import Certificate
 from tests.servers.wings_double import PIECE, WingsDouble
 from websockets.sync.client import connect

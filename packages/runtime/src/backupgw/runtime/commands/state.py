@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..command import Command, CommandError, Exit, UsageError, add_json_option, global_options
+from .new_file import new_file
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -77,41 +76,15 @@ def run(arguments: Namespace) -> int:
 @contextlib.contextmanager
 def _target(path: str, *, replace: bool) -> Iterator[BinaryIO]:
     """The file to write: there whole, readable by its owner only, or not at all."""
-    try:
-        if path == "-":
+    if path == "-":
+        try:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
-            return
-        if not replace and os.path.lexists(path):
-            raise FileExistsError
-        final = Path(path)
-        temporary = final.with_name(f".{final.name}.{secrets.token_hex(6)}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                os.replace(temporary, final)
-            else:
-                os.link(temporary, final)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync(final.parent)
-    except FileExistsError:
-        raise CommandError(f"{path} exists already; give another path, or --force") from None
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        except OSError as error:
+            raise CommandError(f"cannot write: {error.strerror or error}") from error
+        return
+    with new_file(Path(path), replace=replace, mode=0o600) as file:
+        yield file
 
 
 @contextlib.contextmanager

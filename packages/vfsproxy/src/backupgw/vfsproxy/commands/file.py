@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backupgw.runtime.command import CommandError, Exit
+from backupgw.runtime.commands.new_file import new_file
 from backupgw.runtime.commands.store.output import cell, json_document, line, size_text, time_text
-from backupgw.runtime.commands.store.transfer import counted, new_file, opened_input
+from backupgw.runtime.commands.store.transfer import counted, opened_input
 
 from .session import folder_of, session
 from .verbs import FOLDER, add_verbs

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import sys
 from argparse import Namespace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ...command import CommandError, Exit, UsageError
+from ..new_file import new_file
 from .location import Location, Places
 from .output import json_document, size_text
 from .progress import Progress, Show, State
@@ -153,41 +153,6 @@ def opened_input(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
     with file:
         status = os.fstat(file.fileno())
         yield file, status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-@contextlib.contextmanager
-def new_file(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
-    """Yield a file that has its name, synced, when the block ended well, and is gone otherwise.
-
-    Raises:
-        CommandError: there is something of that name, or it cannot be written.
-    """
-    try:
-        if not replace and os.path.lexists(path):
-            raise FileExistsError
-        temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o666)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                os.replace(temporary, path)
-            else:
-                os.link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except FileExistsError:
-        raise CommandError(f"{path} exists already; --force replaces it") from None
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
