@@ -36,9 +36,10 @@ from .errors import (
     ReadRangeError,
 )
 from .gcs_requests import Body, Found, Requests
-from .gcs_target import PIECES, STAGING, GcsTarget
+from .gcs_target import STAGING, GcsTarget
 from .google_errors import ERRORS
 from .google_session import Login
+from .google_target import PIECES
 from .part_transfers import Attempts, PartPool
 from .plan import Plan
 from .posixfs_leftovers import PART_AGE

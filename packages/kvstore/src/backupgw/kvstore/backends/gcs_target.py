@@ -8,26 +8,23 @@ sight, and are copied by the service should the item be gone at the end.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Sequence
 
 from ..names import RESERVED_PREFIX
 from .errors import BackendError, ObjectExists, ObjectNotFound
 from .gcs_requests import Requests, encoded_crc, extended
+from .google_target import PIECES, SessionTarget
 from .google_uploads import UploadSession
 from .part_checkpoints import Checkpoint
-from .part_transfers import Part, ResumableTarget, SentPart
+from .part_transfers import Part, SentPart
 from .plan import Plan
 
-PIECES = f"{RESERVED_PREFIX}-pieces"
 STAGING = f"{RESERVED_PREFIX}-staging"
-"""Folders of the place: what checkpoints need, and values that have no name yet."""
+"""Folder of the place for values that have no name yet."""
 
 
-class GcsTarget(ResumableTarget):
+class GcsTarget(SessionTarget):
     """See `ResumableTarget`.
-
-    A session's address is a secret, so it is not in checkpoints: it is kept in the place.
 
     Args:
         requests: of the bucket.
@@ -39,8 +36,6 @@ class GcsTarget(ResumableTarget):
         checkpoint: that is carried on.
     """
 
-    parallel = 1  # a session takes bytes in order
-
     def __init__(
         self,
         requests: Requests,
@@ -51,26 +46,18 @@ class GcsTarget(ResumableTarget):
         ready: Callable[[], None],
         checkpoint: Checkpoint | None = None,
     ) -> None:
+        super().__init__(plan, part_size, checkpoint)
         self._requests = requests
         self._root = root
         self._key = key
-        self._plan = plan
-        self._part_size = part_size
-        """The same for those who carry on, whatever they were told: parts are multiples."""
         self._ready = ready
-        self._checkpoint = checkpoint
-        self._mark = secrets.token_hex(16)
-        self._session: UploadSession | None = None
         self._crc = 0
         """Of what was sent."""
         self._summed = 0
         """Bytes that it covers."""
         self._staged: str | None = None
         self._ended = False
-        self._lasts = False
-        """Whether others can find the upload."""
         if checkpoint is not None:
-            self._lasts = True
             self._mark, aside, self._part_size = _read(checkpoint.state)
             for part in checkpoint.parts:
                 self._crc, self._summed = int(part.tag), self._summed + part.size
@@ -79,9 +66,6 @@ class GcsTarget(ResumableTarget):
     @property
     def _aside(self) -> str:
         return f"{self._root}{STAGING}/{self._mark}"
-
-    def part_size(self, number: int) -> int:  # noqa: ARG002 - all are alike
-        return self._part_size
 
     def put_whole(self, data: bytes | bytearray) -> None:
         self._ready()
@@ -171,67 +155,25 @@ class GcsTarget(ResumableTarget):
 
     # -- checkpoints
 
-    def make_findable(self, state: str) -> None:  # noqa: ARG002 - all is known
-        if not self._lasts:
-            url = self._require_session().url.encode()
-            self._requests.put(self._address, url, self._plan.name)
-            self._lasts = True
+    def _put_aside(self, name: str, data: bytes | bytearray) -> None:
+        self._requests.put(self._piece(name), data, self._plan.name)
 
-    @property
-    def _address(self) -> str:
-        """The key of what others find the upload by."""
-        return f"{self._root}{PIECES}/{self._mark}-upload"
-
-    def _forget(self) -> None:
-        if self._lasts:
-            self._remove(self._address, 0)
-
-    def keep(self, data: bytes | bytearray) -> str:
-        reference = secrets.token_hex(16)
-        self._requests.put(self._piece(reference), data, self._plan.name)
-        return reference
-
-    def kept(self, reference: str) -> bytes:
-        return self._load(self._piece(reference))
-
-    def drop(self, reference: str) -> None:
-        try:
-            self._requests.delete(self._piece(reference), self._plan.name)
-        except ObjectNotFound:
-            return
-
-    def sent(self, state: str) -> Sequence[SentPart]:  # noqa: ARG002 - the checkpoint has it
-        assert self._checkpoint is not None
-        done, received = self._require_session().ask()
-        if done is not None:
-            raise ObjectNotFound(f"{self._plan.name}: the upload has ended")
-        parts, end = [], 0
-        for part in self._checkpoint.parts:
-            end += part.size
-            if end <= received:
-                parts.append(part)
-        return parts
-
-    def _require_session(self) -> UploadSession:
-        """Return the session; that of a checkpoint is looked up. Raises ObjectNotFound."""
-        if self._session is None:
-            if self._checkpoint is None:
-                raise ObjectNotFound(self._plan.name)
-            url = self._load(self._address).decode()
-            self._session = self._requests.session(url, self._plan.name)
-        return self._session
-
-    def _load(self, key: str) -> bytes:
-        name = self._plan.name
-        with self._requests.translator.translated(name):
-            download = self._requests.get(key, name, wanted=None, generation=None)
+    def _from_aside(self, name: str) -> bytes:
+        item = self._plan.name
+        with self._requests.translator.translated(item):
+            download = self._requests.get(self._piece(name), item, wanted=None, generation=None)
             with download.response as response:
                 content: bytes = response.content
         return content
 
-    def _piece(self, reference: str) -> str:
-        bytes.fromhex(reference)  # a ValueError for what `keep` never returned
-        return f"{self._root}{PIECES}/{reference}"
+    def _drop_aside(self, name: str) -> None:
+        self._remove(self._piece(name), 0)
+
+    def _carried_on(self, url: str) -> UploadSession:
+        return self._requests.session(url, self._plan.name)
+
+    def _piece(self, name: str) -> str:
+        return f"{self._root}{PIECES}/{name}"
 
 
 def _read(state: str) -> tuple[str, bool, int]:

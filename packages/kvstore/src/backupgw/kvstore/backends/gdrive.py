@@ -30,9 +30,10 @@ from .gdrive_calls import Calls
 from .gdrive_entry import Entry
 from .gdrive_folders import OWN, Folders, root_of
 from .gdrive_items import Items
-from .gdrive_target import PIECES, GdriveTarget
+from .gdrive_target import GdriveTarget
 from .google_errors import ERRORS
 from .google_session import Login
+from .google_target import PIECES
 from .part_checkpoints import Checkpoint, abandon, read_token
 from .part_transfers import PartPool
 from .part_writer import PartWriter

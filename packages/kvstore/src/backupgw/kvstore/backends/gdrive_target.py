@@ -8,32 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ..names import RESERVED_PREFIX, KernelPath
+from ..names import KernelPath
 from .base import Backend
 from .errors import BackendError, ObjectExists, ObjectNotFound
 from .gdrive_calls import MOST_AT_ONCE, Taken, Where
 from .gdrive_entry import Entry, entry_of
 from .gdrive_folders import checked
 from .gdrive_items import Items
+from .google_target import PIECES, SessionTarget
 from .google_uploads import UploadSession
 from .part_checkpoints import Checkpoint
-from .part_transfers import Part, ResumableTarget, SentPart
+from .part_transfers import Part, SentPart
 from .plan import Plan
 
 T = TypeVar("T")
 
-PIECES = f"{RESERVED_PREFIX}-pieces"
-"""Folder of the place for what checkpoints need."""
 
-
-class GdriveTarget(ResumableTarget):
+class GdriveTarget(SessionTarget):
     """See `ResumableTarget`.
-
-    A session's address is a secret, so it is not in checkpoints: it is kept in the place.
 
     Args:
         place: keeps what checkpoints need.
@@ -43,8 +38,6 @@ class GdriveTarget(ResumableTarget):
         checkpoint: that is carried on.
     """
 
-    parallel = 1  # a session takes bytes in order
-
     def __init__(
         self,
         place: Backend,
@@ -53,30 +46,19 @@ class GdriveTarget(ResumableTarget):
         part_size: int,
         checkpoint: Checkpoint | None = None,
     ) -> None:
+        super().__init__(plan, part_size, checkpoint)
         self._place = place
         self._items = items
         self._calls = items.calls
-        self._plan = plan
         self._segment = checked(plan.name.rpartition("/")[2])
-        self._part_size = part_size
-        """The same for those who carry on, whatever they were told: parts are multiples."""
-        self._checkpoint = checkpoint
-        self._mark = secrets.token_hex(16)
         self._new: str | None = None
         """Id of the file that is to be, or may be already."""
         self._replaces = False
-        self._session: UploadSession | None = None
         self._entry: Entry | None = None
         """The file that has come to be, and is not the item yet."""
         self._ended = False
-        self._lasts = False
-        """Whether others can find the upload."""
         if checkpoint is not None:
-            self._lasts = True
             self._mark, self._new, self._replaces, self._part_size = _read(checkpoint.state)
-
-    def part_size(self, number: int) -> int:  # noqa: ARG002 - all are alike
-        return self._part_size
 
     # -- in one request
 
@@ -234,62 +216,22 @@ class GdriveTarget(ResumableTarget):
 
     # -- checkpoints
 
-    def make_findable(self, state: str) -> None:  # noqa: ARG002 - all is known
-        if not self._lasts:
-            self._place.store(self._address, self._require_session().url.encode())
-            self._lasts = True
+    def _put_aside(self, name: str, data: bytes | bytearray) -> None:
+        self._place.store(_piece(name), data)
 
-    @property
-    def _address(self) -> KernelPath:
-        """The name of what others find the upload by."""
-        return KernelPath(f"{PIECES}/{self._mark}-upload")
+    def _from_aside(self, name: str) -> bytes:
+        return self._place.load(_piece(name))
 
-    def _forget(self) -> None:
-        if self._lasts:
-            self._drop(self._address)
+    def _drop_aside(self, name: str) -> None:
+        with contextlib.suppress(ObjectNotFound):
+            self._place.delete(_piece(name))
 
-    def keep(self, data: bytes | bytearray) -> str:
-        reference = secrets.token_hex(16)
-        self._place.store(_piece(reference), data)
-        return reference
-
-    def kept(self, reference: str) -> bytes:
-        return self._place.load(_piece(reference))
-
-    def drop(self, reference: str) -> None:
-        self._drop(_piece(reference))
-
-    def _drop(self, name: KernelPath) -> None:
-        try:
-            self._place.delete(name)
-        except ObjectNotFound:
-            return
-
-    def sent(self, state: str) -> Sequence[SentPart]:  # noqa: ARG002 - the checkpoint has it
-        assert self._checkpoint is not None
-        done, received = self._require_session().ask()
-        if done is not None:
-            raise ObjectNotFound(f"{self._plan.name}: the upload has ended")
-        parts, end = [], 0
-        for part in self._checkpoint.parts:
-            end += part.size
-            if end <= received:
-                parts.append(part)
-        return parts
-
-    def _require_session(self) -> UploadSession:
-        """Return the session; that of a checkpoint is looked up. Raises ObjectNotFound."""
-        if self._session is None:
-            if self._checkpoint is None:
-                raise ObjectNotFound(self._plan.name)
-            url = self._place.load(self._address).decode()
-            self._session = self._calls.session(self._plan.name, url)
-        return self._session
+    def _carried_on(self, url: str) -> UploadSession:
+        return self._calls.session(self._plan.name, url)
 
 
-def _piece(reference: str) -> KernelPath:
-    bytes.fromhex(reference)  # a ValueError for what `keep` never returned
-    return KernelPath(f"{PIECES}/{reference}")
+def _piece(name: str) -> KernelPath:
+    return KernelPath(f"{PIECES}/{name}")
 
 
 def _read(state: str) -> tuple[str, str | None, bool, int]:
