@@ -35,7 +35,7 @@ class Sample:
     server_cpu: float
     client_cpu: float
     peak_mib: float
-    peak_process_mib: float
+    peak_sum_mib: float
     details: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -80,7 +80,7 @@ class Phase(ABC):
             server_cpu=process_tree.cpu_seconds(server.pid) - before,
             client_cpu=client_cpu,
             peak_mib=process_tree.peak_mib(server.pid),
-            peak_process_mib=process_tree.peak_process_mib(server.pid),
+            peak_sum_mib=process_tree.peak_sum_mib(server.pid),
             details=details,
         )
         self.clean(server)

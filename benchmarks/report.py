@@ -60,7 +60,7 @@ def ratios(samples: Samples, server: str, base: str) -> list[float]:
 def table(phase: Phase, samples: Samples, base: str) -> str:
     """One phase as text."""
     heads = [
-        "server", phase.unit, "wall s", f"x {base}", "CPU s", "client CPU s", "peak MiB", "largest"
+        "server", phase.unit, "wall s", f"x {base}", "CPU s", "client CPU s", "peak MiB", "sum MiB"
     ]  # fmt: skip
     rows = [heads]
     for server, taken in samples.items():
@@ -74,7 +74,7 @@ def table(phase: Phase, samples: Samples, base: str) -> str:
                 f"{median(s.server_cpu for s in taken):.2f}",
                 f"{median(s.client_cpu for s in taken):.2f}",
                 f"{median(s.peak_mib for s in taken):.0f}",
-                f"{median(s.peak_process_mib for s in taken):.0f}",
+                f"{median(s.peak_sum_mib for s in taken):.0f}",
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
@@ -119,6 +119,7 @@ def as_json(
                         "median_wall": median(s.wall for s in taken),
                         "median_server_cpu": median(s.server_cpu for s in taken),
                         "median_peak_mib": median(s.peak_mib for s in taken),
+                        "median_peak_sum_mib": median(s.peak_sum_mib for s in taken),
                         "ratio": median(ratios(samples, server, base)) if base in samples else None,
                         "samples": [{**asdict(s), "rate": s.rate} for s in taken],
                     }

@@ -1,4 +1,4 @@
-"""How many processes serve a place where nobody says so."""
+"""How many processes serve a place where nobody says so, and what they take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from benchmarks import process_tree
+from tests.servers.gateway import Gateway
 
 from backupgw.restserver.workers import MOST, options
 from backupgw.runtime.settings import load
@@ -45,3 +47,14 @@ def test_a_machine_of_many_cores_gets_no_more_than_four(
     for cores, workers in ((1, 1), (3, 3), (64, 4)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, n=cores: set(range(n)))
         assert options(settings).workers == workers
+
+
+def test_what_workers_have_in_common_is_in_memory_once(tmp_path: Path) -> None:
+    flags = ["--prometheus", "--workers", "4"]
+    with Gateway(tmp_path / "data", flags=flags) as server:
+        root = server.process.pid
+        assert len(process_tree.processes(root)) == 5
+        process_tree.reset_peak(root)
+        alone = process_tree.peak_sum_mib(root) / 5
+        # Each further process costs a fraction of the first.
+        assert process_tree.peak_mib(root) < 2.5 * alone

@@ -9,7 +9,9 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -61,7 +63,8 @@ class App:
                 raise RuntimeError("the place is not there")
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
-                print("application stopped", file=sys.stderr, flush=True)
+                sys.stderr.write("application stopped\n")  # in one piece, beside other workers'
+                sys.stderr.flush()
                 return
 
     async def on_echo(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,6 +93,7 @@ class App:
             "sha256": digest.hexdigest(),
             "pid": os.getpid(),
             "reloads": self.reloads,
+            "random": random.random(),
         }
         await respond(send, 200, json.dumps(answer).encode())
 
@@ -196,6 +200,8 @@ def make(argument: dict[str, Any]) -> App:
 
 def main(text: str) -> int:
     asked = json.loads(text)
+    if asked.get("argument", {}).get("thread"):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
     sections = asked["options"] if isinstance(asked["options"], list) else [asked["options"]]
     return run(
         [

@@ -117,7 +117,7 @@ class HostProcess:
             except OSError:
                 continue
             parent = int(stat.rpartition(")")[2].split()[1])
-            if parent == self.process.pid and b"spawn_main" in command:
+            if parent == self.process.pid and b"resource_tracker" not in command:
                 found.append(int(entry))
         return sorted(found)
 

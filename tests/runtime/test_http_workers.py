@@ -111,6 +111,47 @@ def test_a_worker_that_is_killed_is_replaced_and_nobody_is_turned_away() -> None
         assert host.stop() == 0
 
 
+def test_a_worker_that_takes_anothers_place_has_nothing_of_the_others() -> None:
+    """It is forked off a supervisor that has listeners, and a line to each worker."""
+    with HostProcess(TWO) as host:
+        first, second = host.children()
+        before = sockets(first)
+        assert sockets(second) == before
+        os.kill(first, signal.SIGKILL)
+        host.wait_for("killed by SIGKILL")
+        eventually(lambda: len(host.children()) == 2, "no second worker")
+        (third,) = set(host.children()) - {second}
+        eventually(lambda: third in pids(host, 4), "it does not answer")
+        eventually(lambda: sockets(third) == before, f"{sockets(third)} sockets for {before}")
+
+
+def sockets(pid: int) -> int:
+    folder = f"/proc/{pid}/fd"
+    return sum(os.readlink(f"{folder}/{fd}").startswith("socket:") for fd in os.listdir(folder))
+
+
+def test_workers_have_random_numbers_of_their_own() -> None:
+    with HostProcess(TWO) as host, host.connect() as one, host.connect() as two:
+        answers = [wire.request("GET", "/echo").json() for wire in (one, two)]
+        assert len({answer["pid"] for answer in answers}) == 2
+        assert len({answer["random"] for answer in answers}) == 2
+
+
+def test_a_supervisor_that_has_threads_spawns_its_workers() -> None:
+    """A fork would leave them out, with what they have locked."""
+    with HostProcess({**TWO, "metrics": True, "metrics_open": True}, {"thread": True}) as host:
+        workers = host.children()
+        assert len(workers) == 2
+        for pid in workers:
+            assert b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert pids(host, 2) <= set(workers)
+        with host.connect() as wire:
+            assert b"backupgw_http_connections" in wire.request("GET", "/metrics").body
+        host.process.kill()
+        host.wait()
+        eventually(lambda: not any(map(alive, workers)), "workers are left")
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_connections_that_come_at_once_go_to_all_workers_alike(workers: int) -> None:
     """restic opens five; a worker that had most of them would be all that a machine uses."""

@@ -11,4 +11,9 @@ service = Service(
     app="backupgw.restserver.start:build",
     prepare="backupgw.restserver.start:prepare",
     options="backupgw.restserver.workers:options",
+    modules=(
+        "backupgw.restserver.counters",
+        "backupgw.restserver.operator_metrics",
+        "backupgw.restserver.repository_metrics",
+    ),
 )

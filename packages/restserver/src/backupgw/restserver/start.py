@@ -158,7 +158,7 @@ def build(settings: Settings) -> Running:
     threads = Threads(rest.threads, "rest")
     counters = operator_metrics = repository_metrics = None
     if rest.metrics:
-        # Imported late: prometheus_client must see the environment of a worker first.
+        # Imported late: whoever serves nothing needs no prometheus_client.
         from prometheus_client import REGISTRY
 
         from .counters import BlobCounters
@@ -202,7 +202,7 @@ def build(settings: Settings) -> Running:
 
 
 def _count_limited(what: str) -> None:
-    # Imported late: prometheus_client must see the environment of a worker first.
+    # Imported late: whoever serves nothing needs no prometheus_client.
     from backupgw.runtime.metrics import counter
 
     counter(

@@ -303,8 +303,7 @@ def _seconds(text: str | None) -> float:
 
 
 def _counted(result: str, number: int) -> None:
-    # A process that serves nothing never loads prometheus_client, which must see a worker's
-    # environment first.
+    # A process that serves nothing never loads prometheus_client.
     metrics = sys.modules.get("backupgw.runtime.metrics")
     if metrics is not None:
         metrics.counter(

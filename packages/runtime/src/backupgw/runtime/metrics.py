@@ -1,8 +1,7 @@
 """Metrics for Prometheus, of this process or of all workers together.
 
-With several workers the supervisor sets PROMETHEUS_MULTIPROC_DIR before it starts them:
-prometheus_client decides at import whether its values live in memory or in files that every
-process can add up.
+With several workers the supervisor makes a `SharedFolder` before it starts them: from then on
+values live in files that every process can add up, and no longer in memory.
 
 A label's child is looked up once and kept: prometheus_client's own look-up takes a lock and
 converts every label anew. A metric asked for twice is the same metric.
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import prometheus_client
-from prometheus_client import multiprocess
+from prometheus_client import multiprocess, values
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
@@ -30,14 +29,14 @@ class Counter:
     """A counter with labels; `add` is cheap enough for every request."""
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
-        self._family = prometheus_client.Counter(name, documentation, labels)
+        self.family = prometheus_client.Counter(name, documentation, labels)
         self._children: dict[tuple[str, ...], prometheus_client.Counter] = {}
 
     def add(self, amount: float, *labels: str) -> None:
         """Add `amount`; labels in the order in which they were declared."""
         child = self._children.get(labels)
         if child is None:
-            child = self._family.labels(*labels) if labels else self._family
+            child = self.family.labels(*labels) if labels else self.family
             self._children[labels] = child
         child.inc(amount)
 
@@ -57,7 +56,7 @@ class Gauge:
         *,
         largest: bool = False,
     ) -> None:
-        self._family = prometheus_client.Gauge(
+        self.family = prometheus_client.Gauge(
             name, documentation, labels, multiprocess_mode="livemax" if largest else "livesum"
         )
         self._children: dict[tuple[str, ...], prometheus_client.Gauge] = {}
@@ -66,15 +65,20 @@ class Gauge:
         """Set the value; labels in the order in which they were declared."""
         child = self._children.get(labels)
         if child is None:
-            child = self._family.labels(*labels) if labels else self._family
+            child = self.family.labels(*labels) if labels else self.family
             self._children[labels] = child
         child.set(value)
+
+
+_made: list[Counter | Gauge] = []
 
 
 @cache
 def counter(name: str, documentation: str, labels: tuple[str, ...] = ()) -> Counter:
     """Return the counter of that name, made at the first call."""
-    return Counter(name, documentation, labels)
+    made = Counter(name, documentation, labels)
+    _made.append(made)
+    return made
 
 
 @cache
@@ -82,7 +86,9 @@ def gauge(
     name: str, documentation: str, labels: tuple[str, ...] = (), *, largest: bool = False
 ) -> Gauge:
     """Return the gauge of that name, made at the first call."""
-    return Gauge(name, documentation, labels, largest=largest)
+    made = Gauge(name, documentation, labels, largest=largest)
+    _made.append(made)
+    return made
 
 
 class RequestMetrics:
@@ -146,10 +152,21 @@ def _of_workers() -> bytes:
 
 
 class SharedFolder:
-    """The folder in which workers keep their values; the supervisor makes and removes it."""
+    """The folder in which workers keep their values; the supervisor makes and removes it.
+
+    What this process has counted so far is forgotten.
+    """
 
     def __init__(self) -> None:
         self.path = tempfile.mkdtemp(prefix="backupgw-metrics-")
+        self._before = os.environ.get(FOLDER_VARIABLE)
+        os.environ[FOLDER_VARIABLE] = self.path
+        # prometheus_client has decided when it was imported.
+        values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+        while _made:
+            prometheus_client.REGISTRY.unregister(_made.pop().family)
+        counter.cache_clear()
+        gauge.cache_clear()
 
     def worker_ended(self, pid: int) -> None:
         """Forget the gauges of a worker; its counters stay part of the sums."""
@@ -157,4 +174,7 @@ class SharedFolder:
 
     def close(self) -> None:
         """Remove the folder."""
+        os.environ.pop(FOLDER_VARIABLE)
+        if self._before is not None:
+            os.environ[FOLDER_VARIABLE] = self._before
         shutil.rmtree(self.path, ignore_errors=True)

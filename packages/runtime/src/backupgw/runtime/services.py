@@ -38,6 +38,9 @@ class Service:
         options: "module:function"; called with the loaded `Settings`, it returns the section with
             what depends on more than the section filled in. Default: the section as it is.
         enabled: whether `backupgw serve` starts it when its section says nothing of `enabled`.
+        modules: what the application imports late: where there are several workers, their
+            supervisor imports it once for all of them. Nothing of it may start a thread or open
+            a connection when it is imported.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Service:
     prepare: str | None = None
     options: str | None = None
     enabled: bool = True
+    modules: tuple[str, ...] = ()
 
 
 @functools.cache

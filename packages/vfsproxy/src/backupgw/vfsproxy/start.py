@@ -158,7 +158,7 @@ class Running:
             self._events.close()
             raise
         self._threads = Threads(vfs.threads, name)
-        # Imported late: prometheus_client must see the environment of a worker first.
+        # Imported late: whoever serves nothing needs no prometheus_client.
         from .metrics import RequestObserver
 
         api = Api(

@@ -1,5 +1,4 @@
-"""Metrics of backups and restores. Imported late: prometheus_client must see a worker's environment
-first."""
+"""Metrics of backups and restores."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ class Counts:
     """Counts a cache's look-ups: hit, miss, error, skipped (its server is known to be away)."""
 
     def __init__(self, kind: str) -> None:
-        # Imported late: prometheus_client must see the environment of a worker first.
+        # Imported late: whoever serves nothing needs no prometheus_client.
         from backupgw.runtime import metrics
 
         self._kind = kind

@@ -90,6 +90,7 @@ def serve(
                 app="backupgw.runtime.commands.serve:build",
                 argument=(service.app, settings),
                 options=options,
+                modules=(service.app.partition(":")[0], *service.modules),
             )
         )
     return host(hosted) if connection is None else run_on(hosted[0], connection)

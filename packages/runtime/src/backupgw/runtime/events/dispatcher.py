@@ -69,7 +69,7 @@ class Events:
                 pass it by one each.
             gateway: what the gateway is called in events; default the machine's name.
         """
-        # Imported late: prometheus_client must see the environment of a worker first.
+        # Imported late: whoever serves nothing needs no prometheus_client.
         from backupgw.runtime import metrics
 
         self._sinks = tuple(sinks)

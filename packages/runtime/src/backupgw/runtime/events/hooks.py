@@ -96,7 +96,7 @@ def pause(failures: int) -> float:
 
 class _Counts:
     def __init__(self) -> None:
-        # Imported late: prometheus_client must see the environment of a worker first.
+        # Imported late: whoever serves nothing needs no prometheus_client.
         from backupgw.runtime import metrics
 
         self._letters = metrics.counter(

@@ -16,7 +16,7 @@ class MetricsSink:
     name = "metrics"
 
     def __init__(self) -> None:
-        # Imported late: prometheus_client must see the environment of a worker first.
+        # Imported late: whoever serves nothing needs no prometheus_client.
         from backupgw.runtime import metrics
 
         self._severities = metrics.counter(

@@ -78,6 +78,12 @@ class Hand:
         self._dealt += 1
         return True
 
+    def let_go(self, *, line: bool) -> None:
+        """Close the supervisor's end in a process forked off it, and the worker's, too, if told."""
+        self._sock.close()
+        if line:
+            self.line.sock.close()
+
     def close(self) -> Iterator[tuple[socket.socket, int]]:
         """Hand over nothing more; yield what the worker, which has ended, did not take."""
         self._sock.close()

@@ -103,7 +103,7 @@ class Endpoints:
         return (200, TEXT, b"ready\n") if answer else (503, TEXT, b"not ready\n")
 
     async def _metrics(self, scope: Scope) -> tuple[int, bytes, bytes]:
-        # Imported late: prometheus_client must see the environment of a worker first.
+        # Imported late: whoever serves nothing needs no prometheus_client.
         from backupgw.runtime import metrics
 
         if not self._host.options.metrics_open:

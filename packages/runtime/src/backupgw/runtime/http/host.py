@@ -84,7 +84,8 @@ def _serve(services: Services) -> int:
     if len(services) == 1 and services[0][0].options.workers == 1:
         return serve(services[0][0], services[0][1], announce)
     # Imported late: one process needs no supervisor.
-    from backupgw.runtime.http.supervisor import Supervisor, workers_of
+    from backupgw.runtime.http.supervisor import Supervisor
+    from backupgw.runtime.http.worker_process import workers_of
 
     return Supervisor(workers_of(services), announce).run()
 

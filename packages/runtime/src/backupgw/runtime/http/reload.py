@@ -20,6 +20,11 @@ def remove_on_reload(callback: Callable[[], None]) -> None:
     _callbacks.remove(callback)
 
 
+def forget() -> None:
+    """Call none of those that were told of so far: in a process forked off theirs."""
+    _callbacks.clear()
+
+
 def run_reload_callbacks() -> None:
     """Call them all; one that fails is logged and keeps no other from running."""
     for callback in tuple(_callbacks):

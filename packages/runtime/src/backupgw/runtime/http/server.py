@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import multiprocessing
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -54,12 +53,14 @@ class Hosted:
             application that understands the lifespan protocol.
         argument: anything that can be pickled.
         options: how it is served.
+        modules: what the application imports beside its own module, sooner or later.
     """
 
     name: str
     app: str
     argument: Any = field(repr=False)
     options: HttpOptions
+    modules: tuple[str, ...] = ()
 
 
 def load(reference: str) -> Any:
@@ -154,12 +155,14 @@ class HostServer(uvicorn.Server):
         listeners: Sequence[Listener],
         connection: socket.socket | None = None,
         line: Line | None = None,
+        alive: int | None = None,
     ) -> None:
         super().__init__(config)
         self.host = host
         self.listeners = listeners
         self.connection = connection
         self.line = line
+        self.alive = alive
         self.taker: Taker | None = None
         self.housekeeping: Housekeeping | None = None
         self.on_ready: Callable[[], None] | None = None
@@ -248,17 +251,16 @@ class HostServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._handle, number)
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            loop.add_reader(parent.sentinel, self._orphaned, loop, parent.sentinel)
+        if self.alive is not None:
+            loop.add_reader(self.alive, self._orphaned, loop, self.alive)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             yield
         finally:
             # Blocked again, so that none kills the process while it tidies up.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            if parent is not None:
-                loop.remove_reader(parent.sentinel)
+            if self.alive is not None:
+                loop.remove_reader(self.alive)
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
@@ -270,9 +272,9 @@ class HostServer(uvicorn.Server):
             self.force_exit = True
         self.should_exit = self.host.stopping = True
 
-    def _orphaned(self, loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
+    def _orphaned(self, loop: asyncio.AbstractEventLoop, alive: int) -> None:
         logger.error("the supervisor is gone; stopping")
-        loop.remove_reader(sentinel)
+        loop.remove_reader(alive)
         self.should_exit = self.host.stopping = True
 
     def _reload(self) -> None:
@@ -291,6 +293,7 @@ def serve(
     on_ready: Callable[[], None],
     connection: socket.socket | None = None,
     line: Line | None = None,
+    alive: int | None = None,
 ) -> int:
     """Serve until a signal; return the exit status.
 
@@ -300,6 +303,7 @@ def serve(
         on_ready: called once when requests are being answered.
         connection: a connected socket to serve, too; the server stops when its client hangs up.
         line: where connections come from that the supervisor has accepted.
+        alive: descriptor that has an end of file once the supervisor is gone.
 
     Raises:
         HostError: the access log or the TLS pair cannot be used.
@@ -314,7 +318,7 @@ def serve(
         app: App = load(hosted.app)(hosted.argument)
         host.begins_at_once = bool(hook(app, PROMISE))
         config = _config(options, certificate)
-        server = HostServer(config, host, listeners, connection, line)
+        server = HostServer(config, host, listeners, connection, line, alive)
         housekeeping = Housekeeping(
             host, server.server_state, log, metrics, certificate, hook(app, "publish_metrics")
         )
@@ -333,7 +337,7 @@ def serve(
 
 
 def _request_metrics(service: str) -> RequestMetrics:
-    # Imported late: prometheus_client must see the environment of a worker first.
+    # Imported late: whoever serves nothing needs no prometheus_client.
     from backupgw.runtime.metrics import RequestMetrics
 
     return RequestMetrics(service)

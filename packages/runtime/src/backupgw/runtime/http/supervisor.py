@@ -9,115 +9,33 @@ in the queue of the socket, or goes to another worker (see `dealing`).
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
+import gc
 import logging
-import multiprocessing
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING
 
-from backupgw.kvstore.backends.errors import BackendError
 from backupgw.runtime.between_workers import SHARED_VARIABLE, worker_ended
-from backupgw.runtime.command import CommandError
-from backupgw.runtime.http.dealing import Hand, Line, deal, hand_out
-from backupgw.runtime.http.listeners import Listener
-from backupgw.runtime.http.server import SIGNALS, Hosted, serve
-from backupgw.runtime.metrics import FOLDER_VARIABLE, SharedFolder
+from backupgw.runtime.http.dealing import Hand, deal, hand_out
+from backupgw.runtime.http.server import SIGNALS, Hosted
+from backupgw.runtime.http.worker_process import FIRST_DELAY, Lifeline, Worker, import_early
+
+if TYPE_CHECKING:
+    from backupgw.runtime.metrics import SharedFolder
 
 logger = logging.getLogger(__name__)
 
-STARTUP_FAILED = 3
 LONG_LIVED = 10.0  # seconds; a worker that dies sooner is started again with growing delay
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds
+LONGEST_DELAY = 30.0  # seconds
 KILL_AFTER = 10.0  # seconds beyond graceful_timeout
 DEAL_PAUSE = 0.1  # seconds in which nothing is accepted, where nobody had room for it
-SPAWN = multiprocessing.get_context("spawn")
-
-
-def worker_main(
-    hosted: Hosted, sockets: list[socket.socket], line: Line | None, ready: Connection
-) -> None:
-    """Run in a worker process; signals are blocked until the server handles them."""
-    try:
-
-        def on_ready() -> None:
-            ready.send_bytes(b"ready")
-            ready.close()
-
-        status = serve(hosted, [Listener(sock) for sock in sockets], on_ready, line=line)
-    except (CommandError, BackendError, OSError) as error:
-        print(f"backupgw: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the user's answer
-        status = STARTUP_FAILED
-    except Exception:  # a fault of ours or of a service's: its traceback is what helps
-        logger.exception("a worker of %s failed", hosted.name)
-        status = STARTUP_FAILED
-    sys.exit(status)
-
-
-@dataclass
-class Worker:
-    """A place for a worker process, and the process that fills it now.
-
-    Attributes:
-        sockets: listeners of its service.
-        hand: where it gets connections, when it is one of several.
-    """
-
-    hosted: Hosted
-    sockets: list[socket.socket]
-    hand: Hand | None = None
-    process: SpawnProcess | None = None
-    ready_pipe: Connection | None = None
-    born: float = 0.0
-    delay: float = FIRST_DELAY
-    start_at: float | None = 0.0
-
-    def start(self, *, reload: bool = False) -> None:
-        """Start a process.
-
-        Args:
-            reload: it is to read again, first of all, what it reads on SIGHUP.
-        """
-        self.ready_pipe, theirs = SPAWN.Pipe(duplex=False)
-        sockets, line = self.sockets, None
-        if self.hosted.options.workers > 1:
-            unix = tuple(sock.family == socket.AF_UNIX for sock in sockets)
-            self.hand = Hand(SPAWN.RawValue(ctypes.c_uint64, 0), unix)
-            sockets, line = [], self.hand.line
-        self.process = SPAWN.Process(
-            target=worker_main,
-            args=(self.hosted, sockets, line, theirs),
-            name=f"backupgw-{self.hosted.name}",
-        )
-        # A worker begins with signals blocked: it must not die of one that it cannot handle yet.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-        self.born = time.monotonic()
-        self.start_at = None
-        if reload:
-            self.signal(signal.SIGHUP)  # waits until the process can take it
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether there is a process that answers requests."""
-        return self.process is not None and self.ready_pipe is None
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process, if there is one."""
-        if self.process is not None and self.process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, number)
 
 
 @dataclass
@@ -136,17 +54,23 @@ class Supervisor:
     _undealt: list[tuple[socket.socket, int, Hosted]] = field(default_factory=list)
     _deal_again: float = 0.0
     _shared: str = ""
+    _wakeup: tuple[socket.socket, ...] = ()
+    _lifeline: Lifeline = field(default_factory=Lifeline)
 
     def run(self) -> int:
         """Serve until a signal; return the exit status."""
-        if any(worker.hosted.options.metrics for worker in self.workers):
-            self._metrics = SharedFolder()
         try:
             with (
+                self._lifeline,
                 tempfile.TemporaryDirectory(prefix="backupgw-") as shared,
                 self._signals() as wakeup,
                 self._environment(shared),
             ):
+                import_early(worker.hosted for worker in self.workers)
+                # What stands now is the workers', too: a collector that walked over it would
+                # write on every page of it, and each process would have its own.
+                gc.collect()
+                gc.freeze()
                 self._loop(wakeup)
         finally:
             if self._metrics is not None:
@@ -156,22 +80,23 @@ class Supervisor:
     @contextlib.contextmanager
     def _environment(self, shared: str) -> Iterator[None]:
         self._shared = shared
-        told = {SHARED_VARIABLE: shared}
-        if self._metrics is not None:
-            told[FOLDER_VARIABLE] = self._metrics.path
-        before = {name: os.environ.get(name) for name in (SHARED_VARIABLE, FOLDER_VARIABLE)}
-        os.environ.update(told)
+        before = os.environ.get(SHARED_VARIABLE)
+        os.environ[SHARED_VARIABLE] = shared
+        if any(worker.hosted.options.metrics for worker in self.workers):
+            # Imported late: only who counts anything needs it.
+            from backupgw.runtime.metrics import SharedFolder
+
+            self._metrics = SharedFolder()
         try:
             yield
         finally:
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            os.environ.pop(SHARED_VARIABLE)
+            if before is not None:
+                os.environ[SHARED_VARIABLE] = before
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[socket.socket]:
-        ours, theirs = socket.socketpair()
+        ours, theirs = self._wakeup = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
         handlers = {
@@ -195,7 +120,8 @@ class Supervisor:
             for worker in self.workers:
                 if worker.start_at is not None and worker.start_at <= now and not self._stopping:
                     # What it is given is what was read at the start, which may be over.
-                    worker.start(reload=self._reloaded)
+                    let_go = functools.partial(self._let_go, worker)
+                    worker.start(self._lifeline, let_go, reload=self._reloaded)
             living = {w.process.sentinel: w for w in self.workers if w.process is not None}
             if self._stopping and not living:
                 return
@@ -218,6 +144,23 @@ class Supervisor:
                 self.status = 1
                 self._stop_deadline = None
                 self._signal_all(signal.SIGKILL)
+
+    def _let_go(self, begun: Worker) -> None:
+        """Close what a fork has copied and is not for the worker that begins. Called in the child.
+
+        Else sockets would stay open when the supervisor closes them or is gone: clients would wait
+        in queues that nobody serves.
+        """
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
+        for end in self._wakeup:
+            end.close()
+        for connection, _, _ in self._undealt:
+            connection.close()
+        for worker in self.workers:
+            worker.let_go(begun=worker is begun)
 
     def _listeners(self, now: float) -> dict[socket.socket, Hosted]:
         """Return the listeners of which connections can be dealt out now, with their services."""
@@ -342,12 +285,3 @@ def _how(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
     return f"exit status {exitcode}"
-
-
-def workers_of(services: Sequence[tuple[Hosted, list[Listener]]]) -> list[Worker]:
-    """Return a place for each worker that the services ask for."""
-    return [
-        Worker(hosted, [listener.sock for listener in listeners])
-        for hosted, listeners in services
-        for _ in range(hosted.options.workers)
-    ]
