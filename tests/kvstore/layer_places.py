@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.kvstore import quota_place
+from tests.kvstore import looking_disk, quota_place
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.posixfs import PosixFS
@@ -128,4 +128,5 @@ MAKERS = {
     "quota over trash": quota_over_trash,
     "mirror": mirrored,
     "trash over a cached mirror": trash_over_cached_mirror,
+    "claims": looking_disk.claimed,
 }

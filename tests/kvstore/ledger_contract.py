@@ -22,6 +22,7 @@ from backupgw.kvstore.ledger import (
     Limit,
     LimitExceeded,
     Measure,
+    NameBusy,
     ReservationEnded,
 )
 from backupgw.kvstore.ledger.transacted import TransactedLedger
@@ -429,6 +430,74 @@ class Changes(_Limited):
             assert ledger.recover("", lambda name: NOTHING).repairs == []
             ledger.settle(change)
         assert ledger.usage("server").used == ONE
+
+
+class Claims(_Ledger):
+    """Names claimed without an account: `ledger.claiming`."""
+
+    def test_one_has_a_name_at_a_time(self, ledger: LedgerUnderTest) -> None:
+        order: list[str] = []
+
+        def second() -> None:
+            with ledger.claiming("place", ["b", "a"], patience=60) as died:
+                order.append(f"second, after a death: {died}")
+
+        with ledger.claiming("place", ["a"], patience=60) as died:
+            assert not died
+            thread = threading.Thread(target=second)
+            thread.start()
+            with ledger.claiming("elsewhere", ["a"], patience=60):
+                pass
+            thread.join(0.1)
+            order.append("first")
+        thread.join(60)
+        assert order == ["first", "second, after a death: False"]
+
+    def test_who_waits_in_vain_is_told(self, ledger: LedgerUnderTest) -> None:
+        told: list[BaseException] = []
+
+        def second() -> None:
+            try:
+                with ledger.claiming("place", ["a"], patience=0.2):
+                    pass
+            except NameBusy as error:
+                told.append(error)
+
+        with ledger.claiming("place", ["a"], patience=60):
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join(60)
+        assert [getattr(error, "retryable", None) for error in told] == [True]
+        with ledger.claiming("place", ["a"], patience=60) as died:
+            assert not died
+
+    def test_who_comes_after_a_death_is_told_once(
+        self, ledger: LedgerUnderTest, clock: Clock
+    ) -> None:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                claim = ledger.claiming("place", ["a", "b"], patience=60)
+                claim.__enter__()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        self.died(ledger, clock)
+        with ledger.claiming("place", ["a"], patience=60) as died:
+            assert died
+        with ledger.claiming("place", ["a"], patience=60) as died:
+            assert not died
+        left = ledger.left_open("place")
+        assert [name for _, name in left] == ["b"]
+        ledger.forget_left("place", left)
+        assert ledger.left_open("place") == []
+        with ledger.claiming("place", ["b"], patience=60) as died:
+            assert not died
+
+    def died(self, ledger: LedgerUnderTest, clock: Clock) -> None:
+        """See that all know that the child has died, where that takes time."""
 
 
 class Processes(_Limited):

@@ -61,6 +61,10 @@ class TestChanges(ledger_contract.Changes):
     pass
 
 
+class TestClaims(ledger_contract.Claims):
+    pass
+
+
 class TestProcesses(ledger_contract.Processes):
     pass
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.kvstore import ledger_contract
+from tests.kvstore.ledger_contract import Clock, LedgerUnderTest
 from tests.runtime.ledger_place import Ledgers
 
 
@@ -32,6 +35,14 @@ class TestLeases(ledger_contract.Leases):
 
 class TestChanges(ledger_contract.Changes):
     pass
+
+
+class TestClaims(ledger_contract.Claims):
+    def died(self, ledger: LedgerUnderTest, clock: Clock) -> None:
+        assert isinstance(clock, Ledgers)
+        clock.execute(
+            "UPDATE ledger_sessions SET deadline = 0, lease = 0 WHERE process <> %s", (os.getpid(),)
+        )
 
 
 class TestProcesses(ledger_contract.Processes):

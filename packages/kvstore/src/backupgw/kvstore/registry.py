@@ -10,7 +10,7 @@ the backend's to document and to parse. Layers around it belong to a group of th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from . import entry_points
 from .backends.base import Backend
@@ -30,6 +30,7 @@ def open_place(
     *,
     layers: Sequence[LayerSpec] = (),
     context: Mapping[str, object] | None = None,
+    around: Callable[[Backend], Backend] | None = None,
     **options: object,
 ) -> Backend:
     """Return the place at `url`, not yet open: its backend with the layers around it.
@@ -40,6 +41,8 @@ def open_place(
             layer's options: `["readonly", {"layer": "retry", "attempts": 5}]`.
         context: what layers are given that have such a parameter and were not told otherwise
             (`layers.stack.stacked`).
+        around: puts around the backend what belongs within all layers, such as claims of names
+            (`layers.claims`); it returns the backend itself where that needs nothing.
         options: the backend's own, by name.
 
     Raises:
@@ -61,6 +64,8 @@ def open_place(
             message = entry_points.unknown("option", option, taken)
             raise BackendURLInvalid(f"{scheme}: {message}")
     backend: Backend = from_url(url, **options)
+    if around is not None:
+        backend = around(backend)
     return stacked(backend, layers, context=context, open_place=open_place)
 
 

@@ -190,7 +190,8 @@ class Upload:
         self._begun = True
         # A place without an atomic create looks by itself when the writer commits, and there each
         # look is a request.
-        looks = self._is_there or self._backend.capabilities.atomic_create
+        able = self._backend.capabilities
+        looks = self._is_there or (able.atomic_create and not able.claimed)
         if looks and self._backend.info(self._name).exists:
             if self._id is None:
                 raise ObjectExists("the repository has a config already")

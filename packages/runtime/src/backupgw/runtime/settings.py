@@ -15,13 +15,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from . import settings_layers
+from . import place_claims, settings_layers
 from .named_places import PLACE_NAME, NamedPlaces, path_of
 from .secrets import Secret
 from .services import Service, installed_services
@@ -116,12 +117,14 @@ class Settings:
         from backupgw.kvstore.registry import open_place
 
         place = self.places[name]
+        around = partial(place_claims.claimed, self, place)
         if not place.layers:
-            return open_place(place.url, **place.options())
+            return open_place(place.url, around=around, **place.options())
         return open_place(
             place.url,
             layers=settings_layers.specs(place.layers, self.open_place),
             context=self._context(name),
+            around=around,
             **place.options(),
         )
 

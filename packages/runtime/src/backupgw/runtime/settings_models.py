@@ -59,6 +59,12 @@ class PlaceSettings(BaseModel):
         description='what lies around it, outermost first: ["observe", { layer = "retry" }]',
     )
 
+    claims: bool = Field(
+        True,
+        description="whether gateways that share their state take turns with a name, where the "
+        "place itself cannot refuse a second one (Google Drive, B2, Drime, rclone)",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _hide(cls, values: object) -> object:

@@ -29,6 +29,10 @@ class Capabilities:
     """Operations overlap; nothing serialises unrelated ones."""
     atomic_create: bool = False
     """Of several writers with if_absent for one name, exactly one commits."""
+    claimed: bool = False
+    """atomic_create is so among those who share a ledger of names (`layers.claims`), not by the
+    place itself: there each writer looks when it commits, and another gateway may know nothing of
+    the ledger."""
     ranges: bool = False
     """A reader with an offset fetches no more than it was asked for."""
     resumable_write: bool = False

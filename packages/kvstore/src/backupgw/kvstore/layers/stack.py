@@ -67,6 +67,7 @@ class OpenPlace(Protocol):
         *,
         layers: Sequence[LayerSpec] = (),
         context: Mapping[str, object] | None = None,
+        around: Callable[[Backend], Backend] | None = None,
         **options: object,
     ) -> Backend: ...
 

@@ -19,7 +19,7 @@ place anew, while it is in use, and reports what it corrected.
 """
 
 from .base import Ledger
-from .errors import LedgerError, LedgerFull, LimitExceeded, NameLost, ReservationEnded
+from .errors import LedgerError, LedgerFull, LimitExceeded, NameBusy, NameLost, ReservationEnded
 from .records import (
     NOTHING,
     Alarm,
@@ -50,6 +50,7 @@ __all__ = [
     "Limit",
     "LimitExceeded",
     "Measure",
+    "NameBusy",
     "NameLost",
     "NewItem",
     "Repair",

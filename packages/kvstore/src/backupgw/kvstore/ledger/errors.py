@@ -25,6 +25,10 @@ class NameLost(LedgerError):
     """
 
 
+class NameBusy(LedgerError):
+    """A name was held by somebody else for longer than one was willing to wait; retryable."""
+
+
 class LimitExceeded(QuotaExceeded):
     """A scope's hard limit refused a reservation; nothing was reserved anywhere.
 

@@ -31,11 +31,12 @@ import fcntl
 import mmap
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from .errors import LedgerError
+from .errors import LedgerError, NameBusy
 
 _WRITER = 0
 _GATE = 1
@@ -204,6 +205,14 @@ class ByteLocks:
     def _wait(self, fd: int, kind: int, byte: int) -> None:
         self._take(fd, _flock(kind, byte))
 
+    def _wait_within(self, seconds: float, fd: int, byte: int) -> None:
+        """Lock a byte within so many seconds. Raises NameBusy: the descriptor is gone then."""
+        flock = _flock(fcntl.F_WRLCK, byte)
+        if _set(fd, flock):
+            return
+        self._raise_flag(WANTED, b"\1")
+        _Waiter(fd, flock, self._close).within(seconds)
+
     def answer(self) -> None:
         """Take back what the flag WANTED says: who waits gets the lock now."""
         self._raise_flag(WANTED, b"\0")
@@ -250,18 +259,25 @@ class ByteLocks:
 
     # -- names
 
-    def changing(self, place: str, names: Iterable[str]) -> AbstractContextManager[None]:
-        """Hold names exclusively, waiting for them."""
-        return _Changing(self, place, list(names))
+    def changing(
+        self, place: str, names: Iterable[str], patience: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold names exclusively, waiting for them, each for `patience` seconds at most."""
+        return _Changing(self, place, list(names), patience)
 
-    def lock_names(self, place: str, names: Sequence[str]) -> int:
-        """Wait for names and hold them; returns what `let_go` takes."""
+    def lock_names(self, place: str, names: Sequence[str], patience: float | None = None) -> int:
+        """Wait for names and hold them; returns what `let_go` takes. Raises NameBusy."""
         self.before_locking()
         fd = self.open_descriptor()
         try:
             self._enter(fd, place, names)
             for byte in sorted({_checksum(place, name) for name in names}):
-                self._wait(fd, fcntl.F_WRLCK, NAMES + byte)
+                if patience is None:
+                    self._wait(fd, fcntl.F_WRLCK, NAMES + byte)
+                else:
+                    self._wait_within(patience, fd, NAMES + byte)
+        except NameBusy:
+            raise  # who waits in the kernel has the descriptor now
         except BaseException:
             self.let_go(fd)
             raise
@@ -353,16 +369,52 @@ class ByteLocks:
             yield
 
 
+class _Waiter(threading.Thread):
+    """Waits in the kernel for a lock, which nobody can call it back from: a descriptor whose lock
+    nobody waits for any more is closed as soon as it has it."""
+
+    def __init__(self, fd: int, flock: bytes, close: Callable[[int], None]) -> None:
+        super().__init__(name="ledger-waiter", daemon=True)
+        self._fd, self._flock, self._close = fd, flock, close
+        self._lock = threading.Lock()
+        self._over = self._given_up = False
+        self._error: OSError | None = None
+
+    def run(self) -> None:
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, self._flock)
+        except OSError as error:
+            self._error = error
+        with self._lock:
+            self._over = True
+            given_up = self._given_up
+        if given_up:
+            self._close(self._fd)
+
+    def within(self, seconds: float) -> None:
+        self.start()
+        self.join(seconds)
+        with self._lock:
+            self._given_up = not self._over
+        if self._given_up:
+            raise NameBusy(f"the name is held for more than {seconds:g} s", retryable=True)
+        if self._error is not None:
+            raise LedgerError(f"the ledger's locks: {self._error.strerror}") from self._error
+
+
 class _Changing:
     """Names held for a change. A class, since a generator takes three times as long."""
 
-    __slots__ = ("_fd", "_locks", "_names", "_place")
+    __slots__ = ("_fd", "_locks", "_names", "_patience", "_place")
 
-    def __init__(self, locks: ByteLocks, place: str, names: Sequence[str]) -> None:
+    def __init__(
+        self, locks: ByteLocks, place: str, names: Sequence[str], patience: float | None
+    ) -> None:
         self._locks, self._place, self._names = locks, place, names
+        self._patience = patience
 
     def __enter__(self) -> None:
-        self._fd = self._locks.lock_names(self._place, self._names)
+        self._fd = self._locks.lock_names(self._place, self._names, self._patience)
 
     def __exit__(self, *_: object) -> None:
         self._locks.let_go(self._fd)

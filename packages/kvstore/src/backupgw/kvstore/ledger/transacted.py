@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from ..backends.errors import ObjectNotFound
 from .accounts import Account
 from .base import Belongs, Listing, Lookup
+from .claiming import Claiming
 from .errors import LedgerError, ReservationEnded
 from .held import NO_NEEDS, HeldBooks, Needs
 from .records import (
@@ -43,8 +44,14 @@ B_co = TypeVar("B_co", bound=HeldBooks, covariant=True)
 class Locks(Protocol):
     """Who may change or count what, among all threads and processes of a ledger."""
 
-    def changing(self, place: str, names: Iterable[str]) -> AbstractContextManager[None]:
-        """Hold names exclusively, waiting for them."""
+    def changing(
+        self, place: str, names: Iterable[str], patience: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold names exclusively, waiting for them, for about `patience` seconds at most.
+
+        Raises:
+            NameBusy: it was in vain.
+        """
 
     def trying(self, place: str, name: str) -> AbstractContextManager[bool]:
         """Hold a name if nobody else does; yields whether that is so."""
@@ -87,7 +94,7 @@ class Session(Protocol[B_co]):
         fail."""
 
 
-class TransactedLedger(Generic[B]):
+class TransactedLedger(Claiming[B]):
     """A `Ledger` over a session; each kind of session has its subclass.
 
     Args:

@@ -24,12 +24,13 @@ Waiting is by LISTEN: who lets go of a claim that somebody waits for notifies ev
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from backupgw.kvstore.ledger import LedgerError
+from backupgw.kvstore.ledger import LedgerError, NameBusy
 from backupgw.kvstore.ledger.turns import Step, Turns
 
 from ..database import Database
@@ -216,9 +217,11 @@ class Claims:
     # -- names
 
     @contextmanager
-    def changing(self, place: str, names: Iterable[str]) -> Iterator[None]:
-        """Hold names exclusively, waiting for them."""
-        with self._claimed(NAME, place, sorted(set(names))):
+    def changing(
+        self, place: str, names: Iterable[str], patience: float | None = None
+    ) -> Iterator[None]:
+        """Hold names exclusively, waiting for them, for about `patience` seconds at most."""
+        with self._claimed(NAME, place, sorted(set(names)), patience):
             yield
 
     @contextmanager
@@ -254,14 +257,22 @@ class Claims:
     # -- claims
 
     @contextmanager
-    def _claimed(self, kind: str, place: str, names: Sequence[str]) -> Iterator[None]:
+    def _claimed(
+        self, kind: str, place: str, names: Sequence[str], patience: float | None = None
+    ) -> Iterator[None]:
+        end = None if patience is None else time.monotonic() + patience
         while True:
             told = self._tellings
             wanted = self._ask(kind, place, names)
             if wanted.cut_off:
                 self._bury()
             elif wanted.blocked is not None:
-                self._wait(told, wanted.blocked)
+                if end is None:
+                    self._wait(told, wanted.blocked)
+                elif (left := end - time.monotonic()) > 0:
+                    self._wait(told, min(wanted.blocked, left))
+                else:
+                    raise NameBusy(f"the name is held for more than {patience:g} s", retryable=True)
             else:
                 break
         with self._held(wanted):

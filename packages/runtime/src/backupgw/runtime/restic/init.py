@@ -136,7 +136,9 @@ class PlaceTurn:
             with contextlib.suppress(BackendAlreadyExists, ObjectExists):
                 self._place.create()
             with self._place:
-                if self._place.capabilities.atomic_create:
+                able = self._place.capabilities
+                # Names that are claimed are so among those who share a ledger, not for everybody.
+                if able.atomic_create and not able.claimed:
                     mine = self._claim(stop)
                     try:
                         yield
