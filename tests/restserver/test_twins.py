@@ -1,6 +1,7 @@
 """Two clients with one blob, replies that were lost, and deletes that come late: always success,
 and one blob. On a disk, on a place that only looks before it creates, and through a real server of
-such a place, borgstore's own."""
+such a place, borgstore's own. With a state folder that its workers share, such a place creates a
+name once, too: `tests/runtime/test_place_claims.py` counts what the service has."""
 
 from __future__ import annotations
 
@@ -17,9 +18,12 @@ from pathlib import Path
 
 import pytest
 from tests.restserver.client import Client
+from tests.servers.b2_double import KEY, KEY_ID, B2Service
 from tests.servers.borg import BorgstoreServer
+from tests.servers.double import Double
 from tests.servers.gateway import Gateway
 
+from backupgw.kvstore.backends import b2
 from backupgw.kvstore.backends.base import Backend, Writer
 from backupgw.kvstore.backends.errors import ObjectExists, ObjectNotFound
 from backupgw.kvstore.backends.memory import Memory
@@ -173,22 +177,31 @@ class FarGateway(Gateway):
         return ["--listen", "127.0.0.1:0"]
 
 
-@pytest.fixture(params=["disk", "borgstore"])
+@pytest.fixture(params=["disk", "borgstore", pytest.param("b2", marks=pytest.mark.soak)])
 def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway on a disk, or on a store behind borgstore's server, which creates no name once."""
+    """A gateway on a disk, or on a store behind borgstore's server or in B2, which create no name
+    once."""
     with ExitStack() as stack:
-        url = f"file://{tmp_path}/place"
+        url, more = f"file://{tmp_path}/place", ""
         place: Backend = PosixFS(f"{tmp_path}/place")
         if request.param == "borgstore":
             url = stack.enter_context(BorgstoreServer(tmp_path / "store")).url
             place = REST(url)
             assert not place.capabilities.atomic_create
+        elif request.param == "b2":
+            url, service = "backblaze:backups-of-tests/place", B2Service()
+            double = stack.enter_context(Double(service))
+            service.url, double.delay = double.url, 0.02
+            options = {"key_id": KEY_ID, "application_key": KEY, "realm": double.url}
+            more = "".join(f'{key} = "{value}"\n' for key, value in options.items())
+            place = b2.from_url(url, **options)
         place.create()
         config = tmp_path / "backupgw.toml"
         config.write_text(
-            f'[places.far]\nurl = "{url}"\n[rest]\nplace = "far"\nno_auth = true\n'
+            f'[places.far]\nurl = "{url}"\n{more}[rest]\nplace = "far"\nno_auth = true\n'
             f'[state]\nfolder = "{tmp_path}/state"\n'
         )
+        config.chmod(0o600)
         flags = ["--config", str(config), "--workers", "2"]
         yield stack.enter_context(FarGateway(tmp_path, flags=flags))
 
