@@ -68,7 +68,7 @@ def check_path(path: str) -> str:
     """
     if not isinstance(path, str):
         raise TypeError(f"a name must be str, not {type(path).__name__}")
-    if len(path) <= MAX_PATH_BYTES and _PLAIN.match(path):
+    if is_plain(path):
         return path
     try:
         encoded = path.encode()
@@ -87,6 +87,14 @@ def check_path(path: str) -> str:
         if segment.startswith(RESERVED_PREFIX) and not kernel:
             raise InvalidName(f"{RESERVED_PREFIX!r} names belong to the kernel: {path!r}")
     return path
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path breaks no rule at a glance: letters and digits of ASCII, `.`, `_` and `-`.
+
+    Nobody has to quote anything in it. False says nothing.
+    """
+    return len(path) <= MAX_PATH_BYTES and _PLAIN.match(path) is not None
 
 
 def check_folder(path: str) -> str:

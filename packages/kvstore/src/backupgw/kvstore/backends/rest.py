@@ -21,7 +21,7 @@ from http import HTTPStatus as Http
 from typing import IO
 from urllib.parse import quote, urlencode
 
-from ..names import InvalidName, KernelPath, check_folder, check_path, is_reserved
+from ..names import InvalidName, KernelPath, check_folder, check_path, is_plain, is_reserved
 from . import rest_listing, rest_urls
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from .errors import (
@@ -357,9 +357,11 @@ class REST(Backend):
         lines = f"X-Content-hash-sha256: {digest}\r\n"
         if if_absent and self._ours:
             lines += "If-None-Match: *\r\n"
-        path = self._path(name)
+        target = self._base + self._path(name)
         for left in reversed(range(self._tries + 1)):
-            answer = self._request("POST", path, lines=lines, body=body, size=size)
+            answer = self._open.request(
+                "POST", target, lines=lines, body=body, size=size, timeout=self._timeout
+            )
             if answer.status in YES:
                 answer.release()
                 return
@@ -413,7 +415,7 @@ class REST(Backend):
     # -- requests
 
     def _path(self, name: str) -> str:
-        if _UNRESERVED.match(_sendable(name)):
+        if is_plain(name) or _UNRESERVED.match(_sendable(name)):
             return f"/{name}"
         quoted = quote(name, safe=_PLAIN)
         if quoted != name and self._connections is not None and not self._ours:

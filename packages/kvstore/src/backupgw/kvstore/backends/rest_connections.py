@@ -38,7 +38,7 @@ class Connections:
 
     Args:
         server: the server's name in messages; without credentials.
-        dial: makes connections.
+        dial: makes connections, all to the same host.
         headers: sent with each request.
         idle: connections kept for later.
         tries: how often a request is repeated after its connection broke.
@@ -57,6 +57,7 @@ class Connections:
     ) -> None:
         self.server = server
         self._dial = dial
+        self._host = ""
         self._lines = lines_of(headers)
         self._most_idle = idle
         self._tries = tries
@@ -99,7 +100,7 @@ class Connections:
         while True:
             connection, used = self._take(timeout)
             try:
-                response = _send(connection, method, target, lines, body)
+                response = _send(connection, method, target, self._host + lines, body)
             except OSError as error:
                 connection.close()
                 self._give_up(error, connection)
@@ -129,11 +130,10 @@ class Connections:
         """
         if self._closed.is_set():
             raise BackendMustBeOpen(self.server)
-        connection = self._dial(timeout)
-        lines = f"Host: {_host(connection)}\r\n{self._lines}{lines_of(headers)}"
+        connection = self._dialed(timeout)
         try:
             connection.connect()
-            begin(connection.sock, "POST", target, lines)
+            begin(connection.sock, "POST", target, self._host + self._lines + lines_of(headers))
         except OSError as error:
             connection.close()
             raise self._lost(error, connection) from error
@@ -162,11 +162,16 @@ class Connections:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
-            return self._dial(timeout), False
+            return self._dialed(timeout), False
         if connection.timeout != timeout:
             connection.timeout = timeout
             wait_at_most(connection.sock, timeout)
         return connection, True
+
+    def _dialed(self, timeout: float) -> HTTPConnection:
+        connection = self._dial(timeout)
+        self._host = f"Host: {_host(connection)}\r\n"
+        return connection
 
     def _drop_idle(self) -> None:
         with self._lock:
@@ -200,7 +205,7 @@ def _send(
         connection.connect()
     sock = connection.sock
     try:
-        send(sock, method, target, f"Host: {_host(connection)}\r\n{lines}", body)
+        send(sock, method, target, lines, body)
     except (BrokenPipeError, ConnectionResetError):
         # A server that refuses a body may close before it came to its end; the answer tells why.
         with contextlib.suppress(OSError):

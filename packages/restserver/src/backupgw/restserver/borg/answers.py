@@ -19,6 +19,7 @@ from backupgw.kvstore.backends.errors import (
 )
 from backupgw.kvstore.backends.rest import OURS
 from backupgw.kvstore.names import InvalidName
+from backupgw.runtime.http.exchange import ANSWER_LINES
 
 from ..exchange import Exchange, lines_of
 from ..refusals import Headers, Refusal
@@ -58,6 +59,11 @@ class BorgExchange(Exchange):
     async def answer(self, status: int, text: str = "", headers: Headers | None = None) -> None:
         """Answer with a text, or nothing; `headers` name its type."""
         if not text:
+            at_once = self.scope.get(ANSWER_LINES)
+            if at_once is not None and not headers:
+                self._started = True
+                at_once(status, self.common_lines, b"")
+                return
             await self.send_whole(status, [_NOTHING, *(headers or ())], b"")
             return
         body = text.encode(errors="replace")

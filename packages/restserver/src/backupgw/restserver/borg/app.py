@@ -52,7 +52,10 @@ class BorgApp:
         """Answer one request."""
         exchange = BorgExchange(scope, receive, send)
         try:
-            await self._admit(scope)
+            if header_of(scope, b"accept") != _ACCEPT:
+                raise Refusal(406, f"this server speaks {ACCEPT} only")
+            who = self._access.known(scope) or await self._access.identify(scope)
+            scope.setdefault("state", {})["user"] = who.user
             await self._serve(exchange)
         except ClientGone:
             return
@@ -81,12 +84,6 @@ class BorgApp:
             return refusal.status
         return 200
 
-    async def _admit(self, scope: Scope) -> None:
-        if header_of(scope, b"accept") != _ACCEPT:
-            raise Refusal(406, f"this server speaks {ACCEPT} only")
-        who = self._access.known(scope) or await self._access.identify(scope)
-        scope.setdefault("state", {})["user"] = who.user
-
     async def _serve(self, exchange: BorgExchange) -> None:
         scope = exchange.scope
         method, query = scope["method"], requests.query_of(scope["query_string"])
@@ -97,7 +94,7 @@ class BorgApp:
             log.info("store %s", "created" if command == "create" else "destroyed")
             await exchange.answer(200)
             return
-        with await self._shelf.borrow() as backend:
+        with self._shelf.borrow_nowait() or await self._shelf.borrow() as backend:
             match method, command:
                 case "GET", _ if scope["raw_path"].endswith(b"/"):
                     await self._list(exchange, backend, name)
@@ -165,16 +162,18 @@ class BorgApp:
         size = exchange.content_length()
         if_absent = exchange.header(b"if-none-match") == b"*"
         expected_hash = _expected_hash(exchange)
-        open_writer = partial(
-            backend.open_writer, name, size=size, if_absent=if_absent, expected_hash=expected_hash
-        )
+        body = None
         if size is not None and size <= UPLOAD_BATCH:
             # It is held until it is whole, as a batch would be, and needs a thread once at most.
             body = await exchange.whole_body(UPLOAD_BATCH)
-            if not backend.store_nowait(
-                name, body, if_absent=if_absent, expected_hash=expected_hash
-            ):
-                await self._threads.run(_store, open_writer, body)
+            if backend.store_nowait(name, body, if_absent=if_absent, expected_hash=expected_hash):
+                await exchange.answer(200)
+                return
+        open_writer = partial(
+            backend.open_writer, name, size=size, if_absent=if_absent, expected_hash=expected_hash
+        )
+        if body is not None:
+            await self._threads.run(_store, open_writer, body)
         else:
             await self._store_streamed(exchange, open_writer)
         await exchange.answer(200)

@@ -40,10 +40,16 @@ class Shelf:
         Raises:
             BackendDoesNotExist: there is none.
         """
-        while self._backend is None or self._alone.locked():
+        while (loan := self.borrow_nowait()) is None:
             async with self._alone:
                 if self._backend is None:
                     self._backend = await self._threads.run(self._open)
+        return loan
+
+    def borrow_nowait(self) -> Loan | None:
+        """The same where it is open and stays so, else None."""
+        if self._backend is None or self._alone.locked():
+            return None
         self._users += 1
         return Loan(self, self._backend)
 

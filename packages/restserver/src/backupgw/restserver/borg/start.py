@@ -87,6 +87,9 @@ def build(settings: Settings) -> Running:
 class Running:
     """The application with what it holds while it runs: the ASGI callable of a worker."""
 
+    begins_without_task = True
+    """See `backupgw.runtime.http.first_step`: the application waits for threads alone."""
+
     def __init__(
         self,
         app: BorgApp,

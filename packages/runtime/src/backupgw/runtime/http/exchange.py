@@ -383,16 +383,16 @@ class Exchange:
 
     def _finish(self, head: bytes, body: bytes | bytearray) -> None:
         """Write a whole answer."""
-        write = self.protocol.transport.write
+        protocol = self.protocol
         if self.method == "HEAD":
-            write(head)
+            protocol.write_at_once(head)
         else:
             self.sent = len(body)
             if len(body) <= JOIN_LIMIT:
-                write(head + body)
+                protocol.write_at_once(head + body if body else head)
             else:
-                write(head)
-                write(body)
+                protocol.transport.write(head)
+                protocol.transport.write(body)
         self._complete()
 
     async def _send_file(self, head: bytes, fd: int, offset: int, size: int) -> None:

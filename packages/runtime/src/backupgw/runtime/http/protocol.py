@@ -43,6 +43,7 @@ from backupgw.runtime.http.request_head import (
     read_framing,
     split_target,
 )
+from backupgw.runtime.http.sending import NO_FD, send_now
 from backupgw.runtime.http.state import HostState
 from backupgw.runtime.http.upgrade import UPGRADE, WINDOW, HttpLink, Tunnel
 
@@ -98,6 +99,7 @@ class GatewayProtocol(EndingProtocol):
         self.address: str | None = None
         self.write_mark = (0.0, 0)
         self.framing: list[tuple[bytes, bytes]] = []
+        self.fd = NO_FD
         self.early: bytearray | None = None  # what follows a request to upgrade, until its answer
         self.tunnel: Tunnel | None = None
 
@@ -114,6 +116,8 @@ class GatewayProtocol(EndingProtocol):
             host.addresses.add(address, 1)
         if self.scheme == "https":
             self.extensions = {"tls": tls_extension(transport.get_extra_info("ssl_object"))}
+        else:
+            self.fd = transport.get_extra_info("socket").fileno()
         self.deadline = host.clock + options.header_timeout
         limit, per_address = host.most_connections, options.max_connections_per_address
         if (limit and len(self.connections) > limit) or (
@@ -372,6 +376,20 @@ class GatewayProtocol(EndingProtocol):
                 self.deadline = self.host.clock + self.header_timeout
             else:
                 self.deadline = self.host.clock + self.idle_timeout
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write, and have it on its way when this returns, where the client has room for it.
+
+        The transport keeps what it is given until the loop's turn ends: a client would wait while
+        what follows its answer is done here.
+        """
+        transport = self.transport
+        if self.fd >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
+            sent = send_now(self.fd, data)
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def write_continue(self) -> None:
         """Tell the client to send its body."""
