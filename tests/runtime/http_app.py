@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from backupgw.runtime.http.direct_body import DIRECT_BODY, Take
+from backupgw.runtime.http.exchange import ANSWER_LINES
 from backupgw.runtime.http.file_body import FILE_BODY
 from backupgw.runtime.http.host import Hosted, run
 from backupgw.runtime.http.options import HttpOptions
@@ -24,6 +25,9 @@ from backupgw.runtime.http.reload import on_reload
 from backupgw.runtime.threads import Threads
 
 SEEN: ContextVar[int] = ContextVar("seen", default=0)
+
+PIECE = 60_001
+"""Bytes of an answer of `on_piece`."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -141,6 +145,11 @@ class App:
                 return
             file.seek(offset)
             await send({"type": "http.response.body", "body": file.read(size)})
+
+    async def on_piece(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer at once with so many bytes that all are the query's number."""
+        number = int(scope["query_string"])
+        scope[ANSWER_LINES](200, b"x-number: %d\r\n" % number, bytes([number]) * PIECE)
 
     async def on_direct(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the body from the socket where that is offered."""
