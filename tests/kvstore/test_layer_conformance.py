@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -12,6 +13,8 @@ from tests.kvstore import layer_places, quota_place
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.conformance import Check, Status, Subject, checks
+from backupgw.kvstore.conformance.subject import LARGE as WHOLE
+from backupgw.kvstore.conformance.subject import LEAST_LARGE
 
 PLACES: dict[str, Callable[[str], Backend]] = {
     **layer_places.MAKERS,
@@ -23,6 +26,7 @@ PLACES: dict[str, Callable[[str], Backend]] = {
         for name in layer_places.LAYERS
     },
 }
+SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
 ALWAYS = {
     "quota",
     "trash",
@@ -30,9 +34,11 @@ ALWAYS = {
     *(f"{name} in memory" for name in layer_places.LAYERS if " " not in name),
 }
 """What every run tries whole; a soak tries all. On disk the suite starts processes, too."""
-LISTED = {"listing.list_streams": 0.25}
-"""Lists of 5,000 entries: a layer that holds them whole is seen at any length, and each entry costs
-all the layer's work. The places beneath are tested with 20,000, a soak has ten times as many."""
+LISTED = {"listing.list_streams": 0.25 if SOAK else 0.1}
+"""Lists of 2,000 entries, 5,000 in a soak: a layer that holds them whole is seen at any length, and
+each entry costs all the layer's work. The places beneath are tested with 20,000."""
+LARGE = WHOLE if SOAK else LEAST_LARGE
+"""24 MiB: twice what a layer may hold. The places beneath move 64, and so do layers in a soak."""
 STACKS = {
     "bare",
     "mirror",
@@ -70,8 +76,8 @@ def _rows() -> list[ParameterSet]:
 
 @contextlib.contextmanager
 def _tried(place: Callable[[str], Backend], folder: str) -> Iterator[Subject]:
-    with Subject(partial(place, folder)) as subject:
-        yield subject
+    with Subject(partial(place, folder), large=LARGE) as tried:
+        yield tried
     if folder in layer_places.open_ledgers:
         with contextlib.closing(layer_places.open_ledgers.pop(folder)) as ledger:
             assert quota_place.in_ledger(ledger) == {}, "the suite removed all that it stored"

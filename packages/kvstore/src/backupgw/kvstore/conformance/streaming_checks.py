@@ -7,13 +7,9 @@ import hashlib
 from ..backends.base import CHUNK, Reader
 from . import values
 from .memory import measured
-from .subject import Ground
+from .subject import ALLOWED, Ground
 from .suite import check
 from .verdicts import require
-
-BIG = 64 << 20
-ALLOWED = 12 << 20
-"""Bytes of Python memory that moving one value may take: a few buffers and parts, not BIG."""
 
 _EDGES = (values.PIECE, CHUNK, 2 * CHUNK, 4 * CHUNK)
 _SIZES = (0, 1, 2, *(edge + around for edge in _EDGES for around in (-1, 0, 1)))
@@ -47,11 +43,12 @@ def any_write_pieces(at: Ground) -> None:
 
 @check("streaming")
 def big_value_in_bounded_memory(at: Ground) -> str:
-    """A value of 64 MiB is written and read in pieces without being held in memory."""
+    """A large value (64 MiB) is written and read in pieces without being held in memory."""
     name = at.name("big")
-    expected = values.stream_hash(BIG)
-    with measured() as written, at.backend.open_writer(name, size=BIG) as writer:
-        for piece in values.stream(BIG):
+    large = at.subject.large
+    expected = values.stream_hash(large)
+    with measured() as written, at.backend.open_writer(name, size=large) as writer:
+        for piece in values.stream(large):
             writer.write(piece)
     # What stays is the place's own (it may live in memory); what came on top was a buffer.
     require(written.peak - written.kept <= ALLOWED, f"writing took {written.on_top}")
@@ -67,29 +64,30 @@ def big_value_in_bounded_memory(at: Ground) -> str:
 
 @check("streaming")
 def copies_in_bounded_memory(at: Ground) -> None:
-    """copy and defrag of 64 MiB hold no value in memory."""
+    """copy and defrag of a large value (64 MiB) hold none in memory."""
     name = at.name("big")
-    with at.backend.open_writer(name, size=BIG) as writer:
-        for piece in values.stream(BIG):
+    large = at.subject.large
+    with at.backend.open_writer(name, size=large) as writer:
+        for piece in values.stream(large):
             writer.write(piece)
     with measured() as copied:
         at.backend.copy(name, at.name("copy"))
     require(copied.peak - copied.kept <= ALLOWED, f"copying took {copied.on_top}")
     at.backend.delete(at.name("copy"))
     with measured() as joined:
-        at.backend.defrag([(name, 0, BIG)], at.name("joined"))
+        at.backend.defrag([(name, 0, large)], at.name("joined"))
     require(joined.peak - joined.kept <= ALLOWED, f"defrag took {joined.on_top}")
-    require(at.backend.info(at.name("joined")).size == BIG, "defrag lost bytes")
+    require(at.backend.info(at.name("joined")).size == large, "defrag lost bytes")
     at.backend.delete(at.name("joined"))
     at.backend.delete(name)
 
 
 @check("streaming")
 def deleted_value_leaves_no_memory(at: Ground) -> None:
-    """Nothing of a value of 64 MiB stays in memory once it was deleted."""
+    """Nothing of a large value (64 MiB) stays in memory once it was deleted."""
     with measured() as all_in_all:
         with at.backend.open_writer(at.name("big")) as writer:
-            for piece in values.stream(BIG):
+            for piece in values.stream(at.subject.large):
                 writer.write(piece)
         with at.backend.open_reader(at.name("big")) as reader:
             _hash(reader)

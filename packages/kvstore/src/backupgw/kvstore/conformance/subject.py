@@ -14,6 +14,12 @@ from ..backends.errors import BackendDoesNotExist, ObjectNotFound
 
 Factory = Callable[[], Backend]
 
+ALLOWED = 12 << 20
+"""Bytes of Python memory that moving one value may take: a few buffers and parts."""
+
+LARGE = 64 << 20
+LEAST_LARGE = 2 * ALLOWED
+
 _SOAK_PATIENCE = 10
 
 
@@ -33,9 +39,11 @@ class Subject:
             service: 0.2 for a fifth. A soak has the full counts all the same.
         patience: seconds after which something that should not have to wait counts as stuck; ten
             times that in a soak.
+        large: bytes of the values that nobody may hold in memory: at least `LEAST_LARGE`.
 
     Raises:
-        ValueError: (on entering) the factory cannot be pickled, but the place is `shared`.
+        ValueError: `large` is too little to be missed in memory; or (on entering) the factory
+            cannot be pickled, but the place is `shared`.
     """
 
     def __init__(
@@ -45,8 +53,12 @@ class Subject:
         soak: bool = False,
         scale: float = 1.0,
         patience: float = 60,
+        large: int = LARGE,
     ) -> None:
+        if large < LEAST_LARGE:
+            raise ValueError(f"large values have {LEAST_LARGE} bytes at least, not {large}")
         self.factory = factory
+        self.large = large
         self.soak = soak
         self.scale = scale
         self.patience = patience * (_SOAK_PATIENCE if soak else 1)
