@@ -148,13 +148,13 @@ def test_cron_fires_an_entry(site: BackupSite, tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         ends = time.monotonic() + 150
-        while site.status()["home", "local"]["state"] != "done":
+        while site.status().get(("home", "local"), {}).get("state") != "done":
             assert cron.poll() is None, cron.stdout and cron.stdout.read()
             assert time.monotonic() < ends, "it was not started"
             time.sleep(1)
     finally:
         cron.terminate()
-        cron.wait()
+        cron.communicate()
     assert len(site.files("local")) == 1
 
 

@@ -77,8 +77,9 @@ def replace(
     if source == target:
         return
     if features.replace:
-        request = session.extended(wire.POSIX_RENAME, wire.text(source), wire.text(target))
-        then()
+        with session.together():
+            request = session.extended(wire.POSIX_RENAME, wire.text(source), wire.text(target))
+            then()
         try:
             session.done(request)
         except Refused:
@@ -134,8 +135,9 @@ def name_new(
                 raise
             features.link = False  # the server could, but the file system has no hard links
         else:
-            removed = session.send(wire.REMOVE, wire.text(source))
-            then()
+            with session.together():
+                removed = session.send(wire.REMOVE, wire.text(source))
+                then()
             try:
                 session.done(removed)
             except Refused as error:

@@ -64,6 +64,10 @@ class OpenFile(NamedTuple):
     size: int
     early: SftpReader | None
 
+    def close(self, session: Session) -> None:
+        """Have it closed, unless that was asked for already."""
+        _close(session, self.handle, self.early)
+
 
 class Span(NamedTuple):
     """What is to be read; see `Backend.open_reader`."""
@@ -71,6 +75,11 @@ class Span(NamedTuple):
     name: str
     offset: int = 0
     size: int | None = None
+
+
+def _close(session: Session, handle: bytes, reader: SftpReader | None) -> None:
+    if reader is None or not reader.released:
+        session.forget(wire.CLOSE, wire.text(handle))
 
 
 FromSize = Callable[[bytes, int], SftpReader]
@@ -114,16 +123,30 @@ class Place:
 
         def reader(span: Span) -> FromSize:
             return lambda handle, size: SftpReader(
-                session, handle, span.name, size, span.offset, span.size
+                session, handle, span.name, size, span.offset, span.size, close_soon=True
             )
 
         files = self._in_step(session, [(span.name, reader(span)) for span in spans])
-        return [
-            file.early
-            if file.early is not None and file.early.item_size == file.size
-            else reader(span)(file.handle, file.size)
-            for file, span in zip(files, spans, strict=True)
-        ]
+        readers: list[SftpReader] = []
+        for file, span in zip(files, spans, strict=True):
+            early = file.early
+            if early is not None and early.item_size == file.size:
+                readers.append(early)
+            elif early is None or not early.released:
+                readers.append(reader(span)(file.handle, file.size))
+            else:  # it was exchanged between the two round trips
+                try:
+                    again = self.begin_read(session, span.name)
+                except BackendError:
+                    for each in readers:
+                        each.close()
+                    for left in files[len(readers) + 1 :]:
+                        left.close(session)
+                    raise
+                readers.append(
+                    SftpReader(session, again.handle, span.name, again.size, span.offset, span.size)
+                )
+        return readers
 
     def _in_step(
         self, session: Session, wanted: Sequence[tuple[str, FromSize | None]]
@@ -145,7 +168,7 @@ class Place:
             going = further
         if failed is not None:
             for file in opened:
-                session.forget(wire.CLOSE, wire.text(file.handle))
+                file.close(session)
             raise failed
         return opened
 
@@ -170,6 +193,7 @@ class Place:
             if found is None or not is_item(found):
                 raise ObjectNotFound(f"{name} is not an item") from error
             raise translate(error, name) from error
+        reader: SftpReader | None = None
         try:
             tree.confirm_inside(session, parent, asked)
             if found is not None and is_link(found):
@@ -183,10 +207,10 @@ class Place:
             if not is_item(file) or file.size is None:
                 raise ObjectNotFound(f"{name} is not an item")
         except Refused as error:
-            session.forget(wire.CLOSE, wire.text(handle))
+            _close(session, handle, reader)
             raise translate(error, name) from error
         except BackendError:
-            session.forget(wire.CLOSE, wire.text(handle))
+            _close(session, handle, reader)
             raise
         return OpenFile(handle, file.size, reader)
 

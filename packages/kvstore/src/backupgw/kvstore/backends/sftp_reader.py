@@ -32,9 +32,12 @@ class SftpReader(Reader):
         name: for messages.
         total: the file's size in bytes.
         offset, size: as `Backend.open_reader` has them.
+        close_soon: close the file behind the requests for its bytes, where they are few. Requests
+            for one file are done in their order (draft-ietf-secsh-filexfer-02, 6.1).
 
     Attributes:
         let_go: called once, when the session is needed no more.
+        released: whether the server was told to close the file.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class SftpReader(Reader):
         total: int,
         offset: int,
         size: int | None,
+        *,
+        close_soon: bool = False,
     ) -> None:
         self._session = session
         self._handle = wire.text(handle)
@@ -61,7 +66,16 @@ class SftpReader(Reader):
         self._window = _FIRST_WINDOW
         self._under_way: deque[_Piece] = deque()
         self._here = memoryview(b"")
+        self.released = False
         self._ask()
+        if close_soon and self._next >= self._end and session.reads_whole:
+            self._release()
+
+    def _release(self) -> None:
+        # Once only: a handle that is closed may be another file's by the next request.
+        if not self.released:
+            self.released = True
+            self._session.forget(wire.CLOSE, self._handle)
 
     def _ask(self) -> None:
         """Ask for what comes next, up to the window."""
@@ -115,6 +129,11 @@ class SftpReader(Reader):
             raise BackendError(f"{self._name}: the server sent nothing where bytes were due")
         if len(data) < size:
             # Some servers send less than they are asked for: from now on ask for that much.
+            self._session.reads_whole = False
+            if self.released:
+                raise BackendError(
+                    f"{self._name}: the server sent {len(data)} of {size} bytes", retryable=True
+                )
             self._piece = max(min(self._piece, len(data)), 1024)
             rest = self._asked(offset + len(data), size - len(data))
             self._under_way.appendleft(rest)
@@ -129,5 +148,5 @@ class SftpReader(Reader):
         self._closed = True
         self._under_way.clear()
         self._here = memoryview(b"")
-        self._session.forget(wire.CLOSE, self._handle)
+        self._release()
         self.let_go()

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import paramiko
 
 from .errors import BackendConnectionError
+from .sftp_inbox import Inbox
 
 INIT, VERSION = 1, 2
 OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = 3, 4, 5, 6, 7, 8, 9, 10
@@ -42,10 +43,8 @@ LIMITS = b"limits@openssh.com"
 COPY_DATA = b"copy-data"
 
 _VERSION = 3
-_LARGEST_ANSWER = 8 << 20
-"""Bytes of a packet above which the other side is taken for no SFTP server."""
+_LARGEST_GREETING = 64 << 10
 
-_RECEIVE = 256 * 1024
 _PLAIN_PIECE = 32 * 1024
 """Bytes of a read or write that every server takes."""
 
@@ -121,6 +120,8 @@ class Session:
         limits: bytes of the largest read and write.
         extensions: what the server offers, with its data.
         opened: when it was opened, by the monotonic clock.
+        reads_whole: reads up to `limits` are answered with as much as was asked for, where the file
+            has it, as far as is known.
         stalled: it broke because the server fell silent, so the connection may be dead as well.
 
     Args:
@@ -146,28 +147,24 @@ class Session:
         self._state = threading.Lock()
         self._waiting: dict[int, Request | None] = {}
         self._broken: BackendConnectionError | None = None
-        self.opened = self._heard = time.monotonic()
-        self._buffer = bytearray()
+        self.opened = time.monotonic()
         self.stalled = False
-        self._listening = False
+        self.reads_whole = False
         channel.settimeout(timeout)
         try:
             self._greet()
         except BaseException:
             self._close_channel()
             raise
-        self._listener = threading.Thread(
-            target=self._listen, name=f"sftp answers of {server}", daemon=True
-        )
-        self._listening = True
-        self._listener.start()
+        self._inbox = Inbox(channel, server, self._take, self._fail)
         if LIMITS in self.extensions:
             self._ask_limits()
 
     def _greet(self) -> None:
         try:
             self._channel.sendall(struct.pack(">IBI", 5, INIT, _VERSION))
-            packet = self._next_packet()
+            (size,) = struct.unpack(">I", self._receive(4))
+            packet = self._receive(size) if 1 <= size <= _LARGEST_GREETING else b"\0"
         except (OSError, paramiko.SSHException, EOFError) as error:
             raise self._lost(f"no SFTP server answers ({_reason(error)})") from error
         if packet[0] != VERSION or len(packet) < 5:
@@ -184,6 +181,7 @@ class Session:
             _, read, write = struct.unpack_from(">QQQ", reply)
         except (Refused, struct.error):
             return
+        self.reads_whole = True  # what else would a limit on reads be
         self.limits = Limits(*(min(size or _PLAIN_PIECE, _LARGEST_PIECE) for size in (read, write)))
 
     # -- asking
@@ -242,7 +240,7 @@ class Session:
             if self._broken is not None:
                 raise self._broken_again()
             if not self._waiting:
-                self._heard = time.monotonic()
+                self._inbox.heard = time.monotonic()
             self._waiting[number] = request
         held: list[bytes | memoryview] | None = getattr(self._held, "pieces", None)
         if held is not None:
@@ -285,10 +283,10 @@ class Session:
             raise self._broken_again()
 
     def _patience(self) -> float:
-        return max(self._heard + self._timeout - time.monotonic(), 0.01)
+        return max(self._inbox.heard + self._timeout - time.monotonic(), 0.01)
 
     def _silent(self) -> bool:
-        return time.monotonic() - self._heard >= self._timeout
+        return time.monotonic() - self._inbox.heard >= self._timeout
 
     def result(self, request: Request, kind: int) -> memoryview:
         """Return the body of an answer of that kind.
@@ -325,42 +323,25 @@ class Session:
         """How many answers are due."""
         return len(self._waiting)
 
-    def _listen(self) -> None:
-        try:
-            while True:
-                packet = self._next_packet()
-                (number,) = struct.unpack_from(">I", packet, 1)
-                with self._state:
-                    request = self._waiting.pop(number, None)
-                if request is not None:
-                    request.kind = packet[0]
-                    request.body = memoryview(packet)[5:]
-                    request.settle()
-        except (OSError, paramiko.SSHException, EOFError, struct.error) as error:
-            self._fail(_reason(error), error)
-
-    def _next_packet(self) -> bytes:
-        size = struct.unpack(">I", self._receive(4))[0]
-        if not 1 <= size <= _LARGEST_ANSWER:
-            raise EOFError(f"a packet of {size} bytes: what answers is no SFTP server")
-        return self._receive(size)
+    def _take(self, packet: memoryview) -> None:
+        """Hand an answer to the one who waits for it."""
+        (number,) = struct.unpack_from(">I", packet, 1)
+        with self._state:
+            request = self._waiting.pop(number, None)
+        if request is not None:
+            request.kind = packet[0]
+            request.body = packet[5:]
+            request.settle()
 
     def _receive(self, size: int) -> bytes:
-        buffer = self._buffer
-        while len(buffer) < size:
-            try:
-                data = self._channel.recv(_RECEIVE)
-            except TimeoutError:
-                if not self._listening or self.broken:
-                    raise
-                continue  # whoever waits for an answer looks at the clock
-            if not data:
+        """Return the next bytes of the greeting."""
+        data = bytearray()
+        while len(data) < size:
+            part = self._channel.recv(size - len(data))
+            if not part:
                 raise EOFError("the server closed the session")
-            self._heard = time.monotonic()
-            buffer += data
-        packet = bytes(memoryview(buffer)[:size])
-        del buffer[:size]
-        return packet
+            data += part
+        return bytes(data)
 
     # -- ending
 
@@ -386,7 +367,8 @@ class Session:
         self._fail("the session was closed", None)
         if farewell:
             self._close_channel()
-        self._listener.join()
+        self._inbox.close()
+        self._inbox.join()
 
     def _close_channel(self) -> None:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):

@@ -56,6 +56,7 @@ class SftpWriter(Writer):
         self._hidden = begun.hidden
         self._handle: bytes | None = wire.text(begun.handle)
         self._folder_handle = begun.folder_handle
+        self._syncs_folder = begun.folder_handle is not None
         self._missing = list(begun.missing)
         self._written = 0
         self._sent = 0
@@ -179,6 +180,7 @@ class SftpWriter(Writer):
         self._finish_file()
         try:
             self._make_missing()
+            self._hold_folder()
             source = self._hidden_path
             synced: list[Request] = []
             if self._plan.if_absent:
@@ -200,12 +202,19 @@ class SftpWriter(Writer):
         folder = self._place.tree.path(self._folder).rstrip(b"/")
         return folder + b"/" + self._hidden.encode()
 
-    def _syncing(self, synced: list[Request]) -> naming.Then:
-        handle = self._folder_handle
+    def _hold_folder(self) -> None:
+        """Have the handle by which the folder is synced; a commit that was refused let it go."""
+        if self._syncs_folder and self._folder_handle is None:
+            parent = self._plan.name.rpartition("/")[0]
+            request = self._place.tree.open_folder(self.session, parent)
+            self._folder_handle = handle_of(self.session, request)
 
+    def _syncing(self, synced: list[Request]) -> naming.Then:
         def sync() -> None:
+            handle, self._folder_handle = self._folder_handle, None
             if handle is not None:
                 synced.append(self.session.extended(wire.FSYNC, wire.text(handle)))
+                self.session.forget(wire.CLOSE, wire.text(handle))
 
         return sync
 
@@ -285,6 +294,7 @@ class SftpWriter(Writer):
         self._finish_file()
         try:
             self._make_missing()
+            self._hold_folder()
             parent, part = name.rpartition("/")[0], PART + secrets.token_hex(16)
             path = self._place.tree.path(parent).rstrip(b"/") + b"/" + part.encode()
             request = self.session.send(wire.RENAME, wire.text(self._hidden_path), wire.text(path))
