@@ -12,9 +12,15 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import paramiko
 from paramiko.buffered_pipe import BufferedPipe
+
+if TYPE_CHECKING:
+    _Pipe = BufferedPipe[bytes]
+else:
+    _Pipe = BufferedPipe  # generic in its stubs only
 
 _LARGEST_ANSWER = 8 << 20
 """Bytes of a packet above which the other side is taken for no SFTP server."""
@@ -23,7 +29,7 @@ _TOLD = 256 << 10
 """Bytes after which the server is told that they were taken; it sends 2 MiB unasked."""
 
 
-class Inbox(BufferedPipe):  # type: ignore[misc]  # paramiko has no types for it
+class Inbox(_Pipe):
     """Takes the place of a channel's buffer.
 
     Args:

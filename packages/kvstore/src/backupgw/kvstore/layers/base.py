@@ -10,8 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Reader, Writer
+
+
+@lru_cache(maxsize=256)
+def changed(capabilities: Capabilities, **changes: bool) -> Capabilities:
+    """Return capabilities of which some are others; remembered, since every layer around a layer
+    asks for its capabilities, several times for each transfer."""
+    return dataclasses.replace(capabilities, **changes)
 
 
 class Layer(Backend):
@@ -30,7 +38,7 @@ class Layer(Backend):
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
         """What the inner backend can do, less every optional operation."""
-        return dataclasses.replace(
+        return changed(
             self.inner.capabilities,
             resumable_write=False,
             copy=False,

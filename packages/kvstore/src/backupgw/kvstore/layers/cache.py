@@ -9,7 +9,6 @@ machines cache only items that never change, as those named by their content.
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import os
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from ..backends.errors import BackendError, ReadRangeError
 from ..backends.posixfs import PosixFS
 from ..names import KernelPath, check_path
 from ..statistics import Statistics
-from .base import Layer
+from .base import Layer, changed
 from .cache_entries import EntryReader
 from .cache_items import Cache, Filling
 from .cache_policy import CacheMode, CachePolicy
@@ -95,7 +94,7 @@ class CacheLayer(Layer):
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
-        return dataclasses.replace(super().capabilities, hash=self.inner.capabilities.hash)
+        return changed(super().capabilities, hash=self.inner.capabilities.hash)
 
     # -- the place itself
 

@@ -15,7 +15,6 @@ content themselves. Sealed names keep whoever cannot read them from choosing wha
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -26,7 +25,7 @@ from ..backends.errors import BackendError, ObjectExists, ObjectNotFound
 from ..backends.plan import Plan
 from ..names import RESERVED_PREFIX, KernelPath, check_folder, check_path
 from . import options
-from .base import Layer
+from .base import Layer, changed
 from .encrypt_age import (
     START,
     WORK_FACTOR,
@@ -125,7 +124,7 @@ class EncryptLayer(Layer):
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
         inner = self.inner.capabilities
         keyed = self._style is NameStyle.KEYED
-        return dataclasses.replace(
+        return changed(
             super().capabilities,
             copy=inner.copy,
             resumable_write=inner.resumable_write,

@@ -29,7 +29,6 @@ the place does (`capabilities.atomic_create`), as `move_if_absent` does for a mo
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -37,7 +36,7 @@ from types import MappingProxyType
 from ..backends.base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from ..backends.errors import ObjectExists, PermissionDenied
 from ..names import InvalidName, check_folder, check_path
-from .base import Layer
+from .base import Layer, changed
 from .options import OptionInvalid
 from .wrapped import WrappedWriter
 
@@ -112,7 +111,7 @@ class PermissionsLayer(Layer):
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
-        return dataclasses.replace(self.inner.capabilities, local_path=False, snapshots=False)
+        return changed(self.inner.capabilities, local_path=False, snapshots=False)
 
     def granted(self, name: str) -> str:
         """Return the letters that hold for a name."""

@@ -11,7 +11,6 @@ the kernel keeps (quarantine, what dead writers left) is the inner place's, and 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Reader, Writer
@@ -24,7 +23,7 @@ from ..backends.errors import (
     ObjectNotFound,
 )
 from ..names import InvalidName, check_folder, check_path, joined
-from .base import Layer
+from .base import Layer, changed
 from .options import OptionInvalid, text
 from .wrapped import WrappedWriter
 
@@ -55,9 +54,7 @@ class PrefixLayer(Layer):
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
         """The inner backend's; its figures and snapshots are of the whole place."""
-        return dataclasses.replace(
-            self.inner.capabilities, local_path=False, quota=False, snapshots=False
-        )
+        return changed(self.inner.capabilities, local_path=False, quota=False, snapshots=False)
 
     def _full(self, name: str) -> str:
         return joined(self.folder, check_path(name))

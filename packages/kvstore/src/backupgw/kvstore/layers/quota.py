@@ -16,7 +16,6 @@ for who comes through here; `reconcile` corrects the accounts after somebody did
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -46,7 +45,7 @@ from ..ledger import (
     Report,
 )
 from ..names import KernelPath, check_path, is_reserved
-from .base import Layer
+from .base import Layer, changed
 from .quota_gate import NewItemGate
 from .quota_writer import UNRESERVED, ExemptRoom, Parked, QuotaWriter, Room, carry_out
 from .trash_keeper import Keeper
@@ -119,7 +118,7 @@ class QuotaLayer(Layer, Keeper):
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
         inner = self.inner.capabilities
-        return dataclasses.replace(
+        return changed(
             super().capabilities,
             resumable_write=inner.resumable_write,
             copy=inner.copy,

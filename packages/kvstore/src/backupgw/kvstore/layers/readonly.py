@@ -6,14 +6,13 @@ is there already. `reap` removes nothing and says so, since upkeep runs on every
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from ..backends.base import Backend, Capabilities, Quota, Writer
 from ..backends.errors import PermissionDenied
 from ..names import check_folder, check_path
-from .base import ReadingThrough
+from .base import ReadingThrough, changed
 
 
 def from_options(inner: Backend) -> ReadOnlyLayer:
@@ -30,7 +29,7 @@ class ReadOnlyLayer(ReadingThrough):
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
-        return dataclasses.replace(
+        return changed(
             self.inner.capabilities,
             resumable_write=False,
             copy=False,

@@ -32,14 +32,13 @@ Pauses hold no lock and no connection.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from ..backends.errors import BackendError, ObjectExists, ObjectNotFound
-from .base import Layer
+from .base import Layer, changed
 from .retry_listing import go_on_listing
 from .retry_reader import ReplacedMeanwhile, RetryingReader
 from .retry_schedule import Schedule, Trials, read_schedule
@@ -75,7 +74,7 @@ class RetryLayer(Layer):
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
-        return dataclasses.replace(self.inner.capabilities, local_path=False)
+        return changed(self.inner.capabilities, local_path=False)
 
     def _repeat(self, work: Callable[[], T]) -> T:
         """Do what can be done twice."""

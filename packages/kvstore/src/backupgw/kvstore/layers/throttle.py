@@ -11,7 +11,6 @@ these hold, in microseconds and bits per second).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
-from .base import Layer
+from .base import Layer, changed
 from .options import OptionInvalid, duration
 from .throttle_rate import Pace, Timetable, timetable
 from .wrapped import WrappedReader, WrappedWriter
@@ -92,7 +91,7 @@ class ThrottleLayer(Layer):
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
-        return dataclasses.replace(self.inner.capabilities, local_path=False)
+        return changed(self.inner.capabilities, local_path=False)
 
     @contextmanager
     def _operation(self) -> Iterator[None]:

@@ -15,7 +15,6 @@ to such a name from one that is kept: it would be a way around.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fnmatch
 import math
@@ -35,7 +34,7 @@ from ..backends.errors import (
 )
 from ..names import KernelPath, check_folder, check_path, is_reserved
 from . import options
-from .base import ReadingThrough
+from .base import ReadingThrough, changed
 from .trash_clock import TrashClock
 from .trash_keeper import Keeper
 from .trash_names import MOST_NAME_BYTES, ROOT, How, path_for, read_path
@@ -140,9 +139,7 @@ class TrashLayer(ReadingThrough, Keeper):
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
         inner = self.inner.capabilities
-        return dataclasses.replace(
-            super().capabilities, resumable_write=inner.resumable_write, hash=inner.hash
-        )
+        return changed(super().capabilities, resumable_write=inner.resumable_write, hash=inner.hash)
 
     def destroy(self) -> None:
         if not self._may_destroy:
