@@ -7,6 +7,7 @@ import re
 import socket
 import stat
 import subprocess
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -245,6 +246,43 @@ def test_a_checkpoint_is_carried_on_by_one_only(backend: Backend, served: Path) 
     one.commit()
     assert backend.load("folder/item") == b"abcdef"
     assert os.listdir(served / "folder") == ["item"]
+
+
+def test_what_is_replaced_all_the_time_is_read_whole(sshd: Sshd, served: Path) -> None:
+    """One session for all, so that a handle that is closed is another file's at once."""
+    names = ["one", "two", "three"]
+    sizes = [10, 20_000, 700_000]
+    with place(sshd, served, connections=1, sessions=1) as backend:
+        for name in names:
+            backend.store(name, b"0" * sizes[0])
+        ends = time.monotonic() + 2
+        wrong: list[str] = []
+        seen: set[int] = set()
+
+        def replace() -> None:
+            turn = 0
+            while time.monotonic() < ends:
+                turn += 1
+                for name in names:
+                    value = (served / name).with_suffix(".new")
+                    value.write_bytes(b"%d" % (turn % 10) * sizes[turn % 3])
+                    value.rename(served / name)
+
+        def read(name: str) -> None:
+            while time.monotonic() < ends:
+                value = backend.load(name)
+                seen.add(len(value))
+                if len(value) not in sizes or value != value[:1] * len(value):
+                    wrong.append(f"{name}: {len(value)} bytes")
+
+        threads = [threading.Thread(target=read, args=(name,)) for name in names * 2]
+        threads.append(threading.Thread(target=replace))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+    assert seen == set(sizes)
 
 
 def test_two_movers_to_free_names(backend: Backend, served: Path) -> None:
