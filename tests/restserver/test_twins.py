@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.restserver.client import Client
@@ -192,7 +193,11 @@ def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gateway]
             url, service = "backblaze:backups-of-tests/place", B2Service()
             double = stack.enter_context(Double(service))
             service.url, double.delay = double.url, 0.02
-            options = {"key_id": KEY_ID, "application_key": KEY, "realm": double.url}
+            options: dict[str, Any] = {
+                "key_id": KEY_ID,
+                "application_key": KEY,
+                "realm": double.url,
+            }
             more = "".join(f'{key} = "{value}"\n' for key, value in options.items())
             place = b2.from_url(url, **options)
         place.create()

@@ -177,7 +177,9 @@ class PlaceProvider(BaseProvider):
         """
         plan = self._plan
         try:
-            return open_place(plan.url, layers=self.layers(), context=None, **plan.options)
+            return open_place(
+                plan.url, layers=self.layers(), context=None, around=None, **plan.options
+            )
         except OptionInvalid as error:
             raise ConfigInvalid(error.option, error.message) from error
 
