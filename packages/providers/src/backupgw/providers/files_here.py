@@ -42,8 +42,10 @@ class NewFile:
     def __init__(self, path: Path, *, sync: bool = True) -> None:
         self._path = path
         self._sync = sync
-        self._temporary = path.with_name(f".{path.name[:180]}.{secrets.token_hex(6)}.part")
+        folder, name = os.path.split(path)
+        self._temporary = os.path.join(folder, f".{name[:180]}.{secrets.token_hex(6)}.part")
         self._fd = -1
+        self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._ahead = 0
         self._there = True
@@ -91,9 +93,11 @@ class NewFile:
         """Write bytes where they belong; by several threads at a time. Raises BackendError."""
         view = memoryview(data)
         try:
-            while view:
-                count = os.pwrite(self._fd, view, offset)
-                view, offset = view[count:], offset + count
+            # File systems let one writer at a file; here the others sleep, there they would spin.
+            with self._writing:
+                while view:
+                    count = os.pwrite(self._fd, view, offset)
+                    view, offset = view[count:], offset + count
         except OSError as error:
             raise self._error(error) from error
         if self._sync:
@@ -126,7 +130,8 @@ class NewFile:
             if fd >= 0:
                 os.close(fd)
             if self._there:
-                self._temporary.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._temporary)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,6 @@ with a `PartPool` that the backend makes when it is opened and closes when it is
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -235,7 +234,7 @@ class Attempts:
     def __init__(self, schedule: Schedule, name: str) -> None:
         self._ended = threading.Event()
         self._name = name
-        self._schedule = dataclasses.replace(schedule, sleep=self._pause)
+        self._schedule = schedule
 
     def give_up(self) -> None:
         """End pauses now; nothing is tried again."""
@@ -255,7 +254,7 @@ class Attempts:
         Raises:
             BackendError: the last attempt's.
         """
-        trials = Trials(self._schedule)
+        trials = Trials(self._schedule, self._pause)
         while True:
             try:
                 return work()
@@ -266,7 +265,7 @@ class Attempts:
 
     def result(self, work: Callable[[], T]) -> T:
         """Do `work` until it succeeds, and return its result. Raises the last attempt's error."""
-        trials = Trials(self._schedule)
+        trials = Trials(self._schedule, self._pause)
         while True:
             try:
                 return work()

@@ -65,10 +65,15 @@ def read_schedule(
 
 
 class Trials:
-    """The failures of one operation so far."""
+    """The failures of one operation so far.
 
-    def __init__(self, schedule: Schedule) -> None:
+    Args:
+        sleep: in the place of the schedule's.
+    """
+
+    def __init__(self, schedule: Schedule, sleep: Callable[[float], None] | None = None) -> None:
         self._schedule = schedule
+        self._sleep = sleep or schedule.sleep
         self._failures = 0
         self._ends = 0.0
 
@@ -97,4 +102,4 @@ class Trials:
         wait = (error.retry_after or 0.0) + schedule.uniform(0.0, most)
         if now + wait > self._ends:
             raise error
-        schedule.sleep(wait)
+        self._sleep(wait)
