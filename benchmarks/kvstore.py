@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from unittest import mock
 
 from borgstore.backends.posixfs import PosixFS as BorgPosixFS  # type: ignore[import-untyped]
 from borgstore.store import Store as BorgStore  # type: ignore[import-untyped]
-from tests.servers.borg import BorgServer, BorgstoreServer
+from tests.servers.borg import BorgstoreServer, FastBorgServer
 
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.backends.posixfs_writer import PosixWriter
@@ -200,20 +200,10 @@ def far_away(count: int, threads: int) -> Run:
     return run
 
 
-class FastServer(BorgServer):
-    """Ours, leaving the syncs to the system as borgstore's server does."""
-
-    def command(self) -> Sequence[str]:
-        settings = self.folder.parent / "fast.toml"
-        settings.write_text(f'[places.borg]\nurl = "{self.folder.as_uri()}"\ndurability = "fast"\n')
-        program = str(Path(sys.executable).parent / "backupgw")
-        return [program, "--config", str(settings), "borg", "serve", "--listen", "127.0.0.1:0"]
-
-
 @contextmanager
 def over_http(kind: str, folder: Path) -> Iterator[Any]:
     """Yield an open store on a server of its own kind; neither server syncs."""
-    server, store = (FastServer, Store) if kind == OURS else (BorgstoreServer, BorgStore)
+    server, store = (FastBorgServer, Store) if kind == OURS else (BorgstoreServer, BorgStore)
     with server(folder / "store") as running:
         client: Any = store(running.url, config=CONFIG)
         client.create()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import os
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.servers.borg import BorgServer, BorgstoreServer
+from tests.servers.borg import BorgServer, BorgstoreServer, FastBorgServer
 from tests.servers.rest_server import htpasswd_line
 
 from backupgw.kvstore.backends.errors import (
@@ -141,6 +142,39 @@ def test_bad_requests_get_the_documented_status(
         assert ask(connection, method, target, body, **headers)[0] == status
         assert ask(connection, "GET", "/")[0] == 200
     assert sorted(p.name for p in server.folder.parent.iterdir()) == ["store"]
+
+
+def test_what_needs_no_waiting_is_answered_as_anything_else_is(tmp_path: Path) -> None:
+    """Small values where nothing is synced are written without a thread."""
+    value, other = b"value" * 100, b"other"
+    digest = hashlib.sha256(value).hexdigest()
+    users = tmp_path / "htpasswd"
+    users.write_text(htpasswd_line("alice", "secret"))
+    login = {"Authorization": "Basic " + base64.b64encode(b"alice:secret").decode()}
+    with (
+        FastBorgServer(tmp_path / "store", "--htpasswd-file", str(users)) as server,
+        closing(connect(server)) as connection,
+    ):
+        send = partial(ask, connection, "POST", **login)
+        assert send("/?cmd=create")[0] == 200
+        assert send("/data/a", value)[0] == 200  # it has no folder yet
+        assert send("/data/b", value, X_Content_hash_sha256=digest) == (200, b"")
+        assert ask(connection, "GET", "/data/b", **login) == (200, value)
+        assert send("/data/b", other, X_Content_hash_sha256=digest)[0] == 422
+        assert send("/data/c", other, X_Content_hash_sha256=digest)[0] == 422
+        assert send("/data/b", other, If_None_Match="*")[0] == 409
+        assert send("/data/c", other, If_None_Match="*")[0] == 200
+        assert send("/data/../d", other)[0] == 400
+        assert send("/data", other)[0] >= 400
+        assert send("/data/d", other, Accept="*/*")[0] == 406
+        assert ask(connection, "POST", "/data/d", other)[0] == 401
+        assert ask(connection, "GET", "/data/b", **login) == (200, value)
+        assert send("/data/b", other)[0] == 200  # and now it is replaced
+        assert ask(connection, "GET", "/data/b", **login) == (200, other)
+        listed = json.loads(ask(connection, "GET", "/data/", **login)[1])
+        assert sorted(entry["name"] for entry in listed) == ["a", "b", "c"]
+        assert ask(connection, "DELETE", "/?cmd=destroy", **login)[0] == 200
+        assert send("/data/b", value)[0] == 410
 
 
 def test_names_that_differ_stay_apart(server: BorgServer) -> None:

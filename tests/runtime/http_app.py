@@ -47,6 +47,21 @@ class App:
     def _reload(self) -> None:
         self.reloads += 1
 
+    def answer_nowait(self, scope: Scope, body: bytes) -> bool:
+        """Answer requests for `prompt` in a plain call, but for some."""
+        if not scope["path"].endswith("/prompt") or body == b"wait":
+            return False
+        if body == b"fail":
+            raise RuntimeError("disk on fire")
+        scope[ANSWER_LINES](200, b"x-prompt: 1\r\n", body[::-1])
+        return True
+
+    async def on_prompt(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        while message["more_body"]:
+            message = await receive()
+        await respond(send, 200, b"in time")
+
     async def ready(self) -> bool:
         return not os.access(self.argument.get("not_ready", "/nonexistent"), os.F_OK)
 

@@ -60,6 +60,26 @@ def test_a_service_that_fails_at_once_answers_500(wire: Wire) -> None:
     assert wire.request("GET", "/fail").status == 500
 
 
+def test_what_a_plain_call_can_answer_is_answered_by_it(wire: Wire, log: Path) -> None:
+    for path, sent, got in (
+        ("prompt", b"abc", b"cba"),
+        ("prompt", b"", b""),
+        ("prompt", b"wait", b"in time"),
+        ("prompt", b"fail", b"in time"),
+        ("user", b"abc", b"hello\n"),
+        ("prompt", b"def", b"fed"),
+    ):
+        head = f"POST /{path} HTTP/1.1\r\nHost: t\r\nContent-Length: {len(sent)}\r\n\r\n"
+        wire.send(head.encode() + sent)
+        answer = wire.answer()
+        assert (answer.status, answer.body) == (200, got)
+        assert ("x-prompt" in answer.headers) is (got == sent[::-1])
+    wire.send(b"POST /prompt HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\na")
+    wire.send(b"b")  # it did not come whole
+    assert wire.answer().body in (b"in time", b"ba")
+    wait_for_line(log, '"POST /prompt HTTP/1.1" 200 3 ')
+
+
 def test_a_malformed_request_behind_a_good_one_ends_the_connection_after_its_answer(
     wire: Wire,
 ) -> None:

@@ -81,6 +81,17 @@ class BorgServer:
                 shutil.rmtree(self._private, ignore_errors=True)
 
 
+class FastBorgServer(BorgServer):
+    """Ours, leaving the syncs to the system as borgstore's server does."""
+
+    def command(self) -> Sequence[str]:
+        settings = self.folder.parent / "fast.toml"
+        settings.write_text(f'[places.borg]\nurl = "{self.folder.as_uri()}"\ndurability = "fast"\n')
+        program = str(Path(sys.executable).parent / "backupgw")
+        listen = ["--listen", "127.0.0.1:0"]
+        return [program, "--config", str(settings), "borg", "serve", *listen, *self.flags]
+
+
 class BorgstoreServer(BorgServer):
     """borgstore 0.7's own server, the reference."""
 

@@ -17,6 +17,7 @@ from backupgw.kvstore.backends.base import Backend, Reader, Writer
 from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, ObjectNotFound
 from backupgw.kvstore.backends.rest import ACCEPT
 from backupgw.kvstore.names import InvalidName
+from backupgw.runtime.http.exchange import ANSWER_LINES
 from backupgw.runtime.threads import Threads
 
 from ..access import Access
@@ -32,6 +33,9 @@ from .shelf import Shelf
 log = logging.getLogger(__name__)
 
 _ACCEPT = ACCEPT.encode()
+
+_TRIED = "backupgw.borg.tried"
+"""Key of the ASGI scope: what needs no waiting was tried already."""
 
 
 class BorgApp:
@@ -63,6 +67,30 @@ class BorgApp:
             await exchange.refuse(refusal)
         except (BackendError, BadRequest, InvalidName) as error:
             await exchange.refuse(await self._explain(error, scope["path"]))
+
+    def answer_nowait(self, scope: Scope, body: bytes) -> bool:
+        """Store a small value where that needs no waiting, and answer; else False. See
+        `runtime.http.first_step`."""
+        backend = self._shelf.open_backend
+        if (
+            backend is None
+            or scope["method"] != "POST"
+            or scope["query_string"]
+            or header_of(scope, b"accept") != _ACCEPT
+            or (who := self._access.known(scope)) is None
+        ):
+            return False
+        scope["state"]["user"] = who.user
+        scope[_TRIED] = True
+        if not backend.store_nowait(
+            requests.name_of(scope["raw_path"]),
+            body,
+            if_absent=header_of(scope, b"if-none-match") == b"*",
+            expected_hash=_expected_hash(scope),
+        ):
+            return False
+        scope[ANSWER_LINES](200, BorgExchange.common_lines, b"")
+        return True
 
     async def ready(self) -> bool:
         """Whether the store, if there is one, answers."""
@@ -161,12 +189,14 @@ class BorgApp:
     async def _store(self, exchange: BorgExchange, backend: Backend, name: str) -> None:
         size = exchange.content_length()
         if_absent = exchange.header(b"if-none-match") == b"*"
-        expected_hash = _expected_hash(exchange)
+        expected_hash = _expected_hash(exchange.scope)
         body = None
         if size is not None and size <= UPLOAD_BATCH:
             # It is held until it is whole, as a batch would be, and needs a thread once at most.
             body = await exchange.whole_body(UPLOAD_BATCH)
-            if backend.store_nowait(name, body, if_absent=if_absent, expected_hash=expected_hash):
+            if _TRIED not in exchange.scope and backend.store_nowait(
+                name, body, if_absent=if_absent, expected_hash=expected_hash
+            ):
                 await exchange.answer(200)
                 return
         open_writer = partial(
@@ -207,8 +237,8 @@ class BorgApp:
         return refusal
 
 
-def _expected_hash(exchange: BorgExchange) -> str | None:
-    header = exchange.header(b"x-content-hash-sha256")
+def _expected_hash(scope: Scope) -> str | None:
+    header = header_of(scope, b"x-content-hash-sha256")
     return None if header is None else header.decode("latin-1").lower()
 
 

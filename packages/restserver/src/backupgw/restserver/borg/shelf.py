@@ -46,12 +46,18 @@ class Shelf:
                     self._backend = await self._threads.run(self._open)
         return loan
 
+    @property
+    def open_backend(self) -> Backend | None:
+        """The store where it is open and stays so until somebody waits, else None."""
+        return None if self._alone.locked() else self._backend
+
     def borrow_nowait(self) -> Loan | None:
-        """The same where it is open and stays so, else None."""
-        if self._backend is None or self._alone.locked():
+        """What `borrow` returns, where that needs no waiting, else None."""
+        backend = self.open_backend
+        if backend is None:
             return None
         self._users += 1
-        return Loan(self, self._backend)
+        return Loan(self, backend)
 
     def give_back(self) -> None:
         """End a loan."""

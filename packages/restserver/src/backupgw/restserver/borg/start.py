@@ -101,6 +101,7 @@ class Running:
         self._shelf = shelf
         self._threads = threads
         self._authenticator = authenticator
+        self.answer_nowait = app.answer_nowait
         self.ready = app.ready
         self.metrics_allowed = app.metrics_allowed
 

@@ -159,6 +159,18 @@ class Exchange:
         if self.direct_body is not None:
             self.direct_body.wake()
 
+    def answered_nowait(self) -> bool:
+        """Let the application answer in a plain call, where it can: see `first_step`."""
+        answer = self.protocol.host.answer_nowait
+        if answer is None:
+            return False
+        parts = self.parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            return answer(self.scope, body)
+        except Exception:  # noqa: BLE001 - the ordinary way meets it, too, and has words for it
+            return False
+
     async def run(self, app: Any) -> None:
         """Let the application answer; whatever it does, the connection ends in a known state."""
         try:

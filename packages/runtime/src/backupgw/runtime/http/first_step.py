@@ -9,12 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 PROMISE = "begins_without_task"
 """Attribute of an application that asks for no current task (asyncio.timeout, task groups, anyio)
 before it has waited for the first time. Only then is it begun at once."""
+
+NOWAIT = "answer_nowait"
+"""Attribute of such an application: an `AnswerNowait`, tried first where the whole request came at
+once. A coroutine within a coroutine costs as much as what a small answer takes otherwise."""
+
+AnswerNowait = Callable[[dict[str, Any], bytes], bool]
+"""Answers a request, of which it gets scope and body, by `exchange.ANSWER_LINES` before it returns
+True. False, or an error, leaves it to the application's ordinary way."""
 
 
 def begin(

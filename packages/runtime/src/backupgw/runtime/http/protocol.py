@@ -152,9 +152,10 @@ class GatewayProtocol(EndingProtocol):
         if self.begin is not None:
             # Not in the middle of parsing: the answer may end the connection.
             exchange, self.begin = self.begin, None
-            task = begin(self.loop, exchange.run(self.app))
-            if task is not None:
-                self._keep(task)
+            if exchange.more_body or not exchange.answered_nowait():
+                task = begin(self.loop, exchange.run(self.app))
+                if task is not None:
+                    self._keep(task)
 
     def _receive(self, data: bytes) -> None:
         if self.tunnel is not None:

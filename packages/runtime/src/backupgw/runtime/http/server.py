@@ -25,7 +25,7 @@ from backupgw.runtime.http.access_log import AccessLog
 from backupgw.runtime.http.dealing import Line, Taker
 from backupgw.runtime.http.endpoints import App, Endpoints, hook
 from backupgw.runtime.http.errors import HostError
-from backupgw.runtime.http.first_step import PROMISE
+from backupgw.runtime.http.first_step import NOWAIT, PROMISE
 from backupgw.runtime.http.listeners import Listener
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.http.protocol import GatewayProtocol
@@ -317,6 +317,7 @@ def serve(
         metrics = _request_metrics(hosted.name) if options.metrics else None
         app: App = load(hosted.app)(hosted.argument)
         host.begins_at_once = bool(hook(app, PROMISE))
+        host.answer_nowait = hook(app, NOWAIT)
         config = _config(options, certificate)
         server = HostServer(config, host, listeners, connection, line, alive)
         housekeeping = Housekeeping(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from backupgw.runtime.between_workers import Tally
+from backupgw.runtime.http.first_step import AnswerNowait
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.threads import Threads
 
@@ -44,6 +45,7 @@ class HostState:
     """Limits, the clock and the counters.
 
     Attributes:
+        answer_nowait: the application's plain call, if it has one (see `first_step`).
         begins_at_once: whether the application can begin without a task (see `first_step`).
         clock: seconds in which this process was able to serve; it does not advance while the
             process was held up (a blocked loop, a suspended machine), so that no client is
@@ -59,8 +61,8 @@ class HostState:
     """
 
     __slots__ = (
-        "addresses", "begins_at_once", "clock", "connection_lost", "end_of_head", "file_threads",
-        "log", "most_connections", "options", "requests", "stopping",
+        "addresses", "answer_nowait", "begins_at_once", "clock", "connection_lost", "end_of_head",
+        "file_threads", "log", "most_connections", "options", "requests", "stopping",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +72,7 @@ class HostState:
         service: str = "http",
     ) -> None:
         self.options = options
+        self.answer_nowait: AnswerNowait | None = None
         self.begins_at_once = False
         self.clock = 0.0
         self.stopping = False
