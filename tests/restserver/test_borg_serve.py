@@ -150,16 +150,19 @@ def test_what_needs_no_waiting_is_answered_as_anything_else_is(tmp_path: Path) -
     digest = hashlib.sha256(value).hexdigest()
     users = tmp_path / "htpasswd"
     users.write_text(htpasswd_line("alice", "secret"))
-    login = {"Authorization": "Basic " + base64.b64encode(b"alice:secret").decode()}
+    login = "Basic " + base64.b64encode(b"alice:secret").decode()
     with (
         FastBorgServer(tmp_path / "store", "--htpasswd-file", str(users)) as server,
         closing(connect(server)) as connection,
     ):
-        send = partial(ask, connection, "POST", **login)
+
+        def send(target: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+            return ask(connection, "POST", target, body, Authorization=login, **headers)
+
         assert send("/?cmd=create")[0] == 200
         assert send("/data/a", value)[0] == 200  # it has no folder yet
         assert send("/data/b", value, X_Content_hash_sha256=digest) == (200, b"")
-        assert ask(connection, "GET", "/data/b", **login) == (200, value)
+        assert ask(connection, "GET", "/data/b", None, Authorization=login) == (200, value)
         assert send("/data/b", other, X_Content_hash_sha256=digest)[0] == 422
         assert send("/data/c", other, X_Content_hash_sha256=digest)[0] == 422
         assert send("/data/b", other, If_None_Match="*")[0] == 409
@@ -168,12 +171,12 @@ def test_what_needs_no_waiting_is_answered_as_anything_else_is(tmp_path: Path) -
         assert send("/data", other)[0] >= 400
         assert send("/data/d", other, Accept="*/*")[0] == 406
         assert ask(connection, "POST", "/data/d", other)[0] == 401
-        assert ask(connection, "GET", "/data/b", **login) == (200, value)
+        assert ask(connection, "GET", "/data/b", None, Authorization=login) == (200, value)
         assert send("/data/b", other)[0] == 200  # and now it is replaced
-        assert ask(connection, "GET", "/data/b", **login) == (200, other)
-        listed = json.loads(ask(connection, "GET", "/data/", **login)[1])
+        assert ask(connection, "GET", "/data/b", None, Authorization=login) == (200, other)
+        listed = json.loads(ask(connection, "GET", "/data/", None, Authorization=login)[1])
         assert sorted(entry["name"] for entry in listed) == ["a", "b", "c"]
-        assert ask(connection, "DELETE", "/?cmd=destroy", **login)[0] == 200
+        assert ask(connection, "DELETE", "/?cmd=destroy", None, Authorization=login)[0] == 200
         assert send("/data/b", value)[0] == 410
 
 
