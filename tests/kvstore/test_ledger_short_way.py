@@ -227,7 +227,7 @@ def test_what_the_ledger_cannot_write_is_refused_and_told_later(
         def no_room(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        full.setattr(log_file.Log, "_put", no_room)
+        full.setattr(log_file.Log, "append", no_room)
         one.end_new(first, settled=True)
         with pytest.raises(LedgerFull):
             one.begin_new("", "b", ("server",), 100, lambda _name: True)
@@ -246,7 +246,7 @@ def test_who_comes_too_late_settles_nothing_twice(tmp_path: Path) -> None:
         one.end_new(item, settled=False)  # as if its name were free, with its intent open
         report = other.recover("", lambda name: Amount(100, 1))
         assert [repair.name for repair in report.repairs] == ["a"]
-        one._short_way._settled.append(item.generation)
+        one._sqlite.short_way._settled.append(item.generation)
         for number in range(3):
             one.end_new(begin(one, str(number)), settled=True)
         one.usage("server")

@@ -81,7 +81,7 @@ def test_closing_never_hangs_however_it_meets_what_lingers(
 def test_those_who_wait_share_a_transaction() -> None:
     record = Record()
     queue = Turns(record, nothing)
-    waiting = queue._queue = Signalling()
+    waiting = queue.queue = Signalling()
     results: list[int] = []
 
     def ask(number: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -24,7 +23,6 @@ from backupgw.kvstore.backends import (
     beneath,
     posixfs_cached,
     posixfs_kept,
-    posixfs_look,
     posixfs_naming,
     posixfs_writer,
 )
@@ -164,19 +162,10 @@ def test_what_was_just_looked_for_is_surely_missing(place: PosixFS, root: Path) 
     assert not place.surely_missing("a/b"), "something is there, whatever it is"
 
 
-@pytest.mark.parametrize("statx", ["there", "unknown", "forbidden"])
 @pytest.mark.parametrize("local", [True, False])
 def test_a_writer_knows_whether_its_name_is_new(
-    place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch, local: bool, statx: str
+    place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch, local: bool
 ) -> None:
-    def forbidden(*_: object) -> int:
-        ctypes.set_errno(errno.EPERM)
-        return -1
-
-    if statx != "there":
-        instead = forbidden if statx == "forbidden" else None
-        monkeypatch.setattr(posixfs_look, "_at_once", instead)
-        monkeypatch.setattr(posixfs_look, "_waiting", instead)
     monkeypatch.setattr(place, "_local", local)
     place.mkdir("a/folder")
     place.store("a/item", b"")

@@ -11,32 +11,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
-from collections.abc import Callable
 
-_NOT_FOLLOWED = 0x100  # AT_SYMLINK_NOFOLLOW
+_arguments = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 
+# The call with the least to say that follows no link: what is there and none is EINVAL.
+_waiting = ctypes.CDLL(None, use_errno=True).readlinkat
+_at_once = ctypes.PyDLL(None, use_errno=True).readlinkat
+_waiting.argtypes = _at_once.argtypes = _arguments
+_waiting.restype = _at_once.restype = ctypes.c_ssize_t
 
-def _statx_of(library: ctypes.CDLL) -> Callable[[int, bytes, int, int, int], int] | None:
-    statx = getattr(library, "statx", None)  # old libraries have none
-    if statx is not None:
-        statx.argtypes = (
-            ctypes.c_int,
-            ctypes.c_char_p,
-            ctypes.c_int,
-            ctypes.c_uint,
-            ctypes.c_void_p,
-        )
-    return statx
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_waiting = _statx_of(_libc)
-_at_once = _statx_of(ctypes.PyDLL(None, use_errno=True))
-
-_unread = ctypes.create_string_buffer(256)
-"""A `struct statx`, which all threads may fill at the same time: nobody reads it."""
+_unread = ctypes.create_string_buffer(1)
+"""Where a link would be read to, by all threads at the same time: nobody looks."""
 _UNREAD_AT = ctypes.addressof(_unread)
+_get_errno, _NOTHING = ctypes.get_errno, errno.ENOENT
 
 
 def is_new(folder: int, segment: str, *, local: bool) -> bool:
@@ -45,25 +32,5 @@ def is_new(folder: int, segment: str, *, local: bool) -> bool:
     Args:
         local: the folder `is_local`.
     """
-    statx = _at_once if local else _waiting
-    if statx is None:
-        return _is_new_to_stat(folder, segment)
-    if statx(folder, segment.encode(), _NOT_FOLLOWED, 0, _UNREAD_AT) == 0:
-        return False
-    code = ctypes.get_errno()
-    if code == errno.ENOENT:
-        return True
-    # What old filters of system calls say to a call that they do not know.
-    unknown = code in (errno.ENOSYS, errno.EPERM)
-    return unknown and _is_new_to_stat(folder, segment)
-
-
-def _is_new_to_stat(folder: int, segment: str) -> bool:
-    """As `is_new`, where there is no statx, or a filter of system calls does not know it."""
-    try:
-        os.stat(segment, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False
+    look = _at_once if local else _waiting
+    return look(folder, segment.encode(), _UNREAD_AT, 1) < 0 and _get_errno() == _NOTHING

@@ -110,6 +110,8 @@ class QuotaLayer(Layer, Keeper):
         self._exempt = exempt
         self._alike = alike
         self._gates: dict[str, NewItemGate] = {}
+        self._gated: type[Writer] | None = None
+        """The kind of writer that took a gate."""
         self._total = total
         self._keeper = inner if isinstance(inner, Keeper) else None
         # Asked several times for each upload, by whoever is around this layer too.
@@ -220,10 +222,13 @@ class QuotaLayer(Layer, Keeper):
                 writer = self.inner.open_writer(
                     name, size=size, if_absent=True, expected_hash=expected_hash
                 )
-                if isinstance(writer, GatedWriter) and writer.gate is None:
-                    writer.gate, writer.known_as = gate, name
-                    writer.anew = expected_hash is None
-                    return writer
+                kind = type(writer)
+                if kind is self._gated or issubclass(kind, GatedWriter):
+                    self._gated = kind  # asking for the class takes longer than all else here
+                    if writer.gate is None:
+                        writer.gate, writer.known_as = gate, name
+                        writer.anew = expected_hash is None
+                        return writer
                 room = self._room(name, size=size, if_absent=True)
                 return QuotaWriter(writer, room, anew=expected_hash is None)
         check_path(name)

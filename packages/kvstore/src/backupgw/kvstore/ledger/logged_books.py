@@ -7,7 +7,6 @@ transaction of SQLite.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -32,14 +31,12 @@ class LoggedBooks(HeldBooks):
 
     Args:
         memory: changed as the steps go; worthless unless the record gets into the log.
-        connect: returns a connection to the file, to read accounts by.
         session, now, is_dead: as `SQLiteBooks` has them.
     """
 
     def __init__(
         self,
         memory: Memory,
-        connect: Callable[[], sqlite3.Connection],
         *,
         session: int,
         now: float,
@@ -49,14 +46,13 @@ class LoggedBooks(HeldBooks):
         self.record = b""
         """What goes into the log, after `write_back`; nothing where nothing changed."""
         self._memory = memory
-        self._connect = connect
         self._is_dead = is_dead
         self._rows: set[int] = set()
 
     # -- accounts
 
     def load(self, scopes: Sequence[str]) -> list[Account]:
-        return self._memory.accounts(self._connect, scopes)
+        return self._memory.accounts(scopes)
 
     def write_back(self) -> None:
         accounts = self.touched()
@@ -100,7 +96,7 @@ class LoggedBooks(HeldBooks):
             self._rows.add(number)
 
     def open_changes(self, place: str, name: str) -> list[int]:
-        return self._memory.named(place, name)
+        return self._memory.numbers_of(place, name)
 
     def effect_of(self, number: int, place: str, name: str) -> Amount | None:
         row = self._memory.held.get(number)

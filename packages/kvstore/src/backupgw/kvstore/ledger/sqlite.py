@@ -83,7 +83,7 @@ class SQLiteLedger(TransactedLedger[HeldBooks]):
     ) -> None:
         session = SQLiteSession(path, levels or Levels(), on_alarm, clock)
         super().__init__(session, lease)
-        self._short_way = session
+        self._sqlite = session
         self.path = path
 
     def __repr__(self) -> str:
@@ -97,15 +97,21 @@ class SQLiteLedger(TransactedLedger[HeldBooks]):
         size: int,
         missing: Callable[[str], bool],
     ) -> NewItem | None:
-        return self._short_way.begin_new(place, name, scopes, size, missing, self.lease)
+        short_way = self._sqlite.short_way
+        if short_way is None:
+            return None
+        return short_way.begin_new(place, name, scopes, size, missing, self.lease)
 
     def end_new(self, item: NewItem, *, settled: bool) -> None:
-        self._short_way.end_new(item, settled=settled)
+        short_way = self._sqlite.short_way
+        if short_way is not None:
+            short_way.end_new(item, settled=settled)
 
     def settle(self, change: Change) -> None:
         if len(change.effects) == 1:
             _, _, before, after = change.effects[0]
-            if before == NOTHING and after.objects == 1:
-                self._short_way.settle_new(change.generation)  # or it would keep others from it
+            short_way = self._sqlite.short_way
+            if before == NOTHING and after.objects == 1 and short_way is not None:
+                short_way.settle_new(change.generation)  # or it would keep others from it
                 return
         super().settle(change)

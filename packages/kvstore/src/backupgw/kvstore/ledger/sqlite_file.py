@@ -9,8 +9,8 @@ import sqlite3
 
 from .errors import LedgerError, LedgerFull
 
-VERSION = 3
-"""1 had no log, 2 none with records of new items (`sqlite_uploads`)."""
+VERSION = 4
+"""1 had no log, 2 none with records of new items (`sqlite_uploads`), 3 had these as JSON."""
 
 # The tag of the log's records that belong to this file.
 _LOG = "CREATE TABLE log (tag BLOB NOT NULL); INSERT INTO log VALUES (zeroblob(8));"
@@ -50,7 +50,7 @@ _SCHEMA = f"""
     PRAGMA user_version = {VERSION};
     COMMIT;
 """
-_FROM_VERSION_2 = f"PRAGMA user_version = {VERSION};"
+_WITH_LOG = f"PRAGMA user_version = {VERSION};"
 _FROM_VERSION_1 = f"BEGIN IMMEDIATE; {_LOG} PRAGMA user_version = {VERSION}; COMMIT;"
 
 
@@ -83,8 +83,8 @@ def connect(path: str) -> sqlite3.Connection:
             db.executescript(_SCHEMA)
         elif version == 1:
             db.executescript(_FROM_VERSION_1)
-        elif version == 2:
-            db.executescript(_FROM_VERSION_2)
+        elif version in (2, 3):
+            db.executescript(_WITH_LOG)
         elif version != VERSION:
             raise LedgerError(f"{path}: made by another version of the ledger ({version})")
     except BaseException:

@@ -23,8 +23,8 @@ import errno
 import mmap
 import os
 import struct
-import zlib
 from collections.abc import Iterator
+from zlib import crc32
 
 SIZE = 256 << 10
 """Bytes of the file: some hundred small uploads to each transaction of SQLite."""
@@ -37,7 +37,10 @@ START = 64
 
 _HEADER = struct.Struct("<8s8s")
 _FRAME = struct.Struct("<8sII")
+_pack = _FRAME.pack
 
+FRAME = _FRAME.size
+"""Bytes that a record takes besides its own."""
 
 _IN_PLACE = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
 """File systems that overwrite a file where it lies."""
@@ -103,7 +106,7 @@ class Log:
             if length == 0 or end > SIZE:
                 return
             record = self._map[begin:end]
-            if zlib.crc32(record) != checksum:
+            if crc32(record) != checksum:
                 return
             yield record, end
             start = end
@@ -115,17 +118,16 @@ class Log:
 
     def append(self, tag: bytes, start: int, record: bytes) -> int | None:
         """Write a record at `start`; returns where it ends, None where the log has no room."""
-        end = start + _FRAME.size + len(record)
+        length = len(record)
+        end = start + FRAME + length
         if end > SIZE:
             return None
-        self._put(start, end, _FRAME.pack(tag, len(record), zlib.crc32(record)) + record)
-        return end
-
-    def _put(self, start: int, end: int, data: bytes) -> None:
+        data = _pack(tag, length, crc32(record)) + record
         if self._mapped:
             self._map[start:end] = data
         else:
             self._write(start, data)
+        return end
 
     def _write(self, start: int, data: bytes) -> None:
         if os.pwrite(self._fd, data, start) != len(data):

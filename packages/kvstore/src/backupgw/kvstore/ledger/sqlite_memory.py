@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from . import sqlite_uploads as uploads
@@ -21,7 +20,6 @@ _MOST_ACCOUNTS = 10_000
 """Accounts remembered when the log begins anew."""
 
 _text = json.encoder.encode_basestring_ascii
-_scopes_text = lru_cache(maxsize=1024)(json.dumps)
 
 
 def _row_text(row: Row) -> str:
@@ -52,20 +50,35 @@ class Memory:
         counting: a count of a place is in progress; the rest is empty then, and nothing is logged.
     """
 
-    def __init__(self, tag: bytes, end: int, *, counting: bool) -> None:
+    def __init__(
+        self,
+        tag: bytes,
+        end: int,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        counting: bool,
+    ) -> None:
+        self._connect = connect
         self.tag = tag
         self.end = end
         self.counting = counting
         self.held: dict[int, Row] = {}
         self.sessions: list[tuple[int, str]] = []
         self._accounts: dict[str, Account] = {}
-        self._named: dict[tuple[str, str], list[int]] = {}
+        self.named: dict[tuple[str, str], list[int]] = {}
         # What the file lacks, and the rows that it has.
         self._changed: set[str] = set()
         self._tallies: dict[tuple[str, str], list[int]] = {}
-        self._routes: dict[tuple[str, str], uploads.Route] = {}
-        self._short_routes: dict[tuple[str, tuple[str, ...]], uploads.Route] = {}
-        self._new: dict[int, uploads.New] = {}
+        self._routes: dict[tuple[str, tuple[str, ...]], uploads.Route] = {}
+        self._tails: dict[bytes, uploads.Route] = {}
+        self.new: dict[int, uploads.New] = {}
+        # The names of those among them that are not this process's to hold.
+        self.others: dict[tuple[str, str], int] = {}
+        # What the accounts do not say yet: of the route that is taken just now, of others, and of
+        # rows by their numbers.
+        self.lane: uploads.Route | None = None
+        self._behind: list[uploads.Route] = []
+        self._ended: list[int] = []
         self._rows: set[int] = set()
         self._filed: set[int] = set()
 
@@ -78,14 +91,12 @@ class Memory:
 
     # -- accounts
 
-    def accounts(
-        self, connect: Callable[[], sqlite3.Connection], scopes: Sequence[str]
-    ) -> list[Account]:
+    def accounts(self, scopes: Sequence[str]) -> list[Account]:
         """Return those of the accounts that are on record."""
         known = self._accounts
         unknown = [scope for scope in scopes if scope not in known]
         if unknown:
-            for account in read_accounts(connect(), unknown):
+            for account in read_accounts(self._connect(), unknown):
                 known[account.scope] = account
         return [known[scope] for scope in scopes if scope in known]
 
@@ -99,7 +110,7 @@ class Memory:
         self.held[number] = row
         self._rows.add(number)
         if name is not None:
-            self._named.setdefault((row[3], name), []).append(number)
+            self.named.setdefault((row[3], name), []).append(number)
 
     def drop(self, number: int) -> Row | None:
         """Remove a row and return it; None where there is none."""
@@ -112,126 +123,118 @@ class Memory:
             self._rows.discard(number)
         if row[5] is not None:
             key = row[3], row[5]
-            numbers = self._named[key]
+            numbers = self.named[key]
             if len(numbers) == 1:
-                del self._named[key]
+                del self.named[key]
             else:
                 numbers.remove(number)
         return row
 
-    def named(self, place: str, name: str) -> list[int]:
+    def numbers_of(self, place: str, name: str) -> list[int]:
         """Return the numbers of the intents for a name."""
-        return list(self._named.get((place, name), ()))
+        return list(self.named.get((place, name), ()))
 
     # -- new items
 
-    def intend_new(
-        self,
-        place: str,
-        scopes: tuple[str, ...],
-        intent: uploads.Intent,
-        settled: Sequence[int],
-    ) -> bytes | None:
-        """Let intents of new items end as intended, and record one more.
+    def is_open(self, place: str, name: str) -> bool:
+        """Whether there is an intent for a name that is not this process's to hold."""
+        key = place, name
+        return key in self.named or key in self.others
 
-        All in one frame, but for what is rare: this is a part of each upload.
-
-        Returns:
-            the record of it; None where that needs books, and nothing was done.
-        """
-        route = self._short_routes.get((place, scopes)) or self._short_route(place, scopes)
-        number, deadline, name, size = intent
-        if route is None or (self._named and (place, name) in self._named):
+    def change_lane(self, place: str, scopes: tuple[str, ...]) -> uploads.Route | None:
+        """Have items of another route come from now on; None where it is not calm or not known."""
+        self.settle_up()
+        if self.counting:
             return None
-        for account in route.accounts:
-            if not (
-                0 <= account.used_bytes <= account.calm_bytes - account.reserved_bytes - size
-                and 0 <= account.used_objects <= account.calm_objects - account.reserved_objects - 1
-            ):
-                return None
-        new = self._new
-        for ended in settled:
-            if ended not in new and not self._knows_route(ended):
-                return None
-        for ended in settled:
-            item = new.pop(ended, None)
-            if item is not None:
-                item[0].use(item[3], 1)
-            else:
-                self._settle(ended)
-        for account in route.accounts:
-            account.reserved_bytes += size
-            account.reserved_objects += 1
-        new[number] = route, deadline, name, size
-        return uploads.record(settled, intent, route)
+        route = self._routes.get((place, scopes)) or self._route(place, scopes)
+        if route is None or not route.measure():
+            return None
+        self.lane = route
+        return route
+
+    def end_new(self, number: int, item: uploads.New | None, lane: uploads.Route) -> None:
+        """Let an intent end as intended; the accounts are told by `settle_up`.
+
+        Args:
+            item: what `new` had for it.
+            lane: the route that `settle_up` sees to in any case.
+        """
+        if item is None:
+            self._ended.append(number)
+            return
+        route, _, name, size = item
+        route.ended_bytes += size
+        route.ended_objects += 1
+        if route is not lane:
+            self._behind.append(route)
+        key = route.place, name
+        if self.others.get(key) == number:
+            del self.others[key]
+
+    def settle_up(self) -> None:
+        """Bring all sums up to date."""
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            lane.settle_up()
+        while self._behind:
+            self._behind.pop().settle_up()
+        while self._ended:
+            self._settle(self._ended.pop())
 
     def spread(self) -> None:
-        """Give new items rows like all others have."""
-        while self._new:
-            number, (route, deadline, name, size) = self._new.popitem()
-            self._put_new(route, (number, deadline, name, size))
-
-    def _put_new(self, route: uploads.Route, intent: uploads.Intent) -> None:
-        number, deadline, name, size = intent
-        start = number, number >> 32, deadline, route.place, route.holds(size)
-        self.put((*start, name, route.scopes_text, None, 0, 0, size, 1))
-
-    def _knows_route(self, number: int) -> bool:
-        row = self.held.get(number)
-        return row is None or (row[3], row[6]) in self._routes
+        """Bring all sums up to date, and give new items rows like all others have."""
+        self.settle_up()
+        self.others.clear()
+        while self.new:
+            number, (route, deadline, name, size) = self.new.popitem()
+            start = number, number >> 32, deadline, route.place, route.holds(size)
+            self.put((*start, name, route.scopes_text, None, 0, 0, size, 1))
 
     def _settle(self, number: int) -> None:
         row = self.drop(number)
         if row is not None:
-            self._routes[row[3], row[6]].use(row[10], row[11])
+            route = self._surely_route(row[3], tuple(json.loads(row[6])))
+            route.ended_bytes += row[10]
+            route.ended_objects += row[11]
+            route.settle_up()
 
-    def _short_route(self, place: str, scopes: tuple[str, ...]) -> uploads.Route | None:
-        route = self._route(place, _scopes_text(scopes), scopes)
-        if route is not None:
-            self._short_routes[place, scopes] = route
-        return route
-
-    def _route(self, place: str, text: str, scopes: Sequence[str]) -> uploads.Route | None:
+    def _route(self, place: str, scopes: tuple[str, ...]) -> uploads.Route | None:
         """Return what items of these scopes share; None where accounts are not known yet."""
-        route = self._routes.get((place, text))
-        if route is None:
-            known = self._accounts
-            if not scopes or len(set(scopes)) < len(scopes) or not known.keys() >= set(scopes):
-                return None
-            self._changed.update(scopes)
-            tallies = [self._tallies.setdefault((place, scope), [0, 0]) for scope in scopes]
-            accounts = [known[scope] for scope in scopes]
-            route = self._routes[place, text] = uploads.Route(place, scopes, accounts, tallies)
+        known = self._accounts
+        if not scopes or len(set(scopes)) < len(scopes) or not known.keys() >= set(scopes):
+            return None
+        self._changed.update(scopes)
+        tallies = [self._tallies.setdefault((place, scope), [0, 0]) for scope in scopes]
+        accounts = [known[scope] for scope in scopes]
+        route = self._routes[place, scopes] = uploads.Route(place, scopes, accounts, tallies)
         return route
 
-    def _replay_new(self, connect: Callable[[], sqlite3.Connection], record: bytes) -> None:
-        settled, intent, place, scopes = uploads.read(record)
-        self.spread()
-        for number in settled:
-            row = self.drop(number)
-            if row is not None:
-                route = self._surely_route(connect, row[3], row[6], json.loads(row[6]))
-                route.use(row[10], row[11])
-        route = self._surely_route(connect, place, json.dumps(scopes), scopes)
-        for account in route.accounts:
-            account.reserved_bytes += intent[3]
-            account.reserved_objects += 1
-        self._put_new(route, intent)
-
-    def _surely_route(
-        self,
-        connect: Callable[[], sqlite3.Connection],
-        place: str,
-        text: str,
-        scopes: Sequence[str],
-    ) -> uploads.Route:
-        if (place, text) not in self._routes:
-            self.accounts(connect, scopes)
+    def _surely_route(self, place: str, scopes: tuple[str, ...]) -> uploads.Route:
+        route = self._routes.get((place, scopes))
+        if route is None:
+            self.accounts(scopes)
             for scope in scopes:
                 self._accounts.setdefault(scope, Account(scope))
-        route = self._route(place, text, scopes)
-        assert route is not None
+            route = self._route(place, scopes)
+            assert route is not None
         return route
+
+    def _replay_new(self, record: bytes) -> None:
+        settled, (number, deadline, name, size), tail = uploads.read(record)
+        route = self._tails.get(tail)
+        if route is None:
+            route = self._tails[tail] = self._surely_route(*uploads.route_of(tail))
+        if route is not self.lane:
+            self.settle_up()  # they may have accounts in common
+            self._behind.append(route)
+        for each in settled:
+            self.end_new(each, self.new.pop(each, None), route)
+        route.room_bytes -= size
+        route.room_objects -= 1
+        route.added_bytes += size
+        route.added_objects += 1
+        self.new[number] = route, deadline, name, size
+        self.others[route.place, name] = number
 
     # -- the log
 
@@ -267,15 +270,15 @@ class Memory:
         parts = ",".join(written), ",".join(added), ",".join(put), ",".join(dropped)
         return "[[{}],[{}],[{}],[{}]]".format(*parts).encode()
 
-    def replay(self, connect: Callable[[], sqlite3.Connection], record: bytes) -> None:
+    def replay(self, record: bytes) -> None:
         """Take over what another process, or an earlier memory of this one, put on record."""
-        if record.startswith(uploads.MARK):
-            self._replay_new(connect, record)
+        if record.startswith((uploads.MARK, uploads.FORMER_MARK)):
+            self._replay_new(record)
             return
         self.spread()
         written: list[list[Any]]
         written, added, put, dropped = json.loads(record)
-        self.accounts(connect, [scope for scope, *_ in written])
+        self.accounts([scope for scope, *_ in written])
         for scope, used_bytes, used_objects, reserved_bytes, reserved_objects, raised in written:
             account = self._accounts.setdefault(scope, Account(scope))
             account.used_bytes, account.used_objects = used_bytes, used_objects
@@ -316,7 +319,7 @@ class Memory:
         self._changed.clear()
         self._tallies.clear()
         self._routes.clear()
-        self._short_routes.clear()
+        self._tails.clear()
         self._rows.clear()
         self._filed = set(self.held)
         if len(self._accounts) > _MOST_ACCOUNTS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,7 +17,8 @@ from .errors import LedgerError
 from .held import NO_NEEDS, HeldBooks, Needs
 from .locks import ByteLocks
 from .logged_books import BeyondLog
-from .records import Alarm, NewItem
+from .records import Alarm
+from .short_way import ShortWay
 from .sqlite_books import SQLiteBooks
 from .sqlite_file import boot_id, prepare, translate
 from .sqlite_state import SQLiteState
@@ -55,12 +55,10 @@ class SQLiteSession:
         self._tenure: Tenure | None = None
         self._state = SQLiteState(path)
         self._boot = boot_id()
-        self._session = 0
-        self._numbers = itertools.count(1)
-        self._settled: deque[int] = deque()
-        self._draining: Step[None] | None = None
-        self._drains = threading.Lock()
-        """Held while there is such a step, so that there is one."""
+        self.session = 0
+        self.numbers = itertools.count(1)
+        self.short_way: ShortWay | None = None
+        """None before it is open for the first time, and where it could not follow a fork."""
 
     @property
     def locks(self) -> ByteLocks:
@@ -71,7 +69,7 @@ class SQLiteSession:
 
     def number(self) -> int:
         """Return, within a step, a number that nobody ever had: no session is numbered twice."""
-        return self._session << 32 | next(self._numbers)
+        return self.session << 32 | next(self.numbers)
 
     def open(self) -> None:
         """Begin; what dead processes have reserved is given back."""
@@ -79,10 +77,10 @@ class SQLiteSession:
             raise LedgerError(f"the ledger {self.path} is open already")
         try:
             prepare(self.path)
+            self._turns = Turns(self._transact, self._emit, self._tick)
             self._open_locks()
         except OSError as error:
             raise translate(error, self.path) from error
-        self._turns = Turns(self._transact, self._emit, self._tick)
         forks.follow(self)
         try:
             self.run(lambda books: books.reclaim())
@@ -94,13 +92,16 @@ class SQLiteSession:
         self._locks = locks = ByteLocks(f"{self.path}-locks")
         self._tenure = Tenure(locks, time.monotonic, lambda: self._turns.wake())
         locks.before_locking = self._end_tenure
+        self.short_way = ShortWay(
+            self.path, self, locks, self._tenure, self._turns, self._state, self._clock
+        )
 
     def close(self) -> None:
         """Write down what is pending and end the session on record."""
         self.locks  # noqa: B018 - raises unless open
         try:
             self._turns.end()
-            if self._session:
+            if self.session:
                 self.run(lambda books: books.bury(books.session))
         except LedgerError as error:
             # The session stays on record and is buried by whoever opens the ledger next.
@@ -113,7 +114,7 @@ class SQLiteSession:
             forks.leave(self)
             locks, self._locks = self._locks, None
             tenure, self._tenure = self._tenure, None
-            self._session = 0
+            self.session = 0
             if locks is not None:
                 try:
                     if tenure is not None:
@@ -141,12 +142,10 @@ class SQLiteSession:
 
     def after_fork_in_child(self) -> None:
         """Begin anew: locks, turn and session are the parent's."""
+        self.short_way = None
         self._turns = Turns(self._transact, self._emit, self._tick)
         self._alarms.clear()
-        self._settled.clear()
-        self._draining = None
-        self._drains = threading.Lock()
-        self._session = 0
+        self.session = 0
         self._state.leave_to_parent()
         if self._locks is not None:
             self._locks.leave_to_parent()
@@ -174,114 +173,17 @@ class SQLiteSession:
         fail."""
         self._turns.post(Step(work, keep=True, needs=needs), linger=linger)
 
-    # -- new items
-
-    def begin_new(
-        self,
-        place: str,
-        name: str,
-        scopes: tuple[str, ...],
-        size: int,
-        missing: Callable[[str], bool],
-        lease: float,
-    ) -> NewItem | None:
-        """As `Ledger.begin_new`."""
-        locks, tenure = self._locks, self._tenure
-        if locks is None or tenure is None:
-            return None
-        held = tenure.hold(place, name)
-        if held is None:
-            return None
-        number = 0
-        try:
-            if missing(name):
-                number = self._intend_new(locks, tenure, place, scopes, (name, size, lease))
-        finally:
-            if not number:
-                tenure.let_go(held)
-        return NewItem(number, tenure, held) if number else None
-
-    def _intend_new(
-        self,
-        locks: ByteLocks,
-        tenure: Tenure,
-        place: str,
-        scopes: tuple[str, ...],
-        what: tuple[str, int, float],
-    ) -> int:
-        turns = self._turns
-        if not turns.take_at_once(self._draining, wait=tenure.taken):
-            return 0
-        try:
-            if not self._session:
-                return 0
-            name, size, lease = what
-            number = self._session << 32 | next(self._numbers)
-            settled = list(self._settled)
-            intent = number, int(self._clock() + lease) + 1, name, size
-            if tenure.goes_on():
-                done = self._state.intend_new(place, scopes, intent, settled, alone=True)
-            else:
-                locks.begin_writing()
-                try:
-                    done = self._state.intend_new(place, scopes, intent, settled, alone=False)
-                    if done:
-                        tenure.begin()
-                finally:
-                    locks.end_writing()
-            if not done:
-                return 0
-            for _ in settled:
-                self._settled.popleft()
-            return number
-        except BaseException as error:
-            self._state.forget()
-            if isinstance(error, OSError | sqlite3.Error):
-                raise translate(error, self.path) from error
-            raise
-        finally:
-            turns.give_back()
-
     def _end_tenure(self) -> None:
         """Let others have what this process holds beyond its need; a thread of it is one."""
         tenure = self._tenure
         if tenure is not None and tenure.taken:
             with self._turns.turn:
                 tenure.end()
+            self._turns.catch_up()
 
     def _tick(self) -> bool:
         tenure = self._tenure
         return tenure is not None and tenure.tick()
-
-    def end_new(self, item: NewItem, *, settled: bool) -> None:
-        """As `Ledger.end_new`."""
-        number, tenure, held = item
-        if settled:
-            self.settle_new(number)
-        tenure.let_go(held)
-
-    def settle_new(self, number: int) -> None:
-        """Let the intent of a new item end as intended, by the next intent or in a while."""
-        self._settled.append(number)
-        if self._draining is None and self._drains.acquire(blocking=False):
-            self._draining = step = self._drain()
-            self._turns.post(step, linger=True)
-
-    def _drain(self) -> Step[None]:
-        """Return a step that records what has ended, unless an intent takes it along."""
-        numbers: list[int] = []  # of this step: it may have to be repeated
-
-        def drain(books: HeldBooks) -> None:
-            if self._draining is step:
-                self._draining = None
-                self._drains.release()
-            while self._settled:
-                numbers.append(self._settled.popleft())
-            for number in numbers:
-                books.end_as_intended(number)
-
-        step = Step(drain, keep=True)
-        return step
 
     def _emit(self) -> None:
         while self._alarms:
@@ -309,9 +211,9 @@ class SQLiteSession:
     def _write(self, locks: ByteLocks, steps: Sequence[Step[Any]]) -> list[Alarm]:
         state, now = self._state, self._clock()
         try:
-            if not self._session:
+            if not self.session:
                 self._begin_session(locks)
-            logged = state.logged_books(session=self._session, now=now, is_dead=locks.is_dead)
+            logged = state.logged_books(session=self.session, now=now, is_dead=locks.is_dead)
             if logged is not None:
                 try:
                     alarms = self._do(logged, steps)
@@ -322,7 +224,7 @@ class SQLiteSession:
                     return alarms
             with state.transaction() as db:
                 books = SQLiteBooks(
-                    db, session=self._session, now=now, is_dead=locks.is_dead, boot=self._boot
+                    db, session=self.session, now=now, is_dead=locks.is_dead, boot=self._boot
                 )
                 return self._do(books, steps)
         except BaseException:
@@ -346,4 +248,4 @@ class SQLiteSession:
             session = db.execute("INSERT INTO sessions (boot) VALUES (?)", (self._boot,)).lastrowid
             assert session is not None
             locks.begin_session(session)
-        self._session = session
+        self.session = session

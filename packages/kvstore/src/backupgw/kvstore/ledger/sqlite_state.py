@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .logged_books import LoggedBooks
 from .sqlite_file import connect
 from .sqlite_log import NO_TAG, START, Log
 from .sqlite_memory import Memory
-from .sqlite_uploads import Intent
 
 logger = logging.getLogger(__name__)
 
@@ -38,32 +37,34 @@ class SQLiteState:
     def __init__(self, path: str) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
-        self._log: Log | None = None
-        self._memory: Memory | None = None
+        self.log: Log | None = None
+        """None where it is not open."""
+        self.memory: Memory | None = None
+        """What is known of them; None where they have to be read."""
 
     def disconnect(self) -> None:
         """Let go of the files, and of what was known of them."""
-        self._memory = None
+        self.memory = None
         if self._db is not None:
             db, self._db = self._db, None
             db.close()
-        if self._log is not None:
-            log, self._log = self._log, None
+        if self.log is not None:
+            log, self.log = self.log, None
             log.close()
 
     def leave_to_parent(self) -> None:
         """In a child after a fork: let go of what the parent could not let go of before it."""
-        self._memory = None
+        self.memory = None
         if self._db is not None:
             _inherited.append(self._db)
             self._db = None
-        if self._log is not None:
-            log, self._log = self._log, None
+        if self.log is not None:
+            log, self.log = self.log, None
             log.close()
 
     def forget(self) -> None:
         """Trust nothing but the files."""
-        self._memory = None
+        self.memory = None
 
     def _connect(self) -> sqlite3.Connection:
         if self._db is None:
@@ -71,9 +72,9 @@ class SQLiteState:
         return self._db
 
     def _open_log(self) -> Log:
-        if self._log is None:
-            self._log = Log(f"{self._path}-log")
-        return self._log
+        if self.log is None:
+            self.log = Log(f"{self._path}-log")
+        return self.log
 
     # -- transactions in the log
 
@@ -81,66 +82,49 @@ class SQLiteState:
         self, *, session: int, now: float, is_dead: Callable[[int], bool]
     ) -> LoggedBooks | None:
         """Begin a transaction in memory; None where it has to be one of SQLite."""
-        log, memory = self._open_log(), self._memory
+        log, memory = self._open_log(), self.memory
         if memory is None or not log.has(memory.tag):
-            self._memory = None
+            self.memory = None
             memory = self._load()
         if memory.counting:
             return None
         self._catch_up(log, memory)
         memory.spread()
-        self._memory = memory
-        return LoggedBooks(memory, self._connect, session=session, now=now, is_dead=is_dead)
+        self.memory = memory
+        return LoggedBooks(memory, session=session, now=now, is_dead=is_dead)
 
-    def intend_new(
-        self,
-        place: str,
-        scopes: tuple[str, ...],
-        intent: Intent,
-        settled: Sequence[int],
-        *,
-        alone: bool,
-    ) -> bool:
-        """Put an intent and what has ended on record the short way; False where that cannot be.
-
-        Args:
-            alone: nobody else has written since this process did.
-        """
-        memory, log = self._memory, self._log
-        if memory is None or log is None or memory.counting:
-            return False
-        if not alone and not log.ends_at(memory.tag, memory.end):
+    def caught_up(self) -> Memory | None:
+        """Return what is known, with what others wrote; None where it has to be loaded anew."""
+        memory, log = self.memory, self.log
+        if memory is None or log is None:
+            return None
+        if not log.ends_at(memory.tag, memory.end):
             if not log.has(memory.tag):
-                self._memory = None
-                return False
+                self.memory = None
+                return None
             self._catch_up(log, memory)
-        record = memory.intend_new(place, scopes, intent, settled)
-        if record is None:
-            return False
-        end = log.append(memory.tag, memory.end, record)
+        return memory
+
+    def append(self, memory: Memory, record: bytes) -> None:
+        """Put on record what was done in memory."""
+        end = self._open_log().append(memory.tag, memory.end, record)
         if end is None:
-            self._begin_anew(memory)
+            self.begin_anew(memory)
         else:
             memory.end = end
-        return True
 
     def commit(self, books: LoggedBooks) -> None:
         """Put what was done in memory on record."""
-        memory = self._memory
+        memory = self.memory
         assert memory is not None
-        if not books.record:
-            return
-        end = self._open_log().append(memory.tag, memory.end, books.record)
-        if end is None:
-            self._begin_anew(memory)
-        else:
-            memory.end = end
+        if books.record:
+            self.append(memory, books.record)
 
-    def _begin_anew(self, memory: Memory) -> None:
+    def begin_anew(self, memory: Memory) -> None:
         """Have the file take over what the log has no room for, with all the rest."""
         with self.transaction():
             pass
-        self._memory = memory
+        self.memory = memory
 
     def _load(self) -> Memory:
         db = self._connect()
@@ -148,7 +132,7 @@ class SQLiteState:
             "SELECT tag, EXISTS (SELECT 1 FROM uncounted) FROM log"
         ).fetchone()
         self._agree(db, tag)
-        memory = Memory(tag, START, counting=bool(counting))
+        memory = Memory(tag, START, self._connect, counting=bool(counting))
         if not counting:
             memory.load(db)
         return memory
@@ -169,7 +153,7 @@ class SQLiteState:
 
     def _catch_up(self, log: Log, memory: Memory) -> None:
         for record, end in log.read(memory.tag, memory.end):
-            memory.replay(self._connect, record)
+            memory.replay(record)
             memory.end = end
 
     # -- transactions of SQLite
@@ -182,7 +166,7 @@ class SQLiteState:
             durable: wait until the disk has it.
         """
         db, log = self._connect(), self._open_log()
-        memory, self._memory = self._memory, None
+        memory, self.memory = self.memory, None
         if memory is None or not log.has(memory.tag):
             memory = self._load()
         if not memory.counting:

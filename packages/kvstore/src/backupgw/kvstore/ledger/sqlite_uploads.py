@@ -1,6 +1,8 @@
 """The short way for what a ledger does all day: a new item that has room, and ends as intended.
 
-Such an intent needs neither books nor questions: sums that all stay calm (`Account`) take it. Its
+Such an intent needs neither books nor questions: while all sums stay calm (`Account`), what is left
+until one of them would not is one number for all items of the same scopes, and is counted down. The
+sums themselves are brought up to date when somebody wants to see them (`Memory.settle_up`). Its
 record in the log says what happened where other records say what came of it; who reads it comes to
 the same sums, since all begin with the same. One record has an intent and the settles before it.
 """
@@ -8,14 +10,24 @@ the same sums, since all begin with the same. One record has an intent and the s
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections.abc import Sequence
 
 from .accounts import Account
 
-MARK = b"+"
-"""What these records begin with; all others are JSON from the start."""
+MARK = b"*"
+"""What these records begin with; most others are JSON from the start."""
 
-_text = json.encoder.encode_basestring_ascii
+FORMER_MARK = b"+"
+"""What they began with in files of version 3; the rest was JSON."""
+
+MOST_SETTLED = 64
+"""Settles that one record has at most."""
+
+_HEAD = struct.Struct("<cBIqqq")
+_ONE = struct.Struct("<q")
+_SETTLED = [struct.Struct(f"<{count}q") for count in range(MOST_SETTLED + 1)]
 
 
 class Route:
@@ -24,22 +36,45 @@ class Route:
     Args:
         accounts: of the scopes, in their order.
         tallies: what the place adds to them, [bytes, objects].
+
+    Attributes:
+        room_bytes, room_objects: what may be added until a sum is no longer calm; right while
+            items of this route alone come.
+        added_bytes, added_objects: what was intended, and the accounts do not say yet.
+        ended_bytes, ended_objects: what has ended as intended, and they do not say yet.
     """
 
-    __slots__ = ("_pieces", "accounts", "place", "scopes_text", "tail", "tallies")
+    __slots__ = (
+        "_pieces",
+        "accounts",
+        "added_bytes",
+        "added_objects",
+        "ended_bytes",
+        "ended_objects",
+        "place",
+        "room_bytes",
+        "room_objects",
+        "scopes",
+        "scopes_text",
+        "tail",
+        "tallies",
+    )
 
     def __init__(
         self,
         place: str,
-        scopes: Sequence[str],
+        scopes: tuple[str, ...],
         accounts: Sequence[Account],
         tallies: Sequence[list[int]],
     ) -> None:
         self.place = place
+        self.scopes = scopes
         self.accounts = accounts
         self.tallies = tallies
         self.scopes_text = json.dumps(scopes)
-        self.tail = f"{_text(place)},{self.scopes_text}]"
+        self.tail = tail_of(place, scopes)
+        self.room_bytes = self.room_objects = -math.inf
+        self.added_bytes = self.added_objects = self.ended_bytes = self.ended_objects = 0
         starts = [f"[{json.dumps(scope)}," for scope in scopes]
         self._pieces = ["[" + starts[0], *(f",1],{start}" for start in starts[1:]), ",1]]"]
 
@@ -47,16 +82,31 @@ class Route:
         """Return as text that each scope holds one item of `size` bytes."""
         return str(size).join(self._pieces)
 
-    def use(self, size: int, objects: int) -> None:
-        """Make used what was reserved."""
+    def measure(self) -> bool:
+        """Find out how much room there is, with accounts up to date; returns whether any."""
+        self.room_bytes = self.room_objects = math.inf
         for account in self.accounts:
-            account.reserved_bytes -= size
-            account.reserved_objects -= objects
-            account.used_bytes += size
-            account.used_objects += objects
+            if account.used_bytes < 0 or account.used_objects < 0:
+                return False
+            free = account.calm_bytes - account.used_bytes - account.reserved_bytes
+            self.room_bytes = min(self.room_bytes, free)
+            free = account.calm_objects - account.used_objects - account.reserved_objects
+            self.room_objects = min(self.room_objects, free)
+        return self.room_bytes >= 0 and self.room_objects > 0
+
+    def settle_up(self) -> None:
+        """Let the accounts and tallies say what they do not say yet."""
+        more_bytes = self.added_bytes - self.ended_bytes
+        more_objects = self.added_objects - self.ended_objects
+        for account in self.accounts:
+            account.reserved_bytes += more_bytes
+            account.reserved_objects += more_objects
+            account.used_bytes += self.ended_bytes
+            account.used_objects += self.ended_objects
         for tally in self.tallies:
-            tally[0] += size
-            tally[1] += objects
+            tally[0] += self.ended_bytes
+            tally[1] += self.ended_objects
+        self.added_bytes = self.added_objects = self.ended_bytes = self.ended_objects = 0
 
 
 Intent = tuple[int, int, str, int]
@@ -66,14 +116,36 @@ New = tuple[Route, int, str, int]
 """The route, deadline, name and size of one that is on record."""
 
 
-def record(settled: Sequence[int], intent: Intent, route: Route) -> bytes:
+def tail_of(place: str, scopes: Sequence[str]) -> bytes:
+    """Return what a record ends with, which is the same for all items of a route."""
+    return json.dumps([place, scopes]).encode()
+
+
+def route_of(tail: bytes) -> tuple[str, tuple[str, ...]]:
+    """Return the place and the scopes that a tail says."""
+    place, scopes = json.loads(tail)
+    return place, tuple(scopes)
+
+
+def record(
+    settled: Sequence[int], number: int, deadline: int, name: str, size: int, tail: bytes
+) -> bytes:
     """Return what the log gets for an intent, and for the settles before it, by their numbers."""
-    number, deadline, name, size = intent
-    ended = str(settled[0]) if len(settled) == 1 else ",".join(map(str, settled))
-    return f"+[[{ended}],{number},{deadline},{_text(name)},{size},{route.tail}".encode()
+    text = name.encode()
+    count = len(settled)
+    head = _HEAD.pack(MARK, count, len(text), number, deadline, size)
+    if count == 1:
+        return head + _ONE.pack(settled[0]) + text + tail
+    return head + _SETTLED[count].pack(*settled) + text + tail
 
 
-def read(text: bytes) -> tuple[list[int], Intent, str, list[str]]:
-    """Return what `record` was given: numbers settled, the intent, its place and scopes."""
-    settled, number, deadline, name, size, place, scopes = json.loads(text[len(MARK) :])
-    return settled, (number, deadline, name, size), place, scopes
+def read(text: bytes) -> tuple[Sequence[int], Intent, bytes]:
+    """Return the settles, the intent and the tail that `record` was given."""
+    if text.startswith(FORMER_MARK):
+        settled, number, deadline, name, size, place, scopes = json.loads(text[1:])
+        return settled, (number, deadline, name, size), tail_of(place, scopes)
+    _, count, length, number, deadline, size = _HEAD.unpack_from(text)
+    ended = _SETTLED[count].unpack_from(text, _HEAD.size)
+    start = _HEAD.size + 8 * count
+    name = text[start : start + length].decode()
+    return ended, (number, deadline, name, size), text[start + length :]

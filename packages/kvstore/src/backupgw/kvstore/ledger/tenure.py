@@ -67,36 +67,34 @@ class Tenure:
     ) -> None:
         self.taken = False
         """Whether this process has all names, and the writers' lock."""
+        self.came = False
+        """Whether a new item came since the last tick."""
+        self.flags = locks.flags
         self._locks = locks
         self._clock = clock
         self._began = began
         self._fd = locks.open_descriptor()
         self._guard = threading.Lock()
-        self._checksums: dict[str, int] = {}
+        self._places_of: dict[str, tuple[int, int]] = {}  # checksum and byte of a place
         self._held: dict[int, int] = {}  # bytes of names, each with its place's
         self._places: dict[int, int] = {}  # how many of them a place has, where it is locked
         self._until = 0.0
         self._not_before = 0.0
-        self._came = False
         self._closed = False
 
     # -- names
 
     def hold(self, place: str, name: str) -> int | None:
         """Hold a name where that needs no waiting; returns what `let_go` takes, or None."""
-        checksum = self._checksums.get(place)
-        if checksum is None:
-            checksum = self._checksums[place] = crc32(place.encode())
-        byte, of_place = NAMES + crc32(name.encode(), checksum), PLACES + checksum
-        locks, held = self._locks, self._held
+        checksum, of_place = self._places_of.get(place) or self._place(place)
+        byte, held = NAMES + crc32(name.encode(), checksum), self._held
         with self._guard:
-            if byte in held or self._closed:
+            if byte in held or self.flags[COUNTING] or self._closed:
                 return None
             if self.taken:
-                if locks.flags[COUNTING]:
-                    return None
                 held[byte] = of_place
                 return byte
+            locks = self._locks
             if of_place not in self._places:
                 if not locks.share_place(self._fd, of_place):
                     return None
@@ -107,6 +105,11 @@ class Tenure:
             held[byte] = of_place
             self._places[of_place] += 1
             return byte
+
+    def _place(self, place: str) -> tuple[int, int]:
+        checksum = crc32(place.encode())
+        found = self._places_of[place] = checksum, PLACES + checksum
+        return found
 
     def let_go(self, held: int) -> None:
         """Give a name back."""
@@ -131,8 +134,7 @@ class Tenure:
     # -- the tenure
 
     def goes_on(self) -> bool:
-        """Whether a new item has a tenure for it; ends one that others wait for."""
-        self._came = True
+        """Whether there is a tenure for a new item; ends one that others wait for."""
         if self._locks.flags[WANTED]:
             if self.taken:
                 self.end(PAUSE)
@@ -182,7 +184,7 @@ class Tenure:
 
     def tick(self) -> bool:
         """End a tenure that is wanted, unused or too long; returns whether it goes on."""
-        came, self._came = self._came, False
+        came, self.came = self.came, False
         if not self.taken:
             return False
         if self._locks.flags[WANTED]:

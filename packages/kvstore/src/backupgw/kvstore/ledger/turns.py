@@ -81,19 +81,22 @@ class Turns:
         self._after = after
         self._tick = tick
         self._starting = threading.Lock()
-        self._queue: deque[Step[Any]] = deque()
-        self._kept: deque[Step[Any]] = deque()
+        self.queue: deque[Step[Any]] = deque()
+        """Steps to be done."""
+        self.kept: deque[Step[Any]] = deque()
+        """Steps whose transactions failed."""
         self._failing = False
         self.turn = threading.Lock()
         """Held while a transaction is under way."""
-        self._lingering: deque[Step[Any]] = deque()
+        self.lingering: deque[Step[Any]] = deque()
+        """Steps that are in no hurry; taken from with the turn only."""
         self._wake = threading.Event()
         self._ending = threading.Event()
         self._flusher: threading.Thread | None = None
 
     def run(self, step: Step[T]) -> T:
         """Do the step and return its result, or raise what it or its transaction raised."""
-        self._queue.append(step)
+        self.queue.append(step)
         with self.turn:
             while not step.done:
                 self._take()
@@ -109,10 +112,10 @@ class Turns:
         Never raises for the transaction.
         """
         if linger:
-            self._lingering.append(step)
+            self.lingering.append(step)
             self.wake()
             return
-        self._queue.append(step)
+        self.queue.append(step)
         self._sweep()
         self._after()
 
@@ -123,28 +126,15 @@ class Turns:
             if self._flusher is None:
                 self._start_flusher()
 
-    def take_at_once(self, idle: Step[Any] | None, *, wait: bool = False) -> bool:
-        """Take the turn, to be given back by `give_back`, if nothing is to be done but perhaps the
-        step `idle`, and the ledger is free or one may `wait`."""
-        if self._queue or self._kept or not self.turn.acquire(blocking=wait):
-            return False
-        lingering = self._lingering  # others may add to it, but nobody takes from it now
-        if lingering and (len(lingering) > 1 or lingering[0] is not idle):
-            self.give_back()
-            return False
-        return True
-
-    def give_back(self) -> None:
-        """Give the turn back."""
-        self.turn.release()
-        if self._queue:
-            self._sweep()
-            self._after()
+    def catch_up(self) -> None:
+        """Do what was queued while somebody had the turn who did not look at the queue."""
+        self._sweep()
+        self._after()
 
     @property
     def remembers(self) -> bool:
         """Whether there are steps whose transactions failed."""
-        return bool(self._kept)
+        return bool(self.kept)
 
     def end(self) -> None:
         """Do what lingers, and stop the thread that would have."""
@@ -152,7 +142,7 @@ class Turns:
         self._wake.set()
         if self._flusher is not None:
             self._flusher.join()
-        while self._lingering:
+        while self.lingering:
             with self.turn:
                 self._take()
 
@@ -171,18 +161,19 @@ class Turns:
                 return  # its wake-up may just have been cleared
             with self.turn:
                 again = self._tick()
+            self.catch_up()
             if again:
                 self._wake.set()
-                if len(self._lingering) < 2:
+                if len(self.lingering) < 2:
                     continue
-            while self._lingering:
+            while self.lingering:
                 with self.turn:
                     self._take()
                 self._after()
 
     def _sweep(self) -> None:
         """Do what was queued while the turn was taken and nobody waits for."""
-        while self._queue and self.turn.acquire(blocking=False):
+        while self.queue and self.turn.acquire(blocking=False):
             try:
                 self._take()
             finally:
@@ -191,12 +182,12 @@ class Turns:
     def _take(self) -> None:
         """Do one batch."""
         batch: list[Step[Any]] = []
-        while self._kept and len(batch) < MOST_AT_ONCE // 4:
-            batch.append(self._kept.popleft())
-        while self._lingering and len(batch) < MOST_AT_ONCE // 2:
-            batch.append(self._lingering.popleft())
-        while self._queue and len(batch) < MOST_AT_ONCE:
-            batch.append(self._queue.popleft())
+        while self.kept and len(batch) < MOST_AT_ONCE // 4:
+            batch.append(self.kept.popleft())
+        while self.lingering and len(batch) < MOST_AT_ONCE // 2:
+            batch.append(self.lingering.popleft())
+        while self.queue and len(batch) < MOST_AT_ONCE:
+            batch.append(self.queue.popleft())
         try:
             self._transact(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
@@ -215,9 +206,9 @@ class Turns:
             level = logging.DEBUG if self._failing else logging.WARNING
             logger.log(level, "the ledger will be told later: %s", error)
             self._failing = True
-            self._kept.extend(kept)
-        while len(self._kept) > MOST_KEPT:
-            self._kept.popleft()
+            self.kept.extend(kept)
+        while len(self.kept) > MOST_KEPT:
+            self.kept.popleft()
             logger.error("the ledger could not be told for too long; it has to count anew")
         for step in batch:
             if not step.keep:
