@@ -246,6 +246,7 @@ def test_who_comes_too_late_settles_nothing_twice(tmp_path: Path) -> None:
         one.end_new(item, settled=False)  # as if its name were free, with its intent open
         report = other.recover("", lambda name: Amount(100, 1))
         assert [repair.name for repair in report.repairs] == ["a"]
+        assert one._sqlite.short_way is not None
         one._sqlite.short_way._settled.append(item.generation)
         for number in range(3):
             one.end_new(begin(one, str(number)), settled=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..backends.base import (
     Backend,
@@ -223,11 +223,13 @@ class QuotaLayer(Layer, Keeper):
                     name, size=size, if_absent=True, expected_hash=expected_hash
                 )
                 kind = type(writer)
-                if kind is self._gated or issubclass(kind, GatedWriter):
-                    self._gated = kind  # asking for the class takes longer than all else here
-                    if writer.gate is None:
-                        writer.gate, writer.known_as = gate, name
-                        writer.anew = expected_hash is None
+                if kind is not self._gated and isinstance(writer, GatedWriter):
+                    self._gated = kind  # to ask for an abstract class takes longer than all else
+                if kind is self._gated:
+                    gated: Any = writer
+                    if gated.gate is None:
+                        gated.gate, gated.known_as = gate, name
+                        gated.anew = expected_hash is None
                         return writer
                 room = self._room(name, size=size, if_absent=True)
                 return QuotaWriter(writer, room, anew=expected_hash is None)

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ..backends.errors import BackendError
@@ -56,7 +56,7 @@ class SQLiteSession:
         self._state = SQLiteState(path)
         self._boot = boot_id()
         self.session = 0
-        self.numbers = itertools.count(1)
+        self.numbers: Iterator[int] = itertools.count(1)
         self.short_way: ShortWay | None = None
         """None before it is open for the first time, and where it could not follow a fork."""
 

@@ -59,11 +59,11 @@ class Tenure:
     Args:
         locks: of the ledger.
         clock: seconds that pass evenly.
-        began: told when a tenure begins, which is to `tick` soon.
+        wake: called when there is something to `tick` for soon.
     """
 
     def __init__(
-        self, locks: ByteLocks, clock: Callable[[], float], began: Callable[[], None]
+        self, locks: ByteLocks, clock: Callable[[], float], wake: Callable[[], None]
     ) -> None:
         self.taken = False
         """Whether this process has all names, and the writers' lock."""
@@ -72,12 +72,12 @@ class Tenure:
         self.flags = locks.flags
         self._locks = locks
         self._clock = clock
-        self._began = began
+        self._wake = wake
         self._fd = locks.open_descriptor()
         self._guard = threading.Lock()
         self._places_of: dict[str, tuple[int, int]] = {}  # checksum and byte of a place
         self._held: dict[int, int] = {}  # bytes of names, each with its place's
-        self._places: dict[int, int] = {}  # how many of them a place has, where it is locked
+        self._places: dict[int, int] = {}  # how many of them has a place that is locked
         self._until = 0.0
         self._not_before = 0.0
         self._closed = False
@@ -89,7 +89,7 @@ class Tenure:
         checksum, of_place = self._places_of.get(place) or self._place(place)
         byte, held = NAMES + crc32(name.encode(), checksum), self._held
         with self._guard:
-            if byte in held or self.flags[COUNTING] or self._closed:
+            if byte in held or self._closed or self.flags[COUNTING]:
                 return None
             if self.taken:
                 held[byte] = of_place
@@ -127,9 +127,20 @@ class Tenure:
                 self._locks.close_descriptor(self._fd)
 
     def _leave(self, place: int) -> None:
+        """Have a place let go of, if no name of it is held: soon, since the next item mostly comes
+        sooner."""
         if not self._places[place]:
-            del self._places[place]
-            self._locks.drop(self._fd, place)
+            if self._closed or self.flags[COUNTING]:
+                del self._places[place]
+                self._locks.drop(self._fd, place)
+            else:
+                self._wake()
+
+    def _leave_idle(self) -> None:
+        with self._guard:
+            for place in [place for place, names in self._places.items() if not names]:
+                del self._places[place]
+                self._locks.drop(self._fd, place)
 
     # -- the tenure
 
@@ -161,7 +172,7 @@ class Tenure:
                 self._shrink()
                 return
         self._until = now + LONGEST
-        self._began()
+        self._wake()
 
     def end(self, pause: float = REST) -> None:
         """End the tenure if there is one; take none for `pause` seconds."""
@@ -183,10 +194,13 @@ class Tenure:
             self._locks.stop_writing()
 
     def tick(self) -> bool:
-        """End a tenure that is wanted, unused or too long; returns whether it goes on."""
+        """End a tenure that is wanted, unused or too long, and let go of places that are not used;
+        returns whether to look again."""
         came, self.came = self.came, False
         if not self.taken:
-            return False
+            if not came or self.flags[COUNTING]:
+                self._leave_idle()
+            return came
         if self._locks.flags[WANTED]:
             self.end(PAUSE)
             self._locks.answer()
