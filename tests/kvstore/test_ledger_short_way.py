@@ -5,6 +5,7 @@ Two ledgers on one file are to each other as two processes are.
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -215,6 +216,45 @@ def test_what_is_there_or_may_be_there_goes_the_long_way(
     assert one.usage("server").reserved == NOTHING
     with one.changing("", ["a"]):
         pass  # nobody holds it
+
+
+def test_a_name_with_an_open_end_goes_the_long_way(
+    both: tuple[SQLiteLedger, SQLiteLedger],
+) -> None:
+    one, other = both
+    one.end_new(begin(one, "a"), settled=False)  # nobody knows whether it is there
+    for ledger in both:
+        assert ledger.begin_new("", "a", ("server",), 100, lambda _name: True) is None
+    with other.changing("", ["a"]):
+        other.settle(other.intend("", [Effect("a", ("server",), NOTHING, Amount(100, 1))]))
+    one.usage("server")
+    assert other.usage("server").used == Amount(100, 1)
+    assert other.usage("server").reserved == NOTHING
+
+
+def test_what_an_earlier_version_put_on_record_is_read(
+    both: tuple[SQLiteLedger, SQLiteLedger],
+) -> None:
+    one, other = both
+    one.end_new(begin(one, "a", *SCOPES[1]), settled=True)
+    one.usage("server")
+    state = one._sqlite._state
+    memory, log = state.memory, state.log
+    assert memory is not None
+    assert log is not None
+    first, second = ((9 << 32) + number for number in (1, 2))
+    end: int | None = memory.end
+    for settled, number, size in (([], first, 7), ([first], second, 8)):
+        former = [settled, number, 1 << 33, f"name {number} é", size, "", list(SCOPES[1])]
+        assert end is not None
+        end = log.append(memory.tag, end, b"+" + json.dumps(former).encode())
+    for ledger in both:
+        usage = ledger.usage(SCOPES[1][1])
+        assert usage.used == Amount(107, 2)
+        assert usage.reserved == Amount(8, 1)
+    assert other.begin_new("", f"name {second} é", SCOPES[1], 8, lambda _name: True) is None
+    report = other.recover("", lambda _name: Amount(8, 1))
+    assert not report.repairs, "its lease is not over, and so somebody may yet bring it"
 
 
 def test_what_the_ledger_cannot_write_is_refused_and_told_later(
