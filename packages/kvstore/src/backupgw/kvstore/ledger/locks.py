@@ -54,6 +54,9 @@ _MOST_IDLE = 64
 
 
 _FLOCK = struct.Struct("hhqqi0q")
+_pack = _FLOCK.pack
+_SETLK, _SET = fcntl.F_OFD_SETLK, os.SEEK_SET
+_EXCLUSIVE, _UNLOCKED = fcntl.F_WRLCK, fcntl.F_UNLCK
 
 # Without handing the interpreter's lock around as the fcntl module does: what does not wait is
 # done before another thread would have begun, and an upload locks and unlocks five times.
@@ -63,13 +66,16 @@ _fcntl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
 
 
 def _flock(kind: int, byte: int, length: int = 1) -> bytes:
-    return _FLOCK.pack(kind, os.SEEK_SET, byte, length, 0)
+    return _pack(kind, os.SEEK_SET, byte, length, 0)
 
 
 def _set(fd: int, flock: bytes) -> bool:
     """Lock or unlock bytes; return False where somebody else has them. Raises LedgerError."""
-    if _fcntl(fd, fcntl.F_OFD_SETLK, flock) == 0:
-        return True
+    return _fcntl(fd, _SETLK, flock) == 0 or _refused()
+
+
+def _refused() -> bool:
+    """Return False where somebody else has the bytes; raise LedgerError for all else."""
     code = ctypes.get_errno()
     if code in (errno.EAGAIN, errno.EACCES):
         return False
@@ -167,7 +173,7 @@ class ByteLocks:
     def let_go(self, fd: int) -> None:
         """Give up all locks held by a descriptor."""
         if fd in self._fds and len(self._idle) < _MOST_IDLE:
-            _fcntl(fd, fcntl.F_OFD_SETLK, _ALL)
+            _fcntl(fd, _SETLK, _ALL)
             self._idle.append(fd)
         else:
             self._close(fd)
@@ -230,13 +236,13 @@ class ByteLocks:
 
     def begin_writing(self) -> None:
         """Wait until this process is the one that writes."""
-        if not self._keeps_writing and _fcntl(self._fd, fcntl.F_OFD_SETLK, _TO_WRITE):
+        if not self._keeps_writing and _fcntl(self._fd, _SETLK, _TO_WRITE):
             self._take(self._fd, _TO_WRITE)
 
     def end_writing(self) -> None:
         """Let others write, unless this process keeps it up."""
         if not self._keeps_writing:
-            _fcntl(self._fd, fcntl.F_OFD_SETLK, _WRITTEN)
+            _fcntl(self._fd, _SETLK, _WRITTEN)
 
     def keep_writing(self) -> bool:
         """Be the one process that writes, until `stop_writing`; returns whether that is so."""
@@ -317,7 +323,7 @@ class ByteLocks:
 
     def take_name(self, fd: int, byte: int) -> bool:
         """Hold a name, if that needs no waiting."""
-        return _try(fd, fcntl.F_WRLCK, byte)
+        return _fcntl(fd, _SETLK, _pack(_EXCLUSIVE, _SET, byte, 1, 0)) == 0 or _refused()
 
     def take_all(self, fd: int) -> bool:
         """Hold all names and keep all counts waiting, if that needs no waiting; where it returns
@@ -326,7 +332,8 @@ class ByteLocks:
 
     def drop(self, fd: int, byte: int) -> None:
         """Let go of a name or a place."""
-        _drop(fd, byte)
+        if _fcntl(fd, _SETLK, _pack(_UNLOCKED, _SET, byte, 1, 0)) != 0:
+            _refused()
 
     def drop_all_but(self, fd: int, kept: Iterable[int]) -> None:
         """Let go of all names and places but some, and of those never."""

@@ -13,19 +13,29 @@ the state, and memory can be thrown away at any time. A small item costs one sho
 intend, which takes along the settle of an item before it (`turns`: a settle that only adds may
 linger for some milliseconds, since what it will say is on record); a larger body costs one more for
 each step. The item of every day, which is new and far from every limit and level, does not even
-need books: name, intent and settle are a few sums in memory and a record that is stored into the
-mapped log (`sqlite_uploads`, `begin_new`), without handing the interpreter's lock around. Nor does
-it lock anything while the process has the ledger for itself (`tenure`), which is so whenever no
-other one wants it. None of them waits for the disk: log and file are written but not synced (WAL,
-synchronous=NORMAL), which holds against SIGKILL, since what a process has written the kernel has.
-The threads of a process share transactions; processes wait for each other in the kernel (`locks`),
-where SQLite by itself would sleep and poll. There is no row for each item: a tally for each place
-and scope, and a row for each write in progress. `benchmarks/ledger.py` measures what an upload
-pays.
+need books: what is left until a sum would not be calm is counted down, and name, intent and settle
+are a record that is stored into the mapped log (`short_way`, `sqlite_uploads`), without handing the
+interpreter's lock around. Nor does it lock anything while the process has the ledger for itself
+(`tenure`), which is so whenever no other one wants it. None of them waits for the disk: log and
+file are written but not synced (WAL, synchronous=NORMAL), which holds against SIGKILL, since what a
+process has written the kernel has. The threads of a process share transactions; processes wait for
+each other in the kernel (`locks`), where SQLite by itself would sleep and poll. There is no row for
+each item: a tally for each place and scope, and a row for each write in progress.
+`benchmarks/ledger.py` measures what an upload pays.
 
-Considered and left out: a share of the room that each process leases and hands out from memory. The
-intent must be on record before the place changes in any case, and the reservation rides on that; it
-would save nothing and make every limit a question to all processes.
+Why sums may be behind. What has been counted down for new items is in the sums before anybody looks
+at them or changes them in another way: books, other scopes' items and other processes' records all
+begin with `Memory.settle_up`. Until then the room that is left says the same: an intent takes from
+it what it adds to the sums of what is used and reserved, and a settle does not change those. Where
+an item does not fit into it, or another account had to be asked, the way is the long one, whose
+books decide.
+
+Considered and left out: a share of the room that each process leases and hands out from memory,
+with a log of its own. The intent must be on record before the place changes in any case, and the
+reservation rides on that, so alone it would save nothing. Among several processes it would save
+reading each other's records and the writers' lock, but each item would have to make sure that no
+process has died which may have brought it (a lock), limits would be a question to all processes,
+and a removal would have to read what the dead had begun.
 
 What survives what.
 
