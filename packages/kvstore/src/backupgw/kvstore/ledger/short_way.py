@@ -95,10 +95,10 @@ class ShortWay:
                     return None
                 tenure.came = True
                 alone = tenure.taken
-                if not alone or tenure.flags[WANTED]:
+                if tenure.flags[WANTED]:
                     alone = tenure.goes_on()
-                    if not alone:
-                        self._locks.begin_writing()
+                if not alone:
+                    self._locks.begin_writing()
                 state = self._state
                 try:
                     memory = state.memory if alone else state.caught_up()

@@ -111,10 +111,9 @@ class Log:
             yield record, end
             start = end
 
-    def ends_at(self, tag: bytes, end: int) -> bool:
-        """Whether records of this tag hold, and none begins there."""
-        log = self._map
-        return log[:16] == tag + NO_TAG and log[end : end + len(tag)] != tag
+    def goes_on(self, tag: bytes, end: int) -> bool:
+        """Whether there is something behind `end` that may be a record of this tag."""
+        return self._map[end : end + len(tag)] == tag
 
     def append(self, tag: bytes, start: int, record: bytes) -> int | None:
         """Write a record at `start`; returns where it ends, None where the log has no room."""

@@ -220,21 +220,31 @@ class Memory:
         return route
 
     def _replay_new(self, record: bytes) -> None:
-        settled, (number, deadline, name, size), tail = uploads.read(record)
+        # In one frame, since it is a part of each upload where two processes have them.
+        settled, number, deadline, name, size, tail = uploads.read(record)
         route = self._tails.get(tail)
         if route is None:
             route = self._tails[tail] = self._surely_route(*uploads.route_of(tail))
         if route is not self.lane:
             self.settle_up()  # they may have accounts in common
             self._behind.append(route)
+        new, others = self.new, self.others
         for each in settled:
-            self.end_new(each, self.new.pop(each, None), route)
+            item = new.pop(each, None)
+            if item is None or item[0] is not route:
+                self.end_new(each, item, route)
+            else:
+                route.ended_bytes += item[3]
+                route.ended_objects += 1
+                key = route.place, item[2]
+                if others.get(key) == each:
+                    del others[key]
         route.room_bytes -= size
         route.room_objects -= 1
         route.added_bytes += size
         route.added_objects += 1
-        self.new[number] = route, deadline, name, size
-        self.others[route.place, name] = number
+        new[number] = route, deadline, name, size
+        others[route.place, name] = number
 
     # -- the log
 

@@ -98,10 +98,10 @@ class SQLiteState:
         memory, log = self.memory, self.log
         if memory is None or log is None:
             return None
-        if not log.ends_at(memory.tag, memory.end):
-            if not log.has(memory.tag):
-                self.memory = None
-                return None
+        if not log.has(memory.tag):
+            self.memory = None
+            return None
+        if log.goes_on(memory.tag, memory.end):
             self._catch_up(log, memory)
         return memory
 

@@ -109,9 +109,6 @@ class Route:
         self.added_bytes = self.added_objects = self.ended_bytes = self.ended_objects = 0
 
 
-Intent = tuple[int, int, str, int]
-"""The number, deadline, name and size of a new item that is about to come."""
-
 New = tuple[Route, int, str, int]
 """The route, deadline, name and size of one that is on record."""
 
@@ -139,13 +136,13 @@ def record(
     return head + _SETTLED[count].pack(*settled) + text + tail
 
 
-def read(text: bytes) -> tuple[Sequence[int], Intent, bytes]:
-    """Return the settles, the intent and the tail that `record` was given."""
+def read(text: bytes) -> tuple[Sequence[int], int, int, str, int, bytes]:
+    """Return what `record` was given."""
     if text.startswith(FORMER_MARK):
         settled, number, deadline, name, size, place, scopes = json.loads(text[1:])
-        return settled, (number, deadline, name, size), tail_of(place, scopes)
+        return settled, number, deadline, name, size, tail_of(place, scopes)
     _, count, length, number, deadline, size = _HEAD.unpack_from(text)
     ended = _SETTLED[count].unpack_from(text, _HEAD.size)
     start = _HEAD.size + 8 * count
-    name = text[start : start + length].decode()
-    return ended, (number, deadline, name, size), text[start + length :]
+    end = start + length
+    return ended, number, deadline, text[start:end].decode(), size, text[end:]
