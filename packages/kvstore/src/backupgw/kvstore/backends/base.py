@@ -379,6 +379,34 @@ class Backend(ABC):
         """Give a checkpointed write up; one that is gone already is fine."""
         raise UnsupportedOperation(f"{type(self).__name__} cannot resume writes")
 
+    def reserve_writer(
+        self,
+        name: str,
+        *,
+        size: int,
+        if_absent: bool = False,
+        seconds: float | None = None,
+    ) -> str:
+        """Return a token, as of a checkpoint, of a write of which nothing has come yet.
+
+        Where nothing but room is kept for it, the write can be begun without that room as well, as
+        long as there is any.
+
+        Args:
+            size: its bytes.
+            seconds: that the room for it is kept, where a layer keeps any; None: as long as that
+                of other checkpoints.
+
+        Raises:
+            UnsupportedOperation: capabilities.resumable_write is False.
+        """
+        writer = self.open_writer(name, size=size, if_absent=if_absent)
+        try:
+            return writer.checkpoint()
+        except BaseException:
+            writer.abort()
+            raise
+
     def load(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
         """Return an item's bytes, whole, from `offset`, at most `size`. A convenience."""
         with self.open_reader(name, offset=offset, size=size) as reader:

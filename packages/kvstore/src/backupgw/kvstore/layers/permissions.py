@@ -244,6 +244,15 @@ class PermissionsLayer(Layer):
         self._need("write", "wW", name)
         self.inner.abort_writer(inner)
 
+    def reserve_writer(
+        self, name: str, *, size: int, if_absent: bool = False, seconds: float | None = None
+    ) -> str:
+        only_new = "W" not in self._need("write", "wW", check_path(name))
+        token = self.inner.reserve_writer(
+            name, size=size, if_absent=if_absent or only_new, seconds=seconds
+        )
+        return _token(name, only_new, if_absent, token)
+
     def copy(self, name: str, new_name: str) -> None:
         self._need("read", "r", check_path(name))
         if "W" in self._need("write", "wW", check_path(new_name)):
@@ -316,12 +325,15 @@ class PermittedWriter(WrappedWriter):
         self._writer.commit_over(kept)
 
     def checkpoint(self) -> str:
-        parts = [self._name, self._only_new, self._if_absent, self._writer.checkpoint()]
-        return json.dumps(parts)
+        return _token(self._name, self._only_new, self._if_absent, self._writer.checkpoint())
 
 
 def _not_over(name: str) -> PermissionDenied:
     return PermissionDenied(f"write needs permission W to replace {name!r}")
+
+
+def _token(name: str, only_new: bool, if_absent: bool, inner: str) -> str:
+    return json.dumps([name, only_new, if_absent, inner])
 
 
 def _read_token(token: str) -> tuple[str, bool, bool, str]:

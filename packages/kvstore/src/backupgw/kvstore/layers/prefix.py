@@ -176,6 +176,14 @@ class PrefixLayer(Layer):
     def abort_writer(self, token: str) -> None:
         self.inner.abort_writer(self._inner_token(token))
 
+    def reserve_writer(
+        self, name: str, *, size: int, if_absent: bool = False, seconds: float | None = None
+    ) -> str:
+        token = self.inner.reserve_writer(
+            self._full(name), size=size, if_absent=if_absent, seconds=seconds
+        )
+        return f"{self.folder}\n{token}"
+
     def _inner_token(self, token: str) -> str:
         """Refuse checkpoints of other folders: their names lie outside."""
         folder, separator, inner = token.partition("\n")

@@ -291,6 +291,20 @@ class QuotaLayer(Layer, Keeper):
             raise
         return QuotaWriter(writer, room, offset=_offset_of(writer, parked))
 
+    def reserve_writer(
+        self, name: str, *, size: int, if_absent: bool = False, seconds: float | None = None
+    ) -> str:
+        if not self.inner.capabilities.resumable_write:
+            raise UnsupportedOperation(f"{self.inner!r} cannot carry writes on")
+        check_path(name)
+        self.before_writing(name)
+        room = self._room(name, size=size, if_absent=if_absent)
+        if size > UNRESERVED or isinstance(room, ExemptRoom):
+            return super().reserve_writer(name, size=size, if_absent=if_absent, seconds=seconds)
+        # There is nothing yet that the place would have to keep: only room.
+        number = room.keep_for_later(seconds)
+        return Parked("", name, size, if_absent, 0, number, later=True).to_token()
+
     def abort_writer(self, token: str) -> None:
         parked = Parked.from_token(token)
         if parked.token:

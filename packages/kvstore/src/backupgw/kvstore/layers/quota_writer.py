@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from ..backends.base import Writer
@@ -89,6 +90,7 @@ class Parked:
 
     Attributes:
         token: empty where the place has nothing yet. It is good for as long as its room is there.
+        later: made by `reserve_writer`: it is good without its room, too.
     """
 
     token: str
@@ -97,9 +99,11 @@ class Parked:
     if_absent: bool
     offset: int
     number: int | None
+    later: bool = False
 
     def to_token(self) -> str:
-        return json.dumps(asdict(self))
+        parts = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(parts)
 
     @classmethod
     def from_token(cls, token: str) -> Parked:
@@ -226,6 +230,8 @@ class Room:
         self._parked = parked
         self._least = size or 0 if whole else 0
         self._reservation: Reservation | None = None
+        self._kept_room: int | None = None
+        """The number of room that was kept for later and is not taken over yet."""
         self._replaced = NOTHING
         self._renew_at = 0.0
 
@@ -240,6 +246,7 @@ class Room:
             self._reserve(0, fitting=size)
 
     def cover(self, received: int) -> None:
+        self._take_kept_room(received)
         if self._reservation is None:
             if received > UNRESERVED:
                 self._reserve(received)
@@ -289,20 +296,41 @@ class Room:
         """
         if parked.number is None:
             self.cover(parked.offset)
-            return
+        elif parked.later:
+            # Its intent takes the room over, as soon as all has come; where it was given back or
+            # used meanwhile, that takes what is free.
+            self._kept_room = parked.number
+        else:
+            self._adopt(parked.number, parked.offset, anew=bool(parked.token))
+
+    def _adopt(self, number: int, received: int, *, anew: bool) -> None:
         try:
             self._reservation = self._ledger.adopt(
-                parked.number,
-                self._place,
-                self._scopes,
-                self._due(parked.offset),
-                anew=bool(parked.token),
+                number, self._place, self._scopes, self._due(received), anew=anew
             )
         except ReservationEnded as error:
             raise ObjectNotFound(f"checkpoint of {self.name} is gone") from error
         self._renew_at = time.monotonic() + self._ledger.lease / 3
 
+    def _take_kept_room(self, received: int) -> None:
+        number, self._kept_room = self._kept_room, None
+        if number is not None:
+            with contextlib.suppress(ObjectNotFound):
+                self._adopt(number, received, anew=False)
+
+    def keep_for_later(self, seconds: float | None) -> int:
+        """Reserve room for a body that somebody is going to send; returns its number."""
+        due, lease = self._due(0), self._parked if seconds is None else seconds
+        try:
+            held = self._ledger.reserve(self._place, self._scopes, due, parked=lease)
+        except LimitExceeded:
+            if not self._recover().repairs:
+                raise
+            held = self._ledger.reserve(self._place, self._scopes, due, parked=lease)
+        return held.number
+
     def park(self, received: int) -> int | None:
+        self._take_kept_room(received)
         if self._reservation is None:
             self._reservation = self._ledger.reserve(
                 self._place, self._scopes, self._due(received), parked=self._parked
@@ -322,7 +350,8 @@ class Room:
     def commit(
         self, received: int, work: Callable[[KernelPath | None], None], kept: KernelPath | None
     ) -> None:
-        if self.if_absent and kept is None and self._reservation is None:
+        unreserved = self._reservation is None and self._kept_room is None
+        if self.if_absent and kept is None and unreserved:
             item = self._ledger.begin_new(
                 self._place, self.name, self._scopes, received, self._missing
             )
@@ -344,7 +373,7 @@ class Room:
                 if not self._recover().repairs:
                     raise
                 change = self._intend(effects)
-            self._reservation = None  # the change's from now on
+            self._reservation = self._kept_room = None  # the change's from now on
             carry_out(self._ledger, change, lambda: work(kept), self._lookup)
 
     def _add(self, item: NewItem, received: int, work: Callable[[KernelPath | None], None]) -> None:
@@ -361,14 +390,14 @@ class Room:
             self._ledger.end_new(item, settled=settled)
 
     def _intend(self, effects: Sequence[Effect]) -> Change:
-        return self._ledger.intend(
-            self._place, effects, self._reservation, atomic=len(effects) == 1
-        )
+        room = self._reservation if self._kept_room is None else self._kept_room
+        return self._ledger.intend(self._place, effects, room, atomic=len(effects) == 1)
 
     def give_back(self) -> None:
-        reservation, self._reservation = self._reservation, None
-        if reservation is not None:
-            self._ledger.release(reservation)
+        room = self._reservation if self._kept_room is None else self._kept_room
+        self._reservation = self._kept_room = None
+        if room is not None:
+            self._ledger.release(room)
 
 
 def _is_small(size: int | None) -> bool:

@@ -121,14 +121,16 @@ class Ledger(Protocol):
         self,
         place: str,
         effects: Sequence[Effect],
-        reservation: Reservation | None = None,
+        reservation: Reservation | int | None = None,
         *,
         atomic: bool = True,
     ) -> Change:
         """Record what is about to happen, and hold what it adds; only within `changing`.
 
         Args:
-            reservation: becomes part of the change: whatever ends the change ends it too.
+            reservation: becomes part of the change: whatever ends the change ends it too. The
+                number of one that was parked will do; where that has ended, what it held is
+                reserved like the rest.
             atomic: the place does all of it or nothing, whenever somebody dies. A move that is a
                 copy and a removal is not: it needs room for both.
 

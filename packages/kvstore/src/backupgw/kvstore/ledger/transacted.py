@@ -221,11 +221,12 @@ class TransactedLedger(Claiming[B]):
         self,
         place: str,
         effects: Sequence[Effect],
-        reservation: Reservation | None = None,
+        reservation: Reservation | int | None = None,
         *,
         atomic: bool = True,
     ) -> Change:
         holds = _holds_of(effects, atomic=atomic)
+        room = reservation.number if isinstance(reservation, Reservation) else reservation
 
         def work(books: B) -> Change:
             for effect in effects:
@@ -233,15 +234,16 @@ class TransactedLedger(Claiming[B]):
                     books.end(number, effect.before)
             numbers = [self._session.number() for _ in effects]
             known: Mapping[str, Amount] = {}
-            if reservation is not None:
-                numbers[0] = reservation.number
-                known = books.holds_of(reservation.number)
+            if room is not None:
+                known = books.holds_of(room)
+                if known or isinstance(reservation, Reservation):
+                    numbers[0] = room
             deadline = books.now + self.lease
             change = Change(place, tuple(numbers), tuple(effects), holds)
             books.hold_change(change, deadline, known=known, atomic=atomic)
             return change
 
-        numbers = [] if reservation is None else [reservation.number]
+        numbers = [] if room is None else [room]
         needs = Needs(numbers=numbers, place=place, effects=effects, claimed=True, durable=True)
         return self._session.run(work, needs)
 

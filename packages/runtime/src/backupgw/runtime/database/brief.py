@@ -31,10 +31,17 @@ class Prepared:
 
     Args:
         statement: its parameters are `bindparam`s, none of them an expanding one.
+        postgresql: the same for PostgreSQL, where SQLAlchemy has one for each.
     """
 
-    def __init__(self, statement: sa.Select[Any] | sa.Insert | sa.Update | sa.Delete) -> None:
+    def __init__(
+        self,
+        statement: sa.Select[Any] | sa.Insert | sa.Update | sa.Delete,
+        *,
+        postgresql: sa.Insert | None = None,
+    ) -> None:
         self._statement = statement
+        self._of_postgresql = statement if postgresql is None else postgresql
         self._sqlite: tuple[str, dict[str, Any]] | None = None
         self._postgresql: tuple[str, dict[str, Any]] | None = None
         columns = (
@@ -55,7 +62,7 @@ class Prepared:
     def for_postgresql(self, connection: Connection) -> tuple[str, dict[str, Any]]:
         """Return the text, and the values that it has by itself."""
         if self._postgresql is None:
-            compiled = self._statement.compile(dialect=connection.dialect)
+            compiled = self._of_postgresql.compile(dialect=connection.dialect)
             self._postgresql = (str(compiled), dict(compiled.params))
         return self._postgresql
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Connection, Engine, event, exc, select
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from .brief import Brief, PostgresBrief, SqliteBrief
+from .brief import Brief, PostgresBrief, Prepared, SqliteBrief
 from .changes import Listener, take
 from .clock import clock
 from .errors import DatabaseBusy, DatabaseError, DatabaseUnavailable, DatabaseUncertain
@@ -140,6 +140,18 @@ class Database:
             connection.execute("BEGIN")
             yield SqliteBrief(connection)
             connection.execute("COMMIT")
+
+    def look_up(self, prepared: Prepared, **values: Any) -> Any:
+        """Return the row that one statement finds, or None.
+
+        Raises:
+            DatabaseError: as `read`.
+        """
+        if self.dialect != "sqlite":
+            with self.autocommit() as connection:
+                return PostgresBrief(connection).one(prepared, **values)
+        with self._briefly_connected() as connection:  # a statement is a transaction by itself
+            return SqliteBrief(connection).one(prepared, **values)
 
     def run_brief(
         self,

@@ -101,6 +101,9 @@ class Together:
         try:
             connection.execute("BEGIN IMMEDIATE")
             brief = SqliteBrief(connection)
+            if len(tasks) == 1:
+                self._do_one(connection, brief, tasks[0])
+                return
             for task in tasks:
                 connection.execute("SAVEPOINT one")
                 try:
@@ -120,3 +123,15 @@ class Together:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 connection.execute("PRAGMA synchronous = FULL")
+
+    def _do_one(self, connection: sqlite3.Connection, brief: Brief, task: _Task[Any]) -> None:
+        """Do what nobody else has a part in, and commit it."""
+        try:
+            task.result = task.work(brief)
+        except sqlite3.IntegrityError as error:
+            task.error = self._failure(error)
+        except sqlite3.Error:
+            raise
+        except BaseException as error:  # noqa: BLE001 - its own thread raises it
+            task.error = error
+        connection.execute("COMMIT" if task.error is None else "ROLLBACK")

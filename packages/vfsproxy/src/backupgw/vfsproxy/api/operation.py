@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -131,7 +132,7 @@ class Operation:
     raw: bool = False
     hidden: bool = False
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Unique in the document, and the operation's name in metrics: `folders.inspect`."""
         function = getattr(self.handler, "__name__", "call")

@@ -271,6 +271,16 @@ class _TransferRoutes:
             call.exchange.folder = folder_in(claims.vfid)
             access = self._resolved(who, claims.volume, claims.vfid, Permission.READ_WRITE)
             upload = self._store.find(claims.session)
+            if upload is None and claims.room is not None:
+                upload = Upload(
+                    claims.session,
+                    access.folder.id,
+                    who.user,
+                    claims.relpath,
+                    claims.size,
+                    token=claims.room,
+                    expires=claims.exp,
+                )
             if upload is None or upload.folder != access.folder.id:
                 raise not_found("upload")
             return upload, Space(access.files, access.staging)

@@ -69,6 +69,11 @@ class FenceLayer(ReadingThrough):
     def abort_writer(self, token: str) -> None:
         self.inner.abort_writer(token)
 
+    def reserve_writer(
+        self, name: str, *, size: int, if_absent: bool = False, seconds: float | None = None
+    ) -> str:
+        return self.inner.reserve_writer(name, size=size, if_absent=if_absent, seconds=seconds)
+
     def delete(self, name: str) -> None:
         with self._fences.shared(self._folder):
             self.inner.delete(name)

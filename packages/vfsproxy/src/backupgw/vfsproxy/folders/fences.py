@@ -95,9 +95,7 @@ class FileFences:
     @contextlib.contextmanager
     def shared(self, folder: Folder) -> Iterator[None]:
         with self._locked(folder.id, fcntl.LOCK_SH):
-            with self._database.brief() as brief:
-                found = looking.fence(brief, folder.id)
-            _judge(folder, found)
+            _judge(folder, looking.fence(self._database, folder.id))
             yield
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from backupgw.runtime.database import Database
 from backupgw.runtime.database.brief import Brief, Prepared
 from backupgw.runtime.database.tables.vfs import vfs_folders, vfs_members, vfs_shares, vfs_users
 
@@ -48,9 +49,15 @@ def find(brief: Brief, folder_id: str) -> Folder | None:
     return None if row is None else folder_of(row)
 
 
-def fence(brief: Brief, folder_id: str) -> tuple[Status, int] | None:
+def found(database: Database, folder_id: str) -> Folder | None:
+    """As `find`, by itself."""
+    row = database.look_up(_FIND, folder=folder_id)
+    return None if row is None else folder_of(row)
+
+
+def fence(database: Database, folder_id: str) -> tuple[Status, int] | None:
     """Return a folder's status and generation; None where there is none."""
-    row = brief.one(_FENCE, folder=folder_id)
+    row = database.look_up(_FENCE, folder=folder_id)
     return None if row is None else (Status(row.status), row.generation)
 
 

@@ -31,7 +31,7 @@ from ..folders.records import Permission
 from ..problems import Problem, problem_of
 from ..tasks.arguments import DeleteFilesTask
 from ..tasks.board import key_of
-from ..transfers import ArchiveClaims, DownloadClaims, Transfers, UploadClaims
+from ..transfers import LEEWAY, ArchiveClaims, DownloadClaims, Transfers, UploadClaims
 from ..tus.bodies import Space
 from ..tus.database import DatabaseUploads
 from ..tus.receiving import Terms
@@ -255,6 +255,8 @@ class _TokenRoutes:
             lifetime=core.vfs.upload_lifetime, max_size=None if most is None else int(most)
         )
         self._tus = TusUploads(DatabaseUploads(core.database), threads, terms)
+        self._room = core.vfs.transfer_lifetime + 2 * LEEWAY
+        """Seconds that the room for an upload is kept that a token has been given for."""
 
     def download(self, call: Call[NoModel, DownloadBody]) -> TokenAnswer:
         access = _resolved(self._core, call, Permission.READ_ONLY)
@@ -282,13 +284,14 @@ class _TokenRoutes:
         body = call.body
         name = names.new(body.relpath)
         access = _resolved(self._core, call, Permission.READ_WRITE)
+        space = Space(access.files, access.staging)
+        folder, owner = access.folder.id, call.who.user
         try:
-            upload = self._tus.add(
-                Space(access.files, access.staging),
-                folder=access.folder.id,
-                owner=call.who.user,
-                name=name,
-                length=body.size,
+            expected = self._tus.expect(
+                space, folder=folder, owner=owner, name=name, length=body.size, seconds=self._room
+            )
+            upload = expected or self._tus.add(
+                space, folder=folder, owner=owner, name=name, length=body.size
             )
         except (BackendError, InvalidName) as error:
             raise refusal_of(error, name) from error
@@ -298,5 +301,6 @@ class _TokenRoutes:
             "relpath": name,
             "size": body.size,
             "session": upload.id,
+            "room": None if expected is None else expected.token,
         }
         return TokenAnswer(token=self._transfers.issue(call.who, UploadClaims, claims))

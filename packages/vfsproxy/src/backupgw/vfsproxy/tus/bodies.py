@@ -173,10 +173,10 @@ def open_body(space: Space, upload: Upload, attempt: str) -> Body:
         BackendError: the volume failed.
     """
     place, name = space.target(upload)
-    if not place.capabilities.resumable_write:
-        return PiecedBody(space, upload, attempt)
     if upload.token is not None:
         return CheckpointedBody(space, upload, place.resume_writer(upload.token))
+    if not place.capabilities.resumable_write:
+        return PiecedBody(space, upload, attempt)
     # A length that is told later cannot be checked by the volume, and need not be.
     writer = place.open_writer(name, size=upload.length, if_absent=not upload.overwrite)
     return CheckpointedBody(space, upload, writer)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 
-from backupgw.kvstore.backends.errors import BackendError
+from backupgw.kvstore.backends.errors import BackendError, UnsupportedOperation
 
 from ..files import names
-from ..files.incoming import ClientLeft
+from ..files.incoming import GATHERED, ClientLeft
 from ..files.refusals import FileRefusal
 from ..files.reply import Reply
 from ..problems import Problem
@@ -180,6 +180,36 @@ class Creation(Serving):
             overwrite=overwrite,
         )
         return self._add(space, upload)
+
+    def expect(
+        self, space: Space, *, folder: str, owner: str, name: str, length: int, seconds: float
+    ) -> Upload | None:
+        """Return a small new upload that nothing is written down of but its room, for `seconds`.
+
+        Whoever has it has all there is: `patch_found` finishes it with its bytes, or has it
+        remembered. None where that cannot be done: `add` can. Blocks.
+
+        Raises:
+            as `add`.
+        """
+        if not 0 < length <= GATHERED:
+            return None
+        tus.check_size(length, self._terms.max_size)
+        upload = Upload(
+            id=secrets.token_hex(16),
+            folder=folder,
+            owner=owner,
+            name=names.new(name),
+            length=length,
+        )
+        check_target(space, upload)
+        try:
+            token = space.items.reserve_writer(
+                upload.name, size=length, if_absent=True, seconds=seconds
+            )
+        except UnsupportedOperation:
+            return None  # the volume cannot carry writes on
+        return dataclasses.replace(upload, token=token)
 
     def _add(self, space: Space, upload: Upload) -> Upload:
         receiver = self._begun(space, upload)

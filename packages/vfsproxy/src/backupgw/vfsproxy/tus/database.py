@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from backupgw.runtime.database import Database, clock
 from backupgw.runtime.database.brief import Brief, Prepared
@@ -31,18 +32,18 @@ _FOR_GOOD = ("id", "folder", "owner", "kind", "metadata", "overwrite", "parts")
 _THIS = table.c.id == sa.bindparam("upload")
 _MINE = sa.and_(_THIS, table.c.epoch == sa.bindparam("mine"), table.c.held)
 
+_NEW = {
+    **_bound(*_CHANGING, *_FOR_GOOD),
+    "created": clock(),
+    "expires": clock() + _LIFETIME,
+    "epoch": 0,
+    "held": False,
+    "lease_until": 0.0,
+    "wanted": False,
+}
 _ADD = Prepared(
-    table.insert()
-    .values(
-        **_bound(*_CHANGING, *_FOR_GOOD),
-        created=clock(),
-        expires=clock() + _LIFETIME,
-        epoch=0,
-        held=False,
-        lease_until=0.0,
-        wanted=False,
-    )
-    .returning(*table.c)
+    sqlite.insert(table).values(**_NEW).on_conflict_do_nothing().returning(*table.c),
+    postgresql=postgresql.insert(table).values(**_NEW).on_conflict_do_nothing().returning(*table.c),
 )
 _FIND = Prepared(sa.select(table).where(_THIS))
 _LOOK = Prepared(sa.select(table, clock().label("now")).where(_THIS).with_for_update())
@@ -93,11 +94,16 @@ class DatabaseUploads:
             "new_parts": json.dumps(upload.parts),
             "lifetime": lifetime,
         }
-        return _upload(self._database.run_brief(lambda brief: brief.one(_ADD, **values)))
+
+        def work(brief: Brief) -> Any:
+            return brief.one(_ADD, **values) or brief.one(_FIND, upload=upload.id)
+
+        # A file tells of itself, and of what nothing is kept of there is nothing to tell.
+        durable = upload.offset > 0 and (upload.state is State.OPEN or upload.kind is Kind.PARTIAL)
+        return _upload(self._database.run_brief(work, idempotent=True, durable=durable))
 
     def find(self, upload_id: str) -> Upload | None:
-        with self._database.brief() as brief:
-            row = brief.one(_FIND, upload=upload_id)
+        row = self._database.look_up(_FIND, upload=upload_id)
         return None if row is None else _upload(row)
 
     def take(self, upload_id: str, lease: float, *, ending: bool) -> Held | None:

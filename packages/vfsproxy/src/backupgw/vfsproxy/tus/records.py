@@ -74,6 +74,11 @@ class Upload:
     expires: float = 0.0
 
     @property
+    def recorded(self) -> bool:
+        """Whether the store knows it; otherwise whoever has it has all there is."""
+        return self.created > 0
+
+    @property
     def complete(self) -> bool:
         """Whether all its bytes are there, whatever became of them."""
         return self.length is not None and self.offset == self.length
@@ -111,7 +116,10 @@ class UploadStore(Protocol):
     """
 
     def add(self, upload: Upload, lifetime: float) -> Upload:
-        """Remember a new upload for `lifetime` seconds; return it with its times."""
+        """Remember a new upload for `lifetime` seconds; return it with its times.
+
+        One that is known already stays as it is, and is returned.
+        """
 
     def find(self, upload_id: str) -> Upload | None:
         """Return an upload, None where there is none."""

@@ -11,6 +11,8 @@ Beyond the letter of the protocol:
 - A request with a checksum is kept whole or not at all; of any other, what came before the
   connection broke is kept.
 - Partial uploads count until they are joined, and end with that.
+- A small upload that somebody was given a token for is not remembered before its first request, and
+  if that brings all of it, not before it is a file.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message
 
-from backupgw.kvstore.backends.errors import BackendError, ObjectNotFound
+from backupgw.kvstore.backends.errors import BackendError, ObjectExists, ObjectNotFound
 
 from ..files.incoming import GATHERED, ClientLeft, gather
 from ..files.refusals import FileRefusal
@@ -79,7 +81,7 @@ class TusUploads(Creation):
             FileRefusal: 409, all bytes are there but the name was taken meanwhile; 410, 423.
         """
         tus.check_version(request.headers)
-        if upload.state in (State.OPEN, State.ENDING):
+        if upload.recorded and upload.state in (State.OPEN, State.ENDING):
             hold = await self._take(upload.id, space, ending=upload.complete)
             try:
                 upload = hold.upload
@@ -130,8 +132,15 @@ class TusUploads(Creation):
             as `patch`.
         """
         sent = request.headers
+
+        def recorded() -> tuple[Upload, Space]:
+            upload, space = look()
+            if not upload.recorded:
+                upload = self._store.add(upload, self._terms.lifetime)
+            return upload, space
+
         if not _is_small(sent):
-            upload, space = await self._threads.run(look)
+            upload, space = await self._threads.run(recorded)
             return await self.patch(request, upload, space)
         pieces: list[bytes] = []
         left: ClientLeft | None = None
@@ -143,6 +152,11 @@ class TusUploads(Creation):
         def work() -> Upload:
             upload, space = look()
             try:
+                if not upload.recorded:
+                    done = self._finish_at_once(sent, upload, space, pieces)
+                    if done is not None:
+                        return done
+                    upload = self._store.add(upload, self._terms.lifetime)
                 return self._patch_at_once(sent, upload, space, pieces, broken=left is not None)
             except (BackendError, UploadLost) as error:
                 raise told(error, upload.name) from error
@@ -150,7 +164,7 @@ class TusUploads(Creation):
         try:
             upload = await self._kernel(work, "")
         except UploadBusy:
-            upload, space = await self._threads.run(look)
+            upload, space = await self._threads.run(recorded)
             return await self.patch(_again(request, pieces, left), upload, space)
         except Problem:
             if left is not None:
@@ -197,6 +211,36 @@ class TusUploads(Creation):
         kept = receiver.finish()
         self._announce(kept)
         return kept
+
+    def _finish_at_once(
+        self, sent: Headers, upload: Upload, space: Space, pieces: Sequence[bytes]
+    ) -> Upload | None:
+        """Make an upload that is not remembered a file, where all its bytes came in one request;
+        None where they did not, or the name is taken: then it has to be remembered first. Blocks.
+
+        What several requests do with one and the same upload cannot be told apart here. So the file
+        is never replaced, and one that has these very bytes already is what is wanted: an earlier
+        request made it, and its answer was lost.
+        """
+        asked = self._asked(sent, upload)
+        if asked.offset or upload.overwrite or sum(map(len, pieces)) != upload.length:
+            return None
+        body = open_body(space, upload, "0")
+        try:
+            for piece in pieces:
+                body.write(piece)
+            done = body.finish()
+        except ObjectExists:
+            body.abort()
+            if not _holds(space, upload, pieces):
+                raise
+            assert upload.length is not None
+            done = dataclasses.replace(upload, state=State.DONE, offset=upload.length, token=None)
+        except BaseException:
+            body.abort()
+            raise
+        self._announce(done)
+        return self._store.add(done, self._terms.after(done))
 
     def _asked(self, sent: Headers, upload: Upload) -> _Asked:
         """Read what a PATCH asks for. Raises FileRefusal."""
@@ -375,6 +419,18 @@ def _is_small(sent: Headers) -> bool:
     """Whether a body is one to wait for, before anything is done for it."""
     size = tus.number(sent, "Content-Length")
     return size is not None and size <= GATHERED and "upload-checksum" not in sent
+
+
+def _holds(space: Space, upload: Upload, pieces: Sequence[bytes]) -> bool:
+    """Whether the file that an upload is to become has these bytes. Raises BackendError."""
+    place, name = space.target(upload)
+    try:
+        with place.open_reader(name) as reader:
+            if reader.item_size != upload.length:
+                return False
+            return place.load(name) == b"".join(pieces)
+    except ObjectNotFound:
+        return False
 
 
 def _is_unsure(hold: Holding) -> bool:
