@@ -316,6 +316,49 @@ class TestCheckpoints:
         check()
         assert ledger.usage("server").used == Amount(3 * UNRESERVED, 1)
 
+    def test_room_for_a_later_write_is_taken_over_by_it(
+        self, place: QuotaLayer, ledger: SQLiteLedger, check: Callable[[], None]
+    ) -> None:
+        ledger.set_limit("server", Limit(100))
+        token = place.reserve_writer("alice/main/a", size=100, if_absent=True, seconds=60)
+        assert ledger.usage("server").reserved == Amount(100, 1)
+        with pytest.raises(QuotaExceeded):
+            place.reserve_writer("alice/main/b", size=1, seconds=60)
+        writer = place.resume_writer(token)
+        writer.write(b"1" * 100)
+        writer.commit()
+        check()
+        # Without its room, it takes what is free, and what is there stays.
+        writer = place.resume_writer(token)
+        writer.write(b"2" * 100)
+        with pytest.raises(ObjectExists):
+            writer.commit()
+        writer.abort()
+        assert place.load("alice/main/a") == b"1" * 100
+        place.delete("alice/main/a")
+        writer = place.resume_writer(token)
+        writer.write(b"2" * 100)
+        writer.commit()
+        check()
+        place.delete("alice/main/a")
+
+    def test_room_for_a_later_write_ends_by_itself_or_with_it(
+        self, place: QuotaLayer, ledger: SQLiteLedger, check: Callable[[], None]
+    ) -> None:
+        ledger.set_limit("server", Limit(100))
+        for end in (place.abort_writer, lambda token: place.resume_writer(token).abort()):
+            end(place.reserve_writer("alice/main/a", size=100, seconds=60))
+            assert ledger.usage("server").reserved == NOTHING
+        place.reserve_writer("alice/main/a", size=100, seconds=0)
+        token = place.reserve_writer("alice/main/b", size=60, seconds=60)
+        carried_on = place.resume_writer(token)
+        carried_on.write(b"1" * 20)
+        writer = place.resume_writer(carried_on.checkpoint())
+        assert ledger.usage("server").reserved.objects == 1
+        writer.write(b"2" * 40)
+        writer.commit()
+        check()
+
     def test_one_of_nothing_holds_room_and_is_good_once(
         self, place: QuotaLayer, ledger: SQLiteLedger, check: Callable[[], None], tmp_path: Path
     ) -> None:

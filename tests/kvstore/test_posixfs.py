@@ -24,6 +24,7 @@ from backupgw.kvstore.backends import (
     posixfs_cached,
     posixfs_kept,
     posixfs_naming,
+    posixfs_writeback,
     posixfs_writer,
 )
 from backupgw.kvstore.backends.errors import (
@@ -435,6 +436,43 @@ def test_commit_may_be_repeated_once_the_way_is_free(place: PosixFS) -> None:
     place.quarantine("item")
     writer.commit()
     assert place.load("item") == b"new"
+
+
+def test_a_long_value_goes_to_the_disk_while_more_of_it_comes(
+    place: PosixFS, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    went: list[int] = []
+    seen = threading.Event()
+
+    def record(fd: int, offset: int, length: int, _flags: int) -> int:
+        asked.append((offset, length))
+        went.append(os.fstat(fd).st_size)
+        seen.set()
+        return 0
+
+    monkeypatch.setattr(posixfs_writeback, "_call", record)
+    piece, before = bytes(1 << 20), len(os.listdir("/proc/self/fd"))
+    with place.open_writer("short", size=15 << 20) as writer:
+        for _ in range(15):
+            writer.write(piece)
+    assert not asked
+    writer = place.open_writer("long", size=40 << 20)
+    for _ in range(17):
+        writer.write(piece)
+    assert seen.wait(10), "not before all has come"
+    token = writer.checkpoint()
+    writer = place.resume_writer(token)  # nobody else holds it
+    for _ in range(23):
+        writer.write(piece)
+    writer.commit()
+    assert (root / "long").stat().st_size == 40 << 20
+    end = time.monotonic() + 10
+    while len(os.listdir("/proc/self/fd")) > before:
+        assert time.monotonic() < end, "a descriptor is left open"
+        time.sleep(0.01)
+    assert asked == [(0, 16 << 20), (17 << 20, 16 << 20)]
+    assert all(size >= offset + length for size, (offset, length) in zip(went, asked, strict=True))
 
 
 def test_no_descriptor_is_left_open(place: PosixFS) -> None:

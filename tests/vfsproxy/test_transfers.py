@@ -182,6 +182,43 @@ def test_an_upload_beyond_its_size_is_refused(site: Site) -> None:
     assert again.status_code == 409, "nothing is replaced unasked"
 
 
+def test_an_answer_that_was_lost_is_given_again(site: Site) -> None:
+    url = site.url("upload", site.token("upload", relpath="a/b", size=4))
+    head = {"Tus-Resumable": "1.0.0"}
+    assert httpx.head(url, headers=head).headers["upload-offset"] == "0"
+    for _ in range(2):
+        answer = patch(url, 0, b"1234") if not (site.at / "a").exists() else patch(url, 4, b"")
+        assert (answer.status_code, answer.headers["upload-offset"]) == (204, "4")
+    assert httpx.head(url, headers=head).headers["upload-offset"] == "4"
+    assert site.used(1, 4)
+
+
+def test_who_comes_second_to_a_name_is_told(site: Site) -> None:
+    first, same, other = (
+        site.url("upload", site.token("upload", relpath="a", size=4)) for _ in range(3)
+    )
+    assert patch(first, 0, b"1234").status_code == 204
+    problem(patch(other, 0, b"5678"), 409, "file-exists")
+    assert patch(same, 0, b"1234").status_code == 204, "the file is what was sent"
+    assert (site.at / "a").read_bytes() == b"1234"
+    assert site.used(1, 4)
+
+
+def test_room_goes_with_the_upload_that_it_was_kept_for(site: Site) -> None:
+    scope = {"volume": "main", "qsid": site.which["vfid"].partition("/")[0]}
+    site.client.request("PATCH", "/quota-scope", json={**scope, "options": {"limit_bytes": 100}})
+    for name in ("first", "second"):
+        site.put(name, bytes(40))
+    problem(
+        site.call("POST", "/folder/file/upload", relpath="third", size=40), 507, "quota-exceeded"
+    )
+    site.call("POST", "/folder/file/delete", relpaths=["first"])
+    url = site.url("upload", site.token("upload", relpath="third", size=60))
+    assert patch(url, 0, bytes(20)).status_code == 204
+    assert patch(url, 20, bytes(40)).status_code == 204
+    assert site.used(2, 100)
+
+
 def test_an_upload_without_room_is_refused_at_once(site: Site) -> None:
     scope = {"volume": "main", "qsid": site.which["vfid"].partition("/")[0]}
     site.client.request("PATCH", "/quota-scope", json={**scope, "options": {"limit_bytes": 100}})
@@ -199,7 +236,9 @@ def test_tokens_are_for_one_thing_and_end(site: Site) -> None:
     claims = jwt.decode(download, options={"verify_signature": False})
     forged = jwt.encode({**claims, "relpath": "b"}, "x" * 32, algorithm="HS256")
     unsigned = jwt.encode(claims, "", algorithm="none")
-    for token in (upload, forged, unsigned, "x", download + "x"):
+    head, _, signature = download.split(".")
+    changed = ".".join((head, forged.split(".")[1], signature))
+    for token in (upload, forged, unsigned, changed, f"{head}.e30.", "x", download + "x"):
         problem(httpx.get(site.url("download", token)), 401, "unauthorised")
     assert patch(site.url("upload", download), 0, b"1").status_code == 401
     assert claims["exp"] <= time.time() + 3600 + 5

@@ -32,6 +32,8 @@ from .posixfs_errors import translate
 from .posixfs_leftovers import PART, TEMPORARY
 from .posixfs_look import is_new
 from .posixfs_naming import NO_LINK, Modes, make_folder, rename_new
+from .posixfs_writeback import FIRST as WRITEBACK_FIRST
+from .posixfs_writeback import Writeback
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -80,6 +82,8 @@ class PosixWriter(GatedWriter):
         self._sync = sync
         self._written = 0
         self._digest = hashlib.sha256() if plan.expected_hash is not None else None
+        long = plan.size is None or plan.size > WRITEBACK_FIRST
+        self._writeback = Writeback(fd) if sync and long else None
 
     @classmethod
     def start(
@@ -164,6 +168,8 @@ class PosixWriter(GatedWriter):
     def _read_again(self) -> None:
         """Catch up with what was written before the checkpoint."""
         self._written = os.fstat(self._fd).st_size
+        if self._writeback is not None:
+            self._writeback = Writeback(self._fd, self._written)
         if self._digest is not None:
             position = 0
             while chunk := os.pread(self._fd, CHUNK, position):
@@ -192,6 +198,8 @@ class PosixWriter(GatedWriter):
                 view = view[count:]
         except OSError as error:
             raise translate(error, self._plan.name) from error
+        if self._writeback is not None:
+            self._writeback.written(self._written)
 
     def write_file(self, fd: int) -> None:
         """Write all that another open file holds, shared with it where the file system can.
@@ -355,6 +363,7 @@ class PosixWriter(GatedWriter):
             hidden, self._hidden = self._hidden, None
             folder, self._folder = self._folder, -1
             fd, self._fd = self._fd, -1
+            self._end_writeback()
             _discard(folder, fd, hidden)
             os.close(folder)
             self._close_grown()
@@ -411,9 +420,15 @@ class PosixWriter(GatedWriter):
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         folder, self._folder = self._folder, -1
+        self._end_writeback()
         os.close(fd)
         os.close(folder)
         self._close_grown()
+
+    def _end_writeback(self) -> None:
+        if self._writeback is not None:
+            self._writeback.close()
+            self._writeback = None
 
     def _close_grown(self) -> None:
         while self._grown:

@@ -320,7 +320,7 @@ class Room:
 
     def keep_for_later(self, seconds: float | None) -> int:
         """Reserve room for a body that somebody is going to send; returns its number."""
-        due, lease = self._due(0), self._parked if seconds is None else seconds
+        due, lease = Amount(self.size or 0, 1), self._parked if seconds is None else seconds
         try:
             held = self._ledger.reserve(self._place, self._scopes, due, parked=lease)
         except LimitExceeded:

@@ -349,7 +349,7 @@ class TransactedLedger(Claiming[B]):
         """Count one folder and return the next, None after the last."""
         open_changes = self._session.run(lambda books: books.open_in_folder(place, folder))
         subfolders: list[str] = []
-        found: dict[str, Amount] = {}
+        sums: dict[tuple[str, ...], list[int]] = {}
         left: dict[str, Amount] = {}
         try:
             for entry in listing(folder):
@@ -357,16 +357,22 @@ class TransactedLedger(Claiming[B]):
                 if entry.directory:
                     subfolders.append(name)
                     continue
-                amount = Amount(entry.size, 1)
-                scopes = belongs(name)
-                for scope in scopes:
-                    found[scope] = found.get(scope, NOTHING) + amount
-                if scopes:
-                    report.counted += amount
+                scopes = tuple(belongs(name))
+                total = sums.get(scopes)
+                if total is None:
+                    total = sums[scopes] = [0, 0]
+                total[0] += entry.size
+                total[1] += 1
                 if name in open_changes:
-                    left[name] = amount
+                    left[name] = Amount(entry.size, 1)
         except ObjectNotFound:
             logger.debug("%s went away before it was counted", folder)
+        found: dict[str, Amount] = {}
+        for scopes, (size, objects) in sums.items():
+            for scope in scopes:
+                found[scope] = found.get(scope, NOTHING) + Amount(size, objects)
+            if scopes:
+                report.counted += Amount(size, objects)
 
         def work(books: B) -> str | None:
             for name, number in open_changes.items():
