@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 
@@ -99,3 +100,13 @@ def test_the_end_waits_for_what_runs_and_drops_what_waits_in_line() -> None:
             await threads.run(abs, -1)
 
     asyncio.run(main())
+
+
+def test_waking_a_thread_interrupts_nobody(threads: Threads) -> None:
+    async def policy() -> int:
+        return await threads.run(os.sched_getscheduler, 0)
+
+    before = os.sched_getscheduler(0)
+    assert before == os.SCHED_OTHER
+    assert asyncio.run(policy()) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == before

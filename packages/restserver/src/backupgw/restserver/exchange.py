@@ -30,6 +30,7 @@ PACED_CHUNK = 64 << 10
 """Bytes sent at a time where a rate paces them."""
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
+TEXT_LINE = b"content-type: text/plain; charset=utf-8\r\n"
 OCTETS = (b"content-type", b"application/octet-stream")
 OCTETS_LINE = b"content-type: application/octet-stream\r\n"
 
@@ -207,6 +208,11 @@ class Exchange:
     async def answer(self, status: int, text: str = "", headers: Headers | None = None) -> None:
         """Answer with one line, or nothing."""
         body = f"{text}\n".encode() if text else b""
+        at_once = self.scope.get(ANSWER_LINES)
+        if headers is None and at_once is not None:
+            self._started = True
+            at_once(status, TEXT_LINE + self.common_lines, body)
+            return
         head: Headers = [(b"content-length", b"%d" % len(body)), TEXT, *(headers or [])]
         await self.send_whole(status, head, body)
 
