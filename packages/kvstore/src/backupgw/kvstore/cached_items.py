@@ -47,7 +47,7 @@ class CachedItems:
         start = max(len(whole) + offset, 0) if offset < 0 else offset
         return whole[start : None if size is None else start + size]
 
-    def store(self, name: str, value: memoryview) -> None:
+    def store(self, name: str, value: bytes | memoryview) -> None:
         """Write an item."""
         cache = self._cache_for(name)
         if cache is None:
@@ -58,7 +58,7 @@ class CachedItems:
             self._store(name, value)
             cache.store(name, value)
 
-    def _store(self, name: str, value: memoryview) -> None:
+    def _store(self, name: str, value: bytes | memoryview) -> None:
         self._primary.call(lambda: self._backend.store(name, value), "store", len(value))
 
     def delete(self, name: str) -> None:

@@ -225,7 +225,7 @@ class Store:
         Raises:
             ValueError: a memoryview that is not C-contiguous.
         """
-        data = memoryview(validate_value(value)).cast("B")
+        data = value if isinstance(value, bytes) else memoryview(validate_value(value)).cast("B")
         with self._operation("store", name) as operation:
             self._items.store(self._find(name), data)
             operation.volume = len(data)

@@ -342,9 +342,8 @@ class REST(Backend):
         return RestWriter(name, send, size, expected_hash)
 
     def store(self, name: str, value: bytes | bytearray | memoryview) -> None:
-        view = memoryview(value).cast("B")
-        digest = hashlib.sha256(view).hexdigest()
-        self._post(name, view, view.nbytes, digest)
+        body = value if isinstance(value, bytes) else memoryview(value).cast("B")
+        self._post(name, body, len(body), hashlib.sha256(body).hexdigest())
 
     def _send(self, name: str, body: IO[bytes], size: int, digest: str, *, if_absent: bool) -> None:
         if if_absent and not self._ours and self.info(name).exists:

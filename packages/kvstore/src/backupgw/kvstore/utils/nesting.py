@@ -22,11 +22,11 @@ def nest(name: str, levels: int, *, add_suffix: str | None = None) -> str:
     """
     nested = name
     if levels > 0 and name:
-        namespace, key = split_key(name)
-        starts = range(0, levels * CHARACTERS_PER_LEVEL, CHARACTERS_PER_LEVEL)
-        segments = [] if namespace is None else [namespace]
-        segments += [key[start : start + CHARACTERS_PER_LEVEL] for start in starts]
-        nested = "/".join([*segments, key])
+        namespace, slash, key = name.rpartition("/")
+        nested = namespace + slash
+        for start in range(0, levels * CHARACTERS_PER_LEVEL, CHARACTERS_PER_LEVEL):
+            nested += key[start : start + CHARACTERS_PER_LEVEL] + "/"
+        nested += key
     return nested + (add_suffix or "")
 
 
