@@ -17,6 +17,7 @@ from http.client import HTTPConnection
 
 from .errors import BackendConnectionError, BackendError, BackendMustBeOpen
 from .rest_dialing import CommandConnection, Dial, ProgramConnection, reason_of, wait_at_most
+from .rest_waiting import Waiting
 from .rest_wire import BLOCK as BLOCK
 from .rest_wire import Body as Body
 from .rest_wire import Response, begin, lines_of, send, send_chunk
@@ -59,6 +60,7 @@ class Connections:
         self._dial = dial
         self._host = ""
         self._lines = lines_of(headers)
+        self._waiting = Waiting()
         self._most_idle = idle
         self._tries = tries
         self._wait = wait
@@ -100,7 +102,8 @@ class Connections:
         while True:
             connection, used = self._take(timeout)
             try:
-                response = _send(connection, method, target, self._host + lines, body)
+                lines_sent = self._host + lines
+                response = _send(connection, method, target, lines_sent, body, self._waiting)
             except OSError as error:
                 connection.close()
                 self._give_up(error, connection)
@@ -197,7 +200,12 @@ class Connections:
 
 
 def _send(
-    connection: HTTPConnection, method: str, target: str, lines: str, body: Body | None
+    connection: HTTPConnection,
+    method: str,
+    target: str,
+    lines: str,
+    body: Body | None,
+    waiting: Waiting,
 ) -> Response:
     if body is not None and not isinstance(body, bytes | memoryview):
         body.seek(0)
@@ -213,7 +221,7 @@ def _send(
             response.will_close = True
             return response
         raise
-    return Response(sock, method)
+    return Response(sock, method, waiting)
 
 
 def _host(connection: HTTPConnection) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from http import HTTPStatus as Http
 from typing import IO, NamedTuple
 
+from .rest_waiting import TAKEN, Waiting
+
 BLOCK = 1 << 20
 """Bytes of a body sent at a time."""
 
@@ -23,8 +25,6 @@ MOST_HEAD = 64 << 10
 
 _JOINED = 64 << 10
 """Bytes up to which a body goes out together with the head before it."""
-
-_TAKEN = 64 << 10
 
 _REMEMBERED = 1 << 10
 """Bytes up to which the head of an answer is remembered."""
@@ -127,6 +127,7 @@ class Response:
     Args:
         sock: where it comes from; it stays the caller's.
         method: the request's, HEAD's answers have no body.
+        waiting: how its first bytes are waited for.
 
     Attributes:
         status: HTTP's.
@@ -140,9 +141,9 @@ class Response:
 
     __slots__ = ("_chunk", "_headers", "_held", "_sock", "length", "status", "will_close")
 
-    def __init__(self, sock: socket.socket, method: str) -> None:
+    def __init__(self, sock: socket.socket, method: str, waiting: Waiting | None = None) -> None:
         self._sock = sock
-        self._held = b""
+        self._held = b"" if waiting is None else self._some(waiting.first(sock))
         bodiless = method == "HEAD"
         while True:
             head = self._head()
@@ -159,12 +160,15 @@ class Response:
         while (end := held.find(_END, 0, MOST_HEAD)) < 0:
             if len(held) >= MOST_HEAD:
                 raise BrokenAnswer("the head of the answer does not end")
-            more = self._sock.recv(_TAKEN)
-            if not more:
-                raise BrokenAnswer("the server closed the connection without an answer")
+            more = self._some(self._sock.recv(TAKEN))
             held = held + more if held else more
         self._held = held[end + len(_END) :]
         return held[:end]
+
+    def _some(self, data: bytes) -> bytes:
+        if not data:
+            raise BrokenAnswer("the server closed the connection without an answer")
+        return data
 
     def header(self, name: str) -> str | None:
         """Return a header; one that came several times with commas between."""
@@ -237,7 +241,7 @@ class Response:
         while (end := self._held.find(b"\r\n", 0, MOST_HEAD)) < 0:
             if len(self._held) >= MOST_HEAD:
                 raise BrokenAnswer("a line of the answer does not end")
-            more = self._sock.recv(_TAKEN)
+            more = self._sock.recv(TAKEN)
             if not more:
                 raise BrokenAnswer("the answer ends in the middle")
             self._held += more
