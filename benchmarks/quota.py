@@ -12,7 +12,11 @@ How the figure is made believable:
   so that a drift of the machine meets both. Shown are the median, the range that has the true one
   in it with 95 % confidence (whatever the distribution), and the extremes.
 - Nothing is removed until the end: ext4 avoids inodes that were freed within the last seconds, and
-  looking for others made each creation up to half a millisecond dearer, for all alike.
+  looking for others made each creation up to half a millisecond dearer, for all alike. A disk that
+  other programs remove files from is as bad: --dir on a file system made for this, with a journal
+  (docs/ledger.md).
+- With several workers it is chance which of them a connection meets, and it stays so: one pair of
+  servers says little then, and --workers 1 is the default.
 
 What the ledger costs without HTTP: benchmarks/ledger.py.
 """

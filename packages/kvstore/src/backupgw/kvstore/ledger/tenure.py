@@ -22,6 +22,11 @@ do not conflict with each other:
   checksums agree are one name.
 - If the process is killed, the kernel takes all locks back at once.
 
+Without a tenure names are locked one by one, and with them, shared, their place. A place stays
+locked for a moment after its last name, since the next item mostly comes sooner. That keeps nobody
+waiting but who counts: it is let go of with the end of an item after the flag of a count is up, or
+at the next tick.
+
 Who has to wait for anything raises the one byte `wanted` beside the locks (`ByteLocks`). It is only
 a request: whoever has the tenure ends it when a new item comes, or at the next tick, and takes none
 for PAUSE seconds. If the request was lost, a tenure ends all the same after LONGEST seconds or when
