@@ -29,8 +29,10 @@ def content(seed: str, size: int) -> bytes:
 
 
 def name_of(seed: str, size: int) -> str:
-    """Return its name: as in a repository, the hash of what it holds."""
-    return f"data/{hashlib.sha256(content(seed, size)).hexdigest()}"
+    """Return its name: as in a repository, the hash of what it holds, in a folder that the part of
+    the seed before a slash names."""
+    folder = seed.rpartition("/")[0] or "data"
+    return f"{folder}/{hashlib.sha256(content(seed, size)).hexdigest()}"
 
 
 class ClaimingGateway:

@@ -23,7 +23,8 @@ from tests.runtime.claiming_gateway import ClaimingGateway, name_of
 from tests.servers.b2_double import KEY, KEY_ID, B2Service
 from tests.servers.double import Double, Fault, Faults
 from tests.servers.drime_double import DrimeDouble
-from tests.servers.drive_double import DriveDouble
+from tests.servers.drime_entries import Switches
+from tests.servers.drive_double import FOLDER, DriveDouble
 from tests.servers.postgres import Postgres
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
@@ -42,11 +43,13 @@ class Service:
     Attributes:
         options: of the place.
         count: how many objects it has of a name.
+        folders: how many folders it has, and how many paths they have.
         doubles: what is between.
     """
 
     options: Mapping[str, object]
     count: Callable[[str], int]
+    folders: Callable[[], tuple[int, int]]
     doubles: tuple[Double, ...]
 
     def slow(self, delay: float) -> None:
@@ -66,6 +69,10 @@ def drive() -> Iterator[Service]:
         def count(name: str) -> int:
             return sum(each.name == name[5:] and not each.trashed for each in files.values())
 
+        def folders() -> tuple[int, int]:
+            found = [each for each in files.values() if each.kind == FOLDER and each.parent]
+            return len(found), len({(each.parent, each.name) for each in found})
+
         options = {
             "url": "gdrive:Backups/restic",
             "endpoint": double.url,
@@ -73,19 +80,23 @@ def drive() -> Iterator[Service]:
             "client_secret": service.client_secret,
             "refresh_token": service.refresh_token,
         }
-        yield Service(options, count, (double,))
+        yield Service(options, count, folders, (double,))
 
 
 @contextlib.contextmanager
 def drime() -> Iterator[Service]:
-    with DrimeDouble() as double:
+    with DrimeDouble(Switches(refuse_duplicate_folders=False)) as double:
 
         def count(name: str) -> int:
             tree = double.account.tree()
             return sum(len(sizes) for path, sizes in tree.items() if path.endswith(name))
 
+        def folders() -> tuple[int, int]:
+            found = [sizes for sizes in double.account.tree().values() if -1 in sizes]
+            return sum(map(len, found)), len(found)
+
         options = {"url": "drime:backups", "api_url": double.url, "api_key": double.key}
-        yield Service(options, count, (double.api, double.storage))
+        yield Service(options, count, folders, (double.api, double.storage))
 
 
 @contextlib.contextmanager
@@ -103,7 +114,7 @@ def b2() -> Iterator[Service]:
             "key_id": KEY_ID,
             "application_key": KEY,
         }
-        yield Service(options, count, (double,))
+        yield Service(options, count, lambda: (0, 0), (double,))
 
 
 SERVICES: dict[str, Callable[[], AbstractContextManager[Service]]] = {
@@ -190,6 +201,18 @@ def test_one_name_at_once_is_one_object(site: Site) -> None:
             gateway.tell("store", seed, size, at=start)
         assert site.answers() == ["exists", "stored"]
         assert site.service.count(name_of(seed, size)) == 1
+
+
+def test_a_new_folder_is_one_folder(site: Site) -> None:
+    """Two names in a folder that both gateways have to make."""
+    site.service.slow(DELAY / 3)
+    for number in range(ROUNDS):
+        start = time.monotonic() + AHEAD
+        for which, gateway in enumerate(site.gateways):
+            gateway.tell("store", f"new {number}/{which}", SMALL, at=start)
+        assert site.answers() == ["stored", "stored"]
+        folders, paths = site.service.folders()
+        assert folders == paths
 
 
 def test_a_removal_and_an_upload_at_once_are_one_after_the_other(site: Site) -> None:
