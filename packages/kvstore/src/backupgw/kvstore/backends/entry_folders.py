@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Generic, TypeVar
 
 from .errors import BackendError
@@ -25,6 +25,10 @@ _MAKERS = 8
 """Folders of one call that are made at a time."""
 _MANY = 4
 """Folders of one call in one folder from which on it is looked at as a whole."""
+
+
+def _unclaimed(_parent: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class FolderIds(ABC, Generic[Id]):
@@ -38,6 +42,9 @@ class FolderIds(ABC, Generic[Id]):
         self.root = tuple(root)
         self.on_made: Callable[[str], None] | None = None
         """Called with the folder in which another one was made."""
+        self.claiming: Callable[[str], AbstractContextManager[None]] = _unclaimed
+        """Held while folders are made in the one that it is called with, so that of the gateways
+        that share a ledger one makes each."""
         self._known: dict[str, tuple[tuple[Id, ...], float]] = {}
         self._busy: set[str] = set()
         self._changed = threading.Condition()
@@ -120,7 +127,8 @@ class FolderIds(ABC, Generic[Id]):
         with self._alone(path):
             if (known := self._seen(path, 0.0)) is not None:
                 return known
-            return self._note(path, self._make(path, parents, name))
+            with self.claiming(parent):
+                return self._note(path, self._make(path, parents, name))
 
     def make_several(self, paths: Iterable[str]) -> None:
         """Make folders; those in one folder together, with one look before and one after."""
@@ -134,16 +142,20 @@ class FolderIds(ABC, Generic[Id]):
                     self.make(path)
                 continue
             parents = self.make(parent)
-            items = self._look_at_all(parent, parents)
-            if clash := items.intersection(children):
-                raise BackendError(f"{min(clash)}: is an item, not a folder")
-            missing = [path for path in children if path not in self._known]
-            if not missing:
-                continue
-            with ThreadPoolExecutor(_MAKERS, thread_name_prefix="backupgw-folders") as pool:
-                # The list makes the first error come out.
-                [*pool.map(self._make_unlooked, missing, [parents] * len(missing))]
-            self._look_at_all(parent, parents)
+            with self.claiming(parent):
+                self._make_missing(parent, parents, children)
+
+    def _make_missing(self, parent: str, parents: Sequence[Id], children: Sequence[str]) -> None:
+        items = self._look_at_all(parent, parents)
+        if clash := items.intersection(children):
+            raise BackendError(f"{min(clash)}: is an item, not a folder")
+        missing = [path for path in children if path not in self._known]
+        if not missing:
+            return
+        with ThreadPoolExecutor(_MAKERS, thread_name_prefix="backupgw-folders") as pool:
+            # The list makes the first error come out.
+            [*pool.map(self._make_unlooked, missing, [parents] * len(missing))]
+        self._look_at_all(parent, parents)
 
     def _make_unlooked(self, path: str, parents: Sequence[Id]) -> None:
         with self._alone(path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Generic
 
 from ..names import check_folder, check_path
@@ -46,6 +47,11 @@ class EntryPlace(Backend, Generic[Id, E]):
             raise BackendMustNotBeOpen(f"{self._label} is open")
 
     # -- folders
+
+    def claim_folders(self, claiming: Callable[[str], AbstractContextManager[None]]) -> None:
+        """Have folders made within `claiming(parent)`, which lets one gateway at a time do that in
+        a folder; until the place is closed."""
+        self._opened.folder_ids.claiming = claiming
 
     def mkdir(self, name: str) -> None:
         check_folder(name)

@@ -7,8 +7,8 @@ among all who share the ledger the changes of a name come one after the other, a
 them sees when it looks is true. Reading waits for nobody, and neither does the body of an upload:
 the name is claimed when all of it has come.
 
-Some of these services take folders twice as well. So folders are made one after the other, too,
-those beneath one top folder: by `mkdir`, and before the first item that a process stores in one.
+Services that know folders by ids take folders twice as well (`entry_folders`): whoever misses one
+there claims the folder in which it is to be made, looks again and makes it.
 
 - A second writer of a name waits for the first, then finds its item. If the first takes longer than
   `patience`, the second fails with a retryable error, and nothing was changed.
@@ -28,11 +28,12 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from urllib.parse import quote, unquote
 
 from ..backends.base import Backend, Capabilities, Loaded, Quota, Writer
+from ..backends.entry_place import EntryPlace
 from ..backends.errors import BackendError, BackendMustBeOpen
 from ..ledger import LedgerError, NameBusy
 from ..ledger.claiming import NameLedger
@@ -44,12 +45,6 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 60.0
 """Seconds that a writer waits for another one of its name."""
-
-_LIKELY_WHOLE = 256 << 10
-"""Bytes of a value that no place divides: nothing of it is sent before it is committed."""
-
-_FOLDERS_REMEMBERED = 10_000
-"""Folders of which it is known that they are there."""
 
 _CLAIMED = "claimed:"
 """How the tokens of checkpoints begin that say to which name they belong."""
@@ -86,7 +81,6 @@ class ClaimsLayer(ReadingThrough):
         self._closed = threading.Event()
         self._closed.set()
         self._tidying: threading.Thread | None = None
-        self._folders: set[str] = set()
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
@@ -99,6 +93,9 @@ class ClaimsLayer(ReadingThrough):
     def open(self) -> None:
         self.inner.open()
         self._closed.clear()
+        if isinstance(self.inner, EntryPlace):
+            # No item's name ends so.
+            self.inner.claim_folders(lambda parent: self.claiming(f"{parent}/"))
 
     def close(self) -> None:
         self._closed.set()
@@ -177,30 +174,6 @@ class ClaimsLayer(ReadingThrough):
                 raise BackendError(f"{names[0]}: the place was closed", retryable=True)
             yield
 
-    # -- folders
-
-    def mkdir(self, name: str) -> None:
-        self.mkdirs([name])
-
-    def mkdirs(self, names: Iterable[str]) -> None:
-        wanted = list(names)
-        with self.claiming(*{name.partition("/")[0] for name in wanted if name}):
-            self.inner.mkdirs(wanted)
-
-    def rmdir(self, name: str) -> None:
-        self._folders.clear()
-        self.inner.rmdir(name)
-
-    def make_folder_of(self, name: str) -> None:
-        """Make the folder that an item belongs into, unless it was there when one was stored."""
-        folder = name.rpartition("/")[0]
-        if not folder or folder in self._folders or is_reserved(name):
-            return
-        self.mkdirs([folder])
-        if len(self._folders) >= _FOLDERS_REMEMBERED:
-            self._folders.clear()
-        self._folders.add(folder)
-
     # -- changes
 
     def open_writer(
@@ -214,12 +187,12 @@ class ClaimsLayer(ReadingThrough):
         writer = self.inner.open_writer(
             name, size=size, if_absent=if_absent, expected_hash=expected_hash
         )
-        return self._around(writer, name, whole=size is not None and size <= _LIKELY_WHOLE)
+        return self._around(writer, name)
 
-    def _around(self, writer: Writer, name: str, *, whole: bool) -> Writer:
+    def _around(self, writer: Writer, name: str) -> Writer:
         if self.inner.capabilities.atomic_create:
             return writer
-        return ClaimingWriter(self, writer, name, whole=whole)
+        return ClaimingWriter(writer, name, self.claiming)
 
     def store_nowait(
         self,
@@ -238,7 +211,7 @@ class ClaimsLayer(ReadingThrough):
     def resume_writer(self, token: str) -> Writer:
         name, inner = _read(token)
         writer = self.inner.resume_writer(inner)
-        return writer if name is None else self._around(writer, name, whole=False)
+        return writer if name is None else self._around(writer, name)
 
     def abort_writer(self, token: str) -> None:
         self.inner.abort_writer(_read(token)[1])
@@ -290,31 +263,21 @@ class ClaimsLayer(ReadingThrough):
 
 
 class ClaimingWriter(WrappedWriter):
-    """Claims the name for as long as the place is told to make the value visible.
+    """Claims the name for as long as the place is told to make the value visible."""
 
-    Args:
-        whole: nothing is sent before that.
-    """
-
-    def __init__(self, layer: ClaimsLayer, writer: Writer, name: str, *, whole: bool) -> None:
+    def __init__(
+        self, writer: Writer, name: str, claiming: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
         super().__init__(writer)
-        self._layer = layer
         self._name = name
-        self._ready = whole
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._ready:
-            self._layer.make_folder_of(self._name)
-            self._ready = True
-        self._writer.write(data)
+        self._claiming = claiming
 
     def commit(self) -> None:
-        self._layer.make_folder_of(self._name)
-        with self._layer.claiming(self._name):
+        with self._claiming(self._name):
             self._writer.commit()
 
     def commit_over(self, kept: str) -> None:
-        with self._layer.claiming(self._name):
+        with self._claiming(self._name):
             self._writer.commit_over(kept)
 
     def checkpoint(self) -> str:
