@@ -26,6 +26,9 @@ CHECKED = (
     "concurrency.one_process_creates",
     "concurrency.one_mover_wins",
     "concurrency.unrelated_operations_overlap",
+    "naming.hostile",
+    "naming.names_are_text",
+    "naming.quarantine",
     "operations.",
 )
 

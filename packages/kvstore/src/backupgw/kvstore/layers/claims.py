@@ -37,7 +37,7 @@ from ..backends.entry_place import EntryPlace
 from ..backends.errors import BackendError, BackendMustBeOpen
 from ..ledger import LedgerError, NameBusy
 from ..ledger.claiming import NameLedger
-from ..names import is_reserved
+from ..names import check_path, is_reserved
 from .base import ReadingThrough
 from .wrapped import WrappedWriter
 
@@ -94,8 +94,7 @@ class ClaimsLayer(ReadingThrough):
         self.inner.open()
         self._closed.clear()
         if isinstance(self.inner, EntryPlace):
-            # No item's name ends so.
-            self.inner.claim_folders(lambda parent: self.claiming(f"{parent}/"))
+            self.inner.claim_folders(self._claiming_folder)
 
     def close(self) -> None:
         self._closed.set()
@@ -152,10 +151,16 @@ class ClaimsLayer(ReadingThrough):
             NameBusy: somebody is at it for longer than one waits; nothing was changed.
             LedgerError: the ledger cannot be had; likewise.
         """
-        mine = [name for name in names if not is_reserved(name)]
+        mine = [name for name in map(check_path, names) if not is_reserved(name)]
         if not mine or self.inner.capabilities.atomic_create:
             return contextlib.nullcontext()
         return self._claiming(mine)
+
+    def _claiming_folder(self, parent: str) -> AbstractContextManager[None]:
+        """Be the only one who makes folders in one; no item's name ends as what is claimed does."""
+        if parent and is_reserved(parent):
+            return contextlib.nullcontext()
+        return self._claiming([f"{parent}/"])
 
     @contextlib.contextmanager
     def _claiming(self, names: Sequence[str]) -> Iterator[None]:
