@@ -25,7 +25,6 @@ steps aside. The ledger is opened with the first change, so that reading needs n
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +37,7 @@ from ..backends.errors import BackendError, BackendMustBeOpen
 from ..ledger import LedgerError, NameBusy
 from ..ledger.claiming import NameLedger
 from ..names import check_path, is_reserved
-from .base import ReadingThrough
+from .base import ReadingThrough, changed
 from .wrapped import WrappedWriter
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ class ClaimsLayer(ReadingThrough):
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # it follows the inner one's
         """The inner backend's; names are created once."""
         inner = self.inner.capabilities
-        return inner if inner.atomic_create else _claimed(inner)
+        return inner if inner.atomic_create else changed(inner, atomic_create=True, claimed=True)
 
     # -- the place itself
 
@@ -293,10 +292,6 @@ class ClaimingWriter(WrappedWriter):
 
     def leave(self) -> None:
         self._writer.leave()
-
-
-def _claimed(inner: Capabilities) -> Capabilities:
-    return dataclasses.replace(inner, atomic_create=True, claimed=True)
 
 
 def _told(name: str, token: str) -> str:
