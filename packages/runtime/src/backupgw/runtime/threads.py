@@ -90,7 +90,7 @@ def _let_others_finish() -> None:
     """Have the system wake this thread without interrupting the one that wakes it: that one holds
     the interpreter's lock, for which this one could do nothing but wait (sched(7), SCHED_BATCH).
 
-    That is a tenth of a small upload's processor time with two workers, a quarter with one. Who has
+    That is a quarter of a small upload's processor time with one worker, with two a little. Who has
     the processor for how long stays the same. What the thread starts is woken like it.
     """
     # AttributeError: not Linux. OSError: something (seccomp) keeps us from it.
