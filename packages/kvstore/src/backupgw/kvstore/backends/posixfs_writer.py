@@ -406,9 +406,10 @@ class PosixWriter(GatedWriter):
             return gate.checkpoint(self, plan.size)
         try:
             part = self._name_part()
-            if self._sync and self._written:  # an empty file is as durable as its name
+            if self._sync and self._written:  # where nothing came, there is nothing to be kept
                 os.fsync(self._fd)
-            self._sync_folders()
+            if self._written or self._grown:
+                self._sync_folders()
             os.utime(self._fd)
         except OSError as error:
             raise translate(error, self._plan.name) from error
