@@ -1,32 +1,33 @@
-"""A place on S3 for `benchmarks.places`: `rclone serve s3`, which keeps objects in files."""
+"""Places on S3 for `benchmarks.places`: `rclone serve s3`, which keeps objects in files, and Ceph.
+
+Both take uploads in parts; only Ceph refuses a second object of a key by itself, so that nobody has
+to look first.
+"""
 
 from __future__ import annotations
 
 import secrets
 import shutil
+from abc import abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.servers.s3 import RcloneS3
+from tests.servers.ceph import Ceph
+from tests.servers.s3 import RcloneS3, S3Server
 
 from benchmarks import process_tree
 from benchmarks.place_servers import Place, Route
 
 
 class S3Place(Place):
-    """Buckets of one server, each in a folder of a file system."""
+    """Buckets of one server."""
 
-    name = "s3"
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "buckets"
-        self._folder.mkdir(parents=True)
-        self._server = RcloneS3(self._folder)
+    _server: S3Server
 
     def __enter__(self) -> Self:
         self._server.__enter__()
-        self.port = self._server.port
+        self.port = int(self._server.endpoint.rpartition(":")[2])
         return self
 
     def __exit__(
@@ -37,20 +38,17 @@ class S3Place(Place):
     ) -> None:
         self._server.__exit__(kind, error, trace)
 
+    @abstractmethod
+    def _pids(self) -> list[int]:
+        """Return the server's processes."""
+
     def fresh_folder(self) -> str:
         bucket = f"bench-{secrets.token_hex(4)}"
         self._server.client().create_bucket(Bucket=bucket)
         return bucket
 
-    def stored(self, folder: str) -> int:
-        found = (self._folder / folder).rglob("*")
-        return sum(path.stat().st_size for path in found if path.is_file())
-
-    def remove(self, folder: str) -> None:
-        shutil.rmtree(self._folder / folder)
-
     def cpu_seconds(self) -> float:
-        return process_tree.cpu_seconds(self._server.pid)
+        return sum(map(process_tree.cpu_seconds, self._pids()))
 
     def for_restic(self, port: int, folder: str) -> Route:
         keys = {"AWS_ACCESS_KEY_ID": self._server.key_id}
@@ -76,3 +74,49 @@ class S3Place(Place):
             f'access_key_id = "{self._server.key_id}"\n'
             f'secret_access_key = "{self._server.secret}"'
         )
+
+
+class RclonePlace(S3Place):
+    """`rclone serve s3`: buckets are folders of a file system."""
+
+    name = "s3"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "buckets"
+        self._folder.mkdir(parents=True)
+        self._server: RcloneS3 = RcloneS3(self._folder)
+
+    def _pids(self) -> list[int]:
+        return [self._server.pid]
+
+    def stored(self, folder: str) -> int:
+        found = (self._folder / folder).rglob("*")
+        return sum(path.stat().st_size for path in found if path.is_file())
+
+    def remove(self, folder: str) -> None:
+        shutil.rmtree(self._folder / folder)
+
+
+class CephPlace(S3Place):
+    """A Ceph with its store in a folder."""
+
+    name = "ceph"
+
+    def __init__(self, folder: Path) -> None:
+        self._server: Ceph = Ceph(folder / "ceph")
+
+    def _pids(self) -> list[int]:
+        return self._server.pids
+
+    def _objects(self, folder: str) -> list[tuple[str, int]]:
+        pages = self._server.client().get_paginator("list_objects_v2").paginate(Bucket=folder)
+        return [(each["Key"], each["Size"]) for page in pages for each in page.get("Contents", [])]
+
+    def stored(self, folder: str) -> int:
+        return sum(size for _, size in self._objects(folder))
+
+    def remove(self, folder: str) -> None:
+        client = self._server.client()
+        for key, _ in self._objects(folder):
+            client.delete_object(Bucket=folder, Key=key)
+        client.delete_bucket(Bucket=folder)

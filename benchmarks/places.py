@@ -22,7 +22,7 @@ from statistics import median
 
 from benchmarks import dataset, peers, process_tree, report
 from benchmarks.peers import MissingPeer
-from benchmarks.place_s3 import S3Place
+from benchmarks.place_s3 import CephPlace, RclonePlace
 from benchmarks.place_servers import Place, Route, SftpPlace, Way
 
 WAYS = ("restic", "rclone", "backupgw")
@@ -46,7 +46,11 @@ class Line:
         return f"{self.round_trip * 1000:.0f} ms round trip{rate}"
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"s3": S3Place, "sftp": SftpPlace}
+PLACES: dict[str, Callable[[Path], Place]] = {
+    "s3": RclonePlace,
+    "ceph": CephPlace,
+    "sftp": SftpPlace,
+}
 LINES = {"shaped": Line(0.02, 25e6), "plain": Line()}
 
 
@@ -72,7 +76,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="backups a way (default 3)")
     parser.add_argument("--megabytes", type=int, default=300, help="of data (default 300)")
     parser.add_argument(
-        "--place", action="append", choices=sorted(PLACES), help="default: all of them"
+        "--place", action="append", choices=sorted(PLACES), help="default: s3 and sftp"
     )
     parser.add_argument("--line", action="append", choices=sorted(LINES), help="default: both")
     parser.add_argument("--ways", default=",".join(WAYS), help="default: %(default)s")
@@ -214,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"  {key}: {value}" for key, value in facts.items()), flush=True)
         tree = work / "tree"
         dataset.make_tree(tree, chosen.megabytes * 1_000_000 // 2)
-        for name in chosen.place or sorted(PLACES):
+        for name in chosen.place or ("s3", "sftp"):
             with ExitStack() as running:
                 place = running.enter_context(PLACES[name](work / name))
                 for line_name in chosen.line or list(LINES):

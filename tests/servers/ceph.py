@@ -78,6 +78,12 @@ class Ceph(S3Server):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def pids(self) -> list[int]:
+        """Of all its processes that run."""
+        gateway = [] if self._gateway is None else [self._gateway]
+        return [process.pid for process in (*self._below, *gateway)]
+
     def start(self) -> None:
         new = not self._file.exists()
         try:
