@@ -65,5 +65,6 @@ class Rounds:
             try:
                 wait = self._call()
             except Exception:
+                # A defect must not end the thread: nobody else does this work.
                 log.exception(self._failing)
                 wait = AFTER_FAULT
