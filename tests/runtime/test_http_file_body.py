@@ -20,7 +20,6 @@ import trustme
 
 from backupgw.runtime.http import file_body
 from backupgw.runtime.http.file_body import CutShort, send_span
-from tests.runtime.http_app import PIECE
 from tests.runtime.http_process import HostProcess, Wire, wait_for_line
 from tests.runtime.test_http_tls import connect, write_pair
 
@@ -109,20 +108,6 @@ def test_a_file_waits_for_the_answers_before_it(host: HostProcess, content: byte
         wire.send(b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n" + get(0, SIZE))
         assert wire.answer().body == bytes(64 * MIB)
         assert wire.answer().body == content
-
-
-def test_small_answers_to_a_client_that_takes_none_yet_keep_their_order_and_their_bytes(
-    host: HostProcess,
-) -> None:
-    """More than sockets hold: one is cut off in the middle, and those behind it have to wait."""
-    with slow(host) as wire, host.connect() as other:
-        for number in range(200):
-            wire.send(f"GET /piece?{number} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
-            assert other.request("GET", "/user").status == 200  # that one has been answered, too
-        for number in range(200):
-            answer = wire.answer()
-            assert answer.headers["x-number"] == str(number)
-            assert answer.body == bytes([number]) * PIECE
 
 
 def test_head_has_no_body(host: HostProcess) -> None:

@@ -49,9 +49,10 @@ def test_every_method_of_the_protocol_is_known() -> None:
         "on_headers_complete",
         "on_message_begin",
         "on_message_complete",
+        "resume_writing",
         "shutdown",
     }
-    kept = {"on_url", "pause_writing", "resume_writing"}
+    kept = {"on_url", "pause_writing"}
     unused = {
         "_get_upgrade",
         "_should_upgrade",

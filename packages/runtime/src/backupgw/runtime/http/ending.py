@@ -72,6 +72,11 @@ class EndingProtocol(HttpToolsProtocol):
         assert self.running is not None
         return self.running
 
+    def all_answered(self) -> bool:
+        """Whether nothing waits for an answer, or for the rest of one."""
+        running = self.running
+        return not self.waiting and (running is None or running.response_complete)
+
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that sent its requests and shut its side still gets the answers."""
         if self.tunnel is not None:
@@ -81,7 +86,7 @@ class EndingProtocol(HttpToolsProtocol):
         if running is not None and running is self.cycle and not self.reading_head:
             self.refuse(400, "The body of the request ended early.")
             return None
-        if running is None or running.response_complete or not whole or self.scheme == "https":
+        if self.all_answered() or not whole or self.scheme == "https":
             return None
         self.deaf = True
         self.deadline = inf
@@ -93,7 +98,7 @@ class EndingProtocol(HttpToolsProtocol):
         running = self.running
         if self.tunnel is not None:
             self.tunnel.end()  # it may last for days
-        elif running is None or running.response_complete or running.disconnected:
+        elif running is None or self.all_answered() or running.disconnected:
             self.transport.close()
         else:
             self.newest().keep_alive = False
@@ -123,10 +128,11 @@ class EndingProtocol(HttpToolsProtocol):
         running = self.running
         if self.deaf or self.transport.is_closing():
             return
-        if running is None or (running.response_complete and self.reading_head):
+        answered = self.all_answered()
+        if running is None or (answered and self.reading_head):
             self.answer_unparsed(status, text)
             self.end(unread=True)
-        elif running.response_complete:  # in a body that is thrown away: it has had its answer
+        elif answered:  # in a body that is thrown away: it has had its answer
             self.deaf = True
             self.transport.close()
         elif running is self.cycle and not self.reading_head:

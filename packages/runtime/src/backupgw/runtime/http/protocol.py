@@ -84,6 +84,7 @@ class GatewayProtocol(EndingProtocol):
         self.drain_limit = options.drain_limit
         self.running: Exchange | None = None  # the request being answered
         self.waiting: list[Exchange] = []
+        self.held = False  # nothing is begun or read until the client takes what it was sent
         self.deadline = inf
         self.reading_head = True
         self.head_begun = False
@@ -262,7 +263,7 @@ class GatewayProtocol(EndingProtocol):
             "query_string": query,
             "extensions": self.extensions,
         }
-        busy = self.running is not None and not self.running.response_complete
+        busy = not self.all_answered()
         if busy and len(self.waiting) >= PIPELINE_LIMIT:
             raise Refused(400, "Too many requests at once on one connection.")
         exchange = self.cycle = Exchange(
@@ -364,19 +365,37 @@ class GatewayProtocol(EndingProtocol):
             return
         if not exchange.keep_alive:
             self.end(unread=not self.reading_head)
-        elif self.waiting:
+        elif self.flow.write_paused and self.reading_head:
+            # The client asks for more than it takes: who only asks must not fill the memory.
+            self.held = True
+            self.deadline = inf  # `check_write_stall` gives it up
+            self.flow.pause_reading()
+        else:
+            self._go_on(exchange)
+
+    def resume_writing(self) -> None:
+        """The client has taken what it was sent (called by the transport)."""
+        super().resume_writing()
+        if self.held:
+            self.held = False
+            if self.running is not None and not self.transport.is_closing():
+                self._go_on(self.running)
+
+    def _go_on(self, exchange: Exchange) -> None:
+        """Begin the next answer, or wait for a request."""
+        if self.waiting:
             self._start(self.waiting.pop(0), parsing=False)
             if not self.waiting and self.cycle.buffered <= self.window:
                 self.flow.resume_reading()
+            return
+        self.flow.resume_reading()
+        if not self.reading_head:
+            exchange.parts.clear()
+            self.deadline = self.host.clock + self.host.options.drain_timeout
+        elif self.head_begun:
+            self.deadline = self.host.clock + self.header_timeout
         else:
-            self.flow.resume_reading()
-            if not self.reading_head:
-                exchange.parts.clear()
-                self.deadline = self.host.clock + self.host.options.drain_timeout
-            elif self.head_begun:
-                self.deadline = self.host.clock + self.header_timeout
-            else:
-                self.deadline = self.host.clock + self.idle_timeout
+            self.deadline = self.host.clock + self.idle_timeout
 
     def write_at_once(self, data: bytes) -> None:
         """Write, and have it on its way when this returns, where the client has room for it.
