@@ -379,6 +379,12 @@ class Backend(ABC):
         """Give a checkpointed write up; one that is gone already is fine."""
         raise UnsupportedOperation(f"{type(self).__name__} cannot resume writes")
 
+    def keep_writer(self, token: str) -> None:
+        """Whoever has the token of a checkpoint says that it is written down: what is kept for it
+        beside its bytes is kept though this process ends. Idempotent, and a no-op where all has
+        been kept from the checkpoint on, and for one that is gone.
+        """
+
     def reserve_writer(
         self,
         name: str,

@@ -244,6 +244,11 @@ class PermissionsLayer(Layer):
         self._need("write", "wW", name)
         self.inner.abort_writer(inner)
 
+    def keep_writer(self, token: str) -> None:
+        name, _, _, inner = _read_token(token)
+        self._need("write", "wW", name)
+        self.inner.keep_writer(inner)
+
     def reserve_writer(
         self, name: str, *, size: int, if_absent: bool = False, seconds: float | None = None
     ) -> str:

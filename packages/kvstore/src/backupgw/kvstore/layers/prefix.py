@@ -176,6 +176,9 @@ class PrefixLayer(Layer):
     def abort_writer(self, token: str) -> None:
         self.inner.abort_writer(self._inner_token(token))
 
+    def keep_writer(self, token: str) -> None:
+        self.inner.keep_writer(self._inner_token(token))
+
     def reserve_writer(
         self, name: str, *, size: int, if_absent: bool = False, seconds: float | None = None
     ) -> str:

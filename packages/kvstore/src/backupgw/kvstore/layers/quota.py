@@ -86,6 +86,9 @@ class QuotaLayer(Layer, Keeper):
             clients cannot lie for long, since what they announced is given back when they are late.
             (What is small and new has it from the moment at which it gets its name; of many such,
             too, those get through that have room.)
+        told: the room of a checkpoint outlives this process from `keep_writer` on, not before: for
+            who writes tokens down where a later process finds them. Whatever it dies between, no
+            room is kept of which nobody knows.
     """
 
     def __init__(
@@ -100,12 +103,14 @@ class QuotaLayer(Layer, Keeper):
         total: str | None = None,
         parked: float = 14 * 24 * 3600.0,
         whole: bool = False,
+        told: bool = False,
     ) -> None:
         super().__init__(inner)
         self.ledger = ledger
         self.place = place
         self.parked = parked
         self.whole = whole
+        self.told = told
         self._scopes = scopes
         self._exempt = exempt
         self._alike = alike
@@ -287,7 +292,9 @@ class QuotaLayer(Layer, Keeper):
             room.give_back()
             raise
         except BaseException:
-            room.park(parked.offset)
+            number = room.park(parked.offset)
+            if self.told and number is not None:
+                self.ledger.park(number, self.parked)
             raise
         return QuotaWriter(writer, room, offset=_offset_of(writer, parked))
 
@@ -300,10 +307,17 @@ class QuotaLayer(Layer, Keeper):
         self.before_writing(name)
         room = self._room(name, size=size, if_absent=if_absent)
         if size > UNRESERVED or isinstance(room, ExemptRoom):
-            return super().reserve_writer(name, size=size, if_absent=if_absent, seconds=seconds)
+            token = super().reserve_writer(name, size=size, if_absent=if_absent, seconds=seconds)
+            self.keep_writer(token)
+            return token
         # There is nothing yet that the place would have to keep: only room.
         number = room.keep_for_later(seconds)
         return Parked("", name, size, if_absent, 0, number, later=True).to_token()
+
+    def keep_writer(self, token: str) -> None:
+        number = Parked.from_token(token).number
+        if self.told and number is not None:
+            self.ledger.park(number, self.parked)
 
     def abort_writer(self, token: str) -> None:
         parked = Parked.from_token(token)
@@ -328,6 +342,7 @@ class QuotaLayer(Layer, Keeper):
             recover=self.recover,
             parked=self.parked,
             whole=self.whole,
+            told=self.told,
             keep=None if if_absent else lambda name: self.keep_at(name, replaced=True),
         )
 

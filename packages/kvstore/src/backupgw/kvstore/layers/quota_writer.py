@@ -134,7 +134,8 @@ class AnyRoom(Protocol):
         """Have room for what has been received altogether, or raise QuotaExceeded."""
 
     def park(self, received: int) -> int | None:
-        """Keep the room for a checkpoint; returns the number under which it is kept."""
+        """Keep the room for a checkpoint; returns the number under which it is kept, or will be
+        once that is written down."""
 
     def leave(self) -> None:
         """The checkpoint is made: what was parked is no longer this writer's."""
@@ -198,6 +199,7 @@ class Room:
         recover: settles what crashed writers left; asked before a refusal is final.
         parked: seconds that the room of a checkpoint is kept.
         whole: hold all that the body is announced to have from the beginning.
+        told: what a checkpoint keeps is parked by whoever has its token, and not here.
         keep: tells where what a name holds is kept when it is replaced; None where it is not.
     """
 
@@ -215,6 +217,7 @@ class Room:
         recover: Callable[[], Report],
         parked: float,
         whole: bool = False,
+        told: bool = False,
         keep: Callable[[str], KernelPath | None] | None = None,
     ) -> None:
         self.name = name
@@ -228,6 +231,7 @@ class Room:
         self._missing = missing
         self._recover = recover
         self._parked = parked
+        self._told = told
         self._least = size or 0 if whole else 0
         self._reservation: Reservation | None = None
         self._kept_room: int | None = None
@@ -331,14 +335,15 @@ class Room:
 
     def park(self, received: int) -> int | None:
         self._take_kept_room(received)
+        due = self._due(received)
         if self._reservation is None:
-            self._reservation = self._ledger.reserve(
-                self._place, self._scopes, self._due(received), parked=self._parked
-            )
+            parked = None if self._told else self._parked
+            self._reservation = self._ledger.reserve(self._place, self._scopes, due, parked=parked)
             return self._reservation.number
-        if self._reservation.held != self._due(received):
-            self._ledger.grow(self._reservation, self._due(received))
-        self._ledger.park(self._reservation, self._parked)
+        if self._reservation.held != due or (self._told and time.monotonic() > self._renew_at):
+            self._ledger.grow(self._reservation, due)
+        if not self._told:
+            self._ledger.park(self._reservation, self._parked)
         return self._reservation.number
 
     def leave(self) -> None:

@@ -85,8 +85,11 @@ class Ledger(Protocol):
             LimitExceeded: the reservation is as it was.
         """
 
-    def park(self, reservation: Reservation, lease: float) -> None:
-        """Make the reservation outlive this process, for `lease` seconds."""
+    def park(self, reservation: Reservation | int, lease: float) -> None:
+        """Make the reservation, or the one of a number, outlive this process, for `lease` seconds.
+
+        A no-op for one that has ended.
+        """
 
     def adopt(
         self,

@@ -183,14 +183,16 @@ class TransactedLedger(Claiming[B]):
         needs = Needs(reservation.scopes, [reservation.number])
         reservation.held, reservation.deadline = self._session.run(work, needs)
 
-    def park(self, reservation: Reservation, lease: float) -> None:
+    def park(self, reservation: Reservation | int, lease: float) -> None:
+        number = reservation if isinstance(reservation, int) else reservation.number
+
         def work(books: B) -> float:
-            books.park(reservation.number, books.now + lease)
+            books.park(number, books.now + lease)
             return books.now + lease
 
-        needs = Needs(numbers=[reservation.number], durable=True)
-        reservation.deadline = self._session.run(work, needs)
-        reservation.portable = True
+        deadline = self._session.run(work, Needs(numbers=[number], durable=True))
+        if isinstance(reservation, Reservation):
+            reservation.deadline, reservation.portable = deadline, True
 
     def adopt(
         self,

@@ -69,6 +69,9 @@ class FenceLayer(ReadingThrough):
     def abort_writer(self, token: str) -> None:
         self.inner.abort_writer(token)
 
+    def keep_writer(self, token: str) -> None:
+        self.inner.keep_writer(token)
+
     def reserve_writer(
         self, name: str, *, size: int, if_absent: bool = False, seconds: float | None = None
     ) -> str:

@@ -45,6 +45,7 @@ class OpenVolume:
             place=place_of(volume.name),
             parked=14 * 86_400.0,
             whole=True,
+            told=True,
         )
 
     def open(self) -> None:
@@ -102,6 +103,7 @@ class OpenVolume:
             parked=14 * 86_400.0,
             # Of many uploads that begin together, as many succeed as fit.
             whole=True,
+            told=True,
             alike=lambda folder: bool(scopes_of(f"{folder}/")),
         )
 

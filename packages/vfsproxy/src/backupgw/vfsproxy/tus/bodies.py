@@ -182,6 +182,17 @@ def open_body(space: Space, upload: Upload, attempt: str) -> Body:
     return CheckpointedBody(space, upload, writer)
 
 
+def keep_room(space: Space, upload: Upload) -> None:
+    """Have the volume keep the room of an upload that the store knows by now. Idempotent.
+
+    Raises:
+        BackendError: it could not be told; the room may be somebody else's once this process ends.
+    """
+    if upload.token is not None:
+        place, _ = space.target(upload)
+        place.keep_writer(upload.token)
+
+
 def whole_piece(space: Space, upload: Upload) -> tuple[Piece, ...]:
     """Return the piece that a complete partial upload is, on a volume that carries writes on."""
     assert upload.length is not None

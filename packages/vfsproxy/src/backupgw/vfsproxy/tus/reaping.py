@@ -37,7 +37,7 @@ def reap(
     while expired := [each for each in store.expired(_AT_ONCE) if each not in seen]:
         for upload_id in expired:
             seen.add(upload_id)
-            if _end(store, upload_id, space_of):
+            if end_upload(store, upload_id, space_of):
                 done += 1
                 report(done)
     return done
@@ -53,11 +53,16 @@ def end_below(store: UploadStore, space: Space, folder: str, path: str) -> int:
     while found := [u for u in store.below(folder, path, _AT_ONCE) if u.id not in seen]:
         for upload in found:
             seen.add(upload.id)
-            done += _end(store, upload.id, lambda _folder: space)
+            done += end_upload(store, upload.id, lambda _folder: space)
     return done
 
 
-def _end(store: UploadStore, upload_id: str, space_of: Callable[[str], Space | None]) -> bool:
+def end_upload(store: UploadStore, upload_id: str, space_of: Callable[[str], Space | None]) -> bool:
+    """End an upload and remove what there is of it; return whether that was possible.
+
+    Args:
+        space_of: as `reap` has it.
+    """
     try:
         held = store.take(upload_id, LEASE, ending=False)
     except UploadBusy:

@@ -17,9 +17,10 @@ from backupgw.runtime.threads import Threads
 
 from ..files.incoming import batched, take_body
 from ..files.refusals import FileRefusal
-from .bodies import Body, Space, open_body
+from .bodies import Body, Space, keep_room, open_body
 from .headers import Checksum
 from .holds import Hold, Holding, locked
+from .reaping import end_upload
 from .records import Kind, Upload, UploadLost, UploadStore
 
 logger = logging.getLogger(__name__)
@@ -265,9 +266,22 @@ class Receiver:
         return self._record(upload, self._terms.after(upload))
 
     def _record(self, upload: Upload, lifetime: float) -> Upload:
-        if self._hold is None:
-            return self._store.add(upload, lifetime)
-        return self._store.keep(self._hold.held, upload, lifetime, release=True)
+        # First it is written down, then its room outlives this process: nobody would ever give
+        # back a room of which nobody knows.
+        if self._hold is not None:
+            kept = self._store.keep(self._hold.held, upload, lifetime, release=True)
+            try:
+                keep_room(self._space, kept)
+            except BackendError as error:
+                logger.warning("the room of upload %s may be lost: %s", kept.id, error)
+            return kept
+        added = self._store.add(upload, lifetime)
+        try:
+            keep_room(self._space, added)
+        except BaseException:
+            end_upload(self._store, added.id, lambda _folder: self._space)
+            raise
+        return added
 
     def abort(self) -> None:
         """Let go of an upload that nobody knows yet."""

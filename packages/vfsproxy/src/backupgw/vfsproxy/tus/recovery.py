@@ -7,7 +7,7 @@ import logging
 
 from backupgw.kvstore.backends.errors import ObjectNotFound
 
-from .bodies import Space, ended, open_body, remove_staged, whole_piece
+from .bodies import Body, Space, ended, keep_room, open_body, remove_staged, whole_piece
 from .holds import Holding
 from .receiving import Terms
 from .records import Kind, State, Upload, UploadStore
@@ -36,11 +36,17 @@ def recovered(store: UploadStore, hold: Holding, space: Space, terms: Terms) -> 
         if not upload.offset:
             # Nothing that was promised to be kept is lost.
             body = open_body(space, dataclasses.replace(upload, token=None), attempt)
-            return store.keep(hold.held, body.keep(), terms.lifetime, release=False)
+            return _kept(store, hold, space, terms, body)
         logger.warning("upload %s is lost: the volume has nothing of it", upload.id)
         store.drop(hold.held)
         raise gone() from None
-    return store.keep(hold.held, body.keep(), terms.lifetime, release=False)
+    return _kept(store, hold, space, terms, body)
+
+
+def _kept(store: UploadStore, hold: Holding, space: Space, terms: Terms, body: Body) -> Upload:
+    kept = store.keep(hold.held, body.keep(), terms.lifetime, release=False)
+    keep_room(space, kept)
+    return kept
 
 
 def _done(store: UploadStore, hold: Holding, space: Space, terms: Terms) -> Upload:
