@@ -3,7 +3,8 @@
     python -m benchmarks.drime --pyrestserver PATH/bin/pyrestserver
 
 Drime is the double of the tests in a process of its own, with 30 ms before each answer, of its API
-and of its storage. The client has restic's five connections. `least` is a client that asks Drime
+and of its storage. The client has restic's five connections, or as many as `--connections` says.
+`--restic` times whole runs of restic in place of single blobs. `least` is a client that asks Drime
 straight for the least that its API allows (`drime_least`): nothing between can be faster.
 pyrestserver is measured if its program is named: `pip install pyrestserver==0.1.1 pydrime==0.8.2`
 into an environment of its own. It sends up to 30 MiB in one request, which the live service took
@@ -18,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +34,7 @@ from tests.servers.drime_process import DrimeProcess
 from tests.servers.gateway import Gateway
 from tests.servers.process import ServerProcess
 
-from benchmarks import drime_least, process_tree
+from benchmarks import drime_least, peers, process_tree
 
 CONNECTIONS = 5
 """restic's for a REST server."""
@@ -55,7 +57,8 @@ class Figure:
 
     Attributes:
         server: whose.
-        what: upload, download, or list: all packs, as restic lists them.
+        connections: of the client.
+        what: upload, download, or list: all packs, as restic lists them; or a command of restic's.
         blobs, size: how many, of how many bytes.
         seconds: for all together.
         megabytes: moved in a second.
@@ -65,6 +68,7 @@ class Figure:
     """
 
     server: str
+    connections: int
     what: str
     blobs: int
     size: int
@@ -84,7 +88,9 @@ Work = Callable[[str, Sequence[tuple[str, bytes]]], None]
 """Uploads or downloads blobs, by one connection."""
 
 
-def measure(server: Server, drime: DrimeProcess, values: Sequence[bytes]) -> Iterator[Figure]:
+def measure(
+    server: Server, drime: DrimeProcess, values: Sequence[bytes], connections: int
+) -> Iterator[Figure]:
     """Upload the blobs into a new repository, list and download them."""
     named = [(hashlib.sha256(value).hexdigest(), value) for value in values]
     address, repository = server.address, f"/r{len(values[0])}/"
@@ -95,22 +101,26 @@ def measure(server: Server, drime: DrimeProcess, values: Sequence[bytes]) -> Ite
         if what == "list":
             done = partial(_list, address, repository, {name for name, _ in named})
         else:
-            done = partial(_in_shares, partial(_work, address, repository), what, named)
-        yield _figure(server, what, drime, values, done)
+            done = partial(
+                _in_shares, partial(_work, address, repository), what, named, connections
+            )
+        yield _figure(server, what, drime, values, done, connections)
 
 
-def measure_least(drime: DrimeProcess, values: Sequence[bytes]) -> Iterator[Figure]:
+def measure_least(
+    drime: DrimeProcess, values: Sequence[bytes], connections: int
+) -> Iterator[Figure]:
     """Upload and download the blobs with nothing between."""
     named = [(hashlib.sha256(value).hexdigest(), value) for value in values]
     work = partial(drime_least.work, drime.url, drime.key, {})
     for what in ("upload", "download"):
-        done = partial(_in_shares, work, what, named)
-        yield _figure(Server("least", "", 0), what, drime, values, done)
+        done = partial(_in_shares, work, what, named, connections)
+        yield _figure(Server("least", "", 0), what, drime, values, done, connections)
 
 
-def _in_shares(work: Work, what: str, named: Sequence[tuple[str, bytes]]) -> None:
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        shares = [named[number::CONNECTIONS] for number in range(CONNECTIONS)]
+def _in_shares(work: Work, what: str, named: Sequence[tuple[str, bytes]], connections: int) -> None:
+    with ThreadPoolExecutor(connections) as pool:
+        shares = [named[number::connections] for number in range(connections)]
         # The list makes the first error come out.
         [*pool.map(lambda share: work(what, share), shares)]
 
@@ -121,6 +131,7 @@ def _figure(
     drime: DrimeProcess,
     values: Sequence[bytes],
     work: Callable[[], None],
+    connections: int,
 ) -> Figure:
     drime.counts(forget=True)
     before = [process_tree.cpu_seconds(pid) if pid else 0.0 for pid in (server.pid, drime.pid)]
@@ -132,6 +143,7 @@ def _figure(
     moved = 0 if what == "list" else sum(map(len, values))
     return Figure(
         server.name,
+        connections,
         what,
         len(values),
         len(values[0]),
@@ -226,20 +238,70 @@ def _environment(drime: DrimeProcess, folder: Path) -> dict[str, str]:
     }
 
 
-def one_round(values: Sequence[bytes], latency: float, program: Path | None) -> Iterator[Figure]:
+def measure_restic(
+    server: Server, drime: DrimeProcess, folder: Path, values: Sequence[bytes], connections: int
+) -> Iterator[Figure]:
+    """Back up files with these contents, check, restore and prune them by restic."""
+    tree, back = folder / f"tree-{server.name}", folder / f"back-{server.name}"
+    tree.mkdir()
+    for number, value in enumerate(values):
+        (tree / f"{number % 16:x}").mkdir(exist_ok=True)
+        (tree / f"{number % 16:x}" / str(number)).write_bytes(value)
+    run = partial(_restic, server.address, connections, folder, tree)
+    run("init")
+    for what, words in (
+        ("backup", ["backup", "."]),
+        ("check", ["check", "--read-data"]),
+        ("restore", ["restore", "latest", "--target", str(back)]),
+        ("prune", ["forget", "--unsafe-allow-remove-all", "--tag", "", "--prune"]),
+    ):
+        yield _figure(server, what, drime, values, partial(run, *words), connections)
+    shutil.rmtree(tree)
+    shutil.rmtree(back)
+
+
+def _restic(address: str, connections: int, home: Path, tree: Path, *words: str) -> None:
+    options = ["-r", f"rest:http://{address}/restic/", "-o", f"rest.connections={connections}"]
+    done = subprocess.run(
+        [peers.find("restic"), "--no-cache", *options, *words],
+        cwd=tree,
+        env={**os.environ, "RESTIC_PASSWORD": "benchmark", "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"restic {' '.join(words)}: {done.stderr or done.stdout}")
+
+
+def one_round(
+    values: Sequence[bytes],
+    latency: float,
+    program: Path | None,
+    connections: int,
+    *,
+    restic: bool = False,
+) -> Iterator[Figure]:
     """Measure each server on an account of its own."""
     folder = Path(tempfile.mkdtemp(prefix="drime-bench-"))
     try:
         with DrimeProcess(latency=latency) as drime:
-            yield from measure_least(drime, values)
+            if not restic:
+                yield from measure_least(drime, values, connections)
             with ours(drime, folder) as server:
-                yield from measure(server, drime, values)
+                if restic:
+                    yield from measure_restic(server, drime, folder, values, connections)
+                else:
+                    yield from measure(server, drime, values, connections)
         if program is not None:
             with (
                 DrimeProcess(latency=latency, any_size=True) as drime,
                 pyrestserver(program, drime, folder) as server,
             ):
-                yield from measure(server, drime, values)
+                if restic:
+                    yield from measure_restic(server, drime, folder, values, connections)
+                else:
+                    yield from measure(server, drime, values, connections)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -251,14 +313,18 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.03, help="seconds before each answer")
     parser.add_argument("--blobs", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--connections", type=int, nargs="+", default=[CONNECTIONS])
+    parser.add_argument("--restic", action="store_true", help="time whole runs of restic")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 16 << 20])
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     figures: list[Figure] = []
     for size in chosen.sizes:
         values = blobs(max(5, chosen.blobs // max(1, size // 2_000_000)), size)
-        for _ in range(chosen.rounds):
-            figures += one_round(values, chosen.latency, chosen.pyrestserver)
+        for connections in chosen.connections * chosen.rounds:
+            figures += one_round(
+                values, chosen.latency, chosen.pyrestserver, connections, restic=chosen.restic
+            )
     if chosen.json:
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
         return
@@ -271,15 +337,16 @@ def main() -> None:
 def table(figures: Sequence[Figure]) -> str:
     """The medians of all rounds as text; `x` is the rate over pyrestserver's, round by round."""
     rows = []
-    groups: dict[tuple[int, str, str], list[Figure]] = {}
+    groups: dict[tuple[int, int, str, str], list[Figure]] = {}
     for each in figures:
-        groups.setdefault((each.size, each.what, each.server), []).append(each)
-    for (size, what, server), taken in groups.items():
-        others = groups.get((size, what, "pyrestserver"), [])
+        key = (each.size, each.connections, each.what, each.server)
+        groups.setdefault(key, []).append(each)
+    for (size, connections, what, server), taken in groups.items():
+        others = groups.get((size, connections, what, "pyrestserver"), [])
         ratios = [other.seconds / each.seconds for each, other in zip(taken, others, strict=False)]
         first = taken[0]
         rows.append(
-            f"{server:<13} {what:<9} {first.blobs:>3} x {size:>9} B "
+            f"{server:<13} {what:<9} {connections:>3} connections {first.blobs:>3} x {size:>9} B "
             f"{median(each.seconds for each in taken):>7.3f} s "
             f"{median(each.megabytes for each in taken):>7.2f} MB/s "
             f"{f'x {median(ratios):.2f}' if ratios else '':<7} "

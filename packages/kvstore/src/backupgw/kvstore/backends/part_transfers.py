@@ -73,6 +73,10 @@ class PartTarget(ABC):
     parallel: int = 2
     """Parts of this value that are under way at a time; 1 where the place wants them in order."""
 
+    whole_at_most: int = 0
+    """Bytes up to which a value, larger than a part, goes by `put_whole` all the same, where its
+    size and hash are known before and the pool has memory for all of it."""
+
     @abstractmethod
     def part_size(self, number: int) -> int:
         """Return how many bytes the part `number` has, unless the value ends in it.
@@ -88,6 +92,19 @@ class PartTarget(ABC):
         Raises:
             ObjectExists: it was not to replace anything. Called again when the writer's commit is.
         """
+
+    def send_ahead(self, data: bytearray, filled: int) -> None:  # noqa: ARG002 - of those who can
+        """Some of a value has come that will go by `put_whole`: it may be sent already, as long as
+        nothing is visible before that is called. Raises nothing.
+
+        Args:
+            data: the value's beginning. filled: how many of its bytes have come.
+        """
+        return
+
+    def stop_sending(self) -> None:
+        """Nothing more will come of what `send_ahead` was given. Raises nothing."""
+        return
 
     @abstractmethod
     def begin(self) -> str:

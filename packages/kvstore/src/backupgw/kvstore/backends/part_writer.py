@@ -6,7 +6,8 @@ where the pool has none the writer waits for a part of its own to arrive. A buff
 comes, so a slow client holds little, whatever is set aside for it.
 
 A part goes out when a byte beyond it has come. So the last part, or the whole value where it is no
-larger than one, goes out in `commit`, after hash and size were found right.
+larger than one, goes out in `commit`, after hash and size were found right; some places take the
+beginning of a whole value before, which is nothing without its end.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _STEPS = 5
 """Steps in which the buffer of a large part grows. With steps of less than an eighth, Python would
 set room aside beyond what is asked for."""
 _ZEROS = bytes(CHUNK)
+
+_WORTH_AHEAD = 256 << 10
+"""Bytes of a value from which it pays to send its beginning while the rest comes."""
 
 _GIVING_UP = Schedule(attempts=3, deadline=5.0)
 """For requests that clear away: what is left is found by `reap`."""
@@ -63,6 +67,8 @@ class PartWriter(Writer):
         self._number = 1
         """Of the part in the buffer."""
         self._part_size = target.part_size(1)
+        self._ahead = False
+        """Whether the target is told of each byte of a whole value as it comes."""
         self._committing = False
         self._marked = False
         self._ended = False
@@ -140,6 +146,8 @@ class PartWriter(Writer):
                 self._digest.update(self._buffer, start, end)
             self._filled = end
             view = view[end - start :]
+            if self._ahead:
+                self._target.send_ahead(self._buffer, end)
 
     def _grow(self) -> None:
         room = len(self._buffer)
@@ -180,8 +188,20 @@ class PartWriter(Writer):
 
     def _claim_first(self) -> None:
         size = self._plan.size
+        if size is not None and self._digest is not None and self._begins:
+            most = self._target.whole_at_most
+            if self._part_size < size <= most and self._pool.claim_more(size):
+                self._part_size = self._claim = size
+                self._ahead = True
+                return
+            self._ahead = _WORTH_AHEAD <= size <= self._part_size
         self._claim = self._part_size if size is None else min(size, self._part_size)
         self._pool.claim(self._claim)
+
+    @property
+    def _begins(self) -> bool:
+        """Whether nothing of the value was sent or carried on."""
+        return self._number == 1 and self._state is None
 
     def _give(self, size: int) -> None:
         """Let go of memory. Called with the condition held."""
@@ -305,6 +325,7 @@ class PartWriter(Writer):
             return
         self._ended = True
         self._attempts.give_up()
+        self._target.stop_sending()
         self._let_go()
         with self._changed:
             self._abandoning = bool(self._under_way)
@@ -335,6 +356,8 @@ class PartWriter(Writer):
         target = self._target
         if not isinstance(target, ResumableTarget):
             raise UnsupportedOperation("this place keeps no checkpoints of writes")
+        self._ahead = False
+        target.stop_sending()
         digest = None if self._digest is None else self._digest.state()
         state = self._begin()
         self._arrived()

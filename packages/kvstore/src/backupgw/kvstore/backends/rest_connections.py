@@ -100,7 +100,7 @@ class Connections:
         repeated = 0
         broken = False
         while True:
-            connection, used = self._take(timeout)
+            connection, used = self.take(timeout)
             try:
                 lines_sent = self._host + lines
                 response = _send(connection, method, target, lines_sent, body, self._waiting)
@@ -133,7 +133,7 @@ class Connections:
         """
         if self._closed.is_set():
             raise BackendMustBeOpen(self.server)
-        connection = self._dialed(timeout)
+        connection = self.dialed(timeout)
         try:
             connection.connect()
             begin(connection.sock, "POST", target, self._host + self._lines + lines_of(headers))
@@ -159,22 +159,33 @@ class Connections:
         self._closed.set()
         self._drop_idle()
 
-    def _take(self, timeout: float) -> tuple[HTTPConnection, bool]:
+    def take(self, timeout: float) -> tuple[HTTPConnection, bool]:
+        """Return a connection, which may not be connected yet, and whether it was used before.
+
+        Raises:
+            BackendMustBeOpen: the pool is closed.
+        """
         if self._closed.is_set():
             raise BackendMustBeOpen(self.server)
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
-            return self._dialed(timeout), False
+            return self.dialed(timeout), False
         if connection.timeout != timeout:
             connection.timeout = timeout
             wait_at_most(connection.sock, timeout)
         return connection, True
 
-    def _dialed(self, timeout: float) -> HTTPConnection:
+    def dialed(self, timeout: float) -> HTTPConnection:
+        """Return a new connection, not connected yet."""
         connection = self._dial(timeout)
         self._host = f"Host: {_host(connection)}\r\n"
         return connection
+
+    @property
+    def lines(self) -> str:
+        """The headers of every request, as of the last connection that was made."""
+        return self._host + self._lines
 
     def _drop_idle(self) -> None:
         with self._lock:

@@ -60,13 +60,22 @@ def lines_of(headers: Mapping[str, str]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
-def send(sock: socket.socket, method: str, target: str, lines: str, body: Body | None) -> None:
+def send(
+    sock: socket.socket,
+    method: str,
+    target: str,
+    lines: str,
+    body: Body | None,
+    *,
+    before: bytes = b"",
+) -> None:
     """Send a request.
 
     Args:
         target: path and query, quoted.
         lines: the headers, as `lines_of` makes them.
         body: a file is sent from where it stands; its length is among the headers.
+        before: a request without a body that goes out ahead of it.
 
     Raises:
         OSError: the connection broke, or the file.
@@ -74,7 +83,7 @@ def send(sock: socket.socket, method: str, target: str, lines: str, body: Body |
     """
     if not _TARGET.match(target):
         raise ValueError(f"not a path that can be asked for: {target!r}")
-    head = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+    head = before + f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
     if body is None:
         sock.sendall(head)
     elif isinstance(body, bytes | memoryview):
@@ -128,10 +137,12 @@ class Response:
         sock: where it comes from; it stays the caller's.
         method: the request's, HEAD's answers have no body.
         waiting: how its first bytes are waited for.
+        held: what came of it already.
 
     Attributes:
         status: HTTP's.
         length: bytes of the body still to come, None where only its end will tell.
+        last: the server says that the connection ends with this answer.
         will_close: the connection cannot be used for another request.
 
     Raises:
@@ -139,21 +150,28 @@ class Response:
         OSError: the connection broke.
     """
 
-    __slots__ = ("_chunk", "_headers", "_held", "_sock", "length", "status", "will_close")
+    __slots__ = ("_chunk", "_headers", "_held", "_sock", "last", "length", "status", "will_close")
 
-    def __init__(self, sock: socket.socket, method: str, waiting: Waiting | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        method: str,
+        waiting: Waiting | None = None,
+        *,
+        held: bytes = b"",
+    ) -> None:
         self._sock = sock
-        self._held = b"" if waiting is None else self._some(waiting.first(sock))
+        self._held = held if waiting is None else self._some(waiting.first(sock))
         bodiless = method == "HEAD"
         while True:
             head = self._head()
             understand = _understood if len(head) <= _REMEMBERED else _understood.__wrapped__
-            self.status, self._headers, self.length, chunked, last = understand(head, bodiless)
+            self.status, self._headers, self.length, chunked, self.last = understand(head, bodiless)
             if self.status >= _FINAL:
                 break  # those before are notices, and the answer follows
         self._chunk: int | None = 0 if chunked else None
         """Bytes left of the chunk that is being read; None for a body without chunks."""
-        self.will_close = last or (self.length is not None and len(self._held) > self.length)
+        self.will_close = self.last or (self.length is not None and len(self._held) > self.length)
 
     def _head(self) -> bytes:
         held = self._held
@@ -169,6 +187,11 @@ class Response:
         if not data:
             raise BrokenAnswer("the server closed the connection without an answer")
         return data
+
+    @property
+    def beyond(self) -> bytes:
+        """What came after an answer without a body."""
+        return self._held
 
     def header(self, name: str) -> str | None:
         """Return a header; one that came several times with commas between."""

@@ -5,6 +5,7 @@ What is atomic here, and what is not, is in docs/places/s3.md.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
@@ -28,12 +29,14 @@ from .errors import (
 )
 from .marked_folders import MARK
 from .part_checkpoints import Checkpoint
-from .part_transfers import MEMORY, PartPool, SentPart
+from .part_transfers import PartPool, SentPart
 from .plan import Plan
 from .posixfs_leftovers import STALE_AGE
 from .s3_conditions import Conditions, find_out
-from .s3_requests import Found, Requests
-from .s3_settings import LEAST_PART, MOST_PART, MOST_PARTS, Settings
+from .s3_direct import NotDirect
+from .s3_records import Found
+from .s3_requests import Requests
+from .s3_settings import LEAST_PART, MEMORY, MOST_PART, MOST_PARTS, Settings
 from .s3_target import Target
 
 _log = logging.getLogger(__name__)
@@ -99,9 +102,10 @@ def from_url(
         sse_customer_key: 32 bytes in base64 or hex, which the service encrypts with and forgets.
         retention: seconds for which nobody may remove what is written (object lock).
         retention_mode: "governance" or "compliance".
-        part_size: bytes of a part; also the largest value that one request carries.
+        part_size: bytes of a part; smaller values go by one request, and so do larger ones of which
+            all that has come can be held (`memory`) and sent at once.
         parallel: parts of a value that are under way at a time.
-        memory: bytes of parts that are held for all writers together.
+        memory: bytes of values on their way that are held for all writers together.
         connections: that are kept; half as many parts are under way at a time.
         timeout, connect_timeout: seconds without a byte, and until a connection is there.
         attempts, deadline: how often, and for how many seconds, a request is tried.
@@ -336,7 +340,22 @@ class S3(BucketPlace[Found]):
     def delete(self, name: str) -> None:
         check_path(name)
         _ = self._opened_pool
-        self._remove(self._found(name), name)
+        key = self._key_there(name)
+        unsure = False
+        if not self._settings.delete_versions:
+            with contextlib.suppress(NotDirect):
+                if (there := self._requests.look_and_delete(key, name)) is False:
+                    raise ObjectNotFound(name)
+                if there:
+                    return
+                unsure = True
+        try:
+            found = self._found(name)
+        except ObjectNotFound:
+            if unsure:
+                return  # the answer was lost
+            raise
+        self._remove(found, name)
 
     def _remove(self, found: Found, name: str, *, etag: str | None = None) -> None:
         version = found.version if self._settings.delete_versions else None

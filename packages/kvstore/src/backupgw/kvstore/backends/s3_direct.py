@@ -1,4 +1,4 @@
-"""The short way to one object: GET and PUT without the library, on connections of our own.
+"""The short way to one object: without the library, on connections of our own.
 
 Most of the processor time of a small object went into the library's machinery around the request,
 so that a few thousand of them took longer than the line did. What this way does not know, it leaves
@@ -8,11 +8,13 @@ that the service encrypts with our key, or locks.
 
 from __future__ import annotations
 
+import email.utils
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from http import HTTPStatus as Http
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
@@ -22,11 +24,13 @@ from botocore.utils import get_environ_proxies
 
 from .body_reader import Body
 from .errors import BackendConnectionError, BackendError
+from .rest_ahead import Ahead, look_and_do
 from .rest_connections import Answer, Connections
 from .rest_dialing import TcpConnection, TlsConnection, wait_at_most
 from .rest_wire import lines_of
 from .s3_client import clean_xml
 from .s3_errors import translate
+from .s3_records import MARK, Found
 from .s3_settings import Settings
 from .s3_signature import sign
 
@@ -52,6 +56,29 @@ _LIBRARYS = frozenset(
 """Answers of which the library may know more: another region, another signature."""
 
 
+_DONE = frozenset({int(Http.OK), int(Http.NO_CONTENT)})
+
+_CALLS = {
+    "GET": "GetObject",
+    "HEAD": "HeadObject",
+    "PUT": "PutObject",
+    "DELETE": "DeleteObject",
+}
+"""What hooks call a request."""
+
+_UNANSWERED = 3
+"""Times in a row that the second of two requests at once has no answer, after which no two are."""
+
+
+class _Unknown(Enum):
+    """What there is, where no answer tells."""
+
+    UNKNOWN = auto()
+
+
+_UNKNOWN = _Unknown.UNKNOWN
+
+
 @dataclass(frozen=True, slots=True)
 class Got:
     """The answer to a request for an object.
@@ -65,6 +92,21 @@ class Got:
     length: int
     span: str
     etag: str
+
+
+class Sending(Protocol):
+    """A request whose body goes out while it comes."""
+
+    sent: int
+
+    def send(self, body: bytearray | bytes, end: int) -> bool:
+        """Send the body up to there; False where that is of no use any more."""
+
+    def finish(self, body: bytearray | bytes) -> Answer | None:
+        """Send the rest, and return the answer; None where not all of it could be sent."""
+
+    def stop(self) -> None:
+        """Break off. Idempotent."""
 
 
 class NotDirect(Exception):
@@ -99,6 +141,9 @@ class Direct:
         self._host = f"[{host}]" if ":" in host else host
         if port not in (None, _PORTS[parts.scheme]):
             self._host += f":{port}"
+        self._in_order = True
+        """Whether two requests at once are answered one after the other."""
+        self._unanswered = 0
         self._connections = Connections(
             settings.server,
             _dial(settings, base, authorities),
@@ -112,11 +157,22 @@ class Direct:
         """Let go of the connections."""
         self._connections.close()
 
-    def put(self, key: str, data: bytes | bytearray, what: str, headers: Mapping[str, str]) -> None:
+    def put(
+        self,
+        key: str,
+        data: bytes | bytearray,
+        what: str,
+        headers: Mapping[str, str],
+        *,
+        digest: str | None = None,
+        sending: Sending | None = None,
+    ) -> None:
         """Write an object.
 
         Args:
             headers: beside those of every request, in lower case.
+            digest: SHA-256 of the data in hex, where it is known.
+            sending: what was sent of it already.
 
         Raises:
             NotDirect: nothing was written; the library has to try.
@@ -124,10 +180,138 @@ class Direct:
             BackendConnectionError: it was asked more than once, and the answer may be to the first.
             OSError: it was not reached.
         """
-        answer = self._ask("PutObject", key, what, headers, data)
-        if answer.status != Http.OK:
-            self._refuse(answer, "PutObject", what)
+        answer = self._finished(sending, data, what) if sending is not None else None
+        if answer is None:
+            answer = self._ask("PUT", key, what, headers, data, digest)
+        self._must_be_done(answer, "PutObject", what)
+
+    def send(self, key: str, size: int, digest: str, headers: Mapping[str, str]) -> Sending:
+        """Begin to write an object that is still coming.
+
+        Args:
+            digest: SHA-256 in hex of all of it: it is signed with that before it is there.
+
+        Raises:
+            NotDirect: the library has to, when all of it has come.
+        """
+        self._tell("PutObject")
+        target, lines = self._signed("PUT", key, headers, None, digest)
+        lines += f"Content-Length: {size}\r\n"
+        return Ahead(self._connections, "PUT", target, lines, self._settings.timeout)
+
+    def _finished(self, sending: Sending, data: bytes | bytearray, what: str) -> Answer | None:
+        try:
+            return sending.finish(data)
+        except OSError as error:
+            raise self._unreached(error, what) from error
+
+    def _must_be_done(self, answer: Answer, call: str, what: str) -> None:
+        if answer.status not in _DONE:
+            self._refuse(answer, call, what)
         answer.release()
+
+    def head(self, key: str, what: str) -> Found | None:
+        """Tell about an object, None where there is none.
+
+        Raises:
+            NotDirect, ClientError, OSError: as `put`.
+        """
+        answer = self._ask("HEAD", key, what, {}, None)
+        if answer.status == Http.NOT_FOUND:
+            answer.release()
+            return None
+        if answer.status != Http.OK:
+            self._refuse(answer, "HeadObject", what)
+        found = _found(key, answer)
+        answer.release()
+        return found
+
+    def delete(self, key: str, what: str) -> None:
+        """Remove an object; some services say so where there is none.
+
+        Raises:
+            NotDirect, ClientError, OSError: as `put`.
+        """
+        self._must_be_done(self._ask("DELETE", key, what, {}, None), "DeleteObject", what)
+
+    def look_and_delete(self, key: str) -> bool | None:
+        """Remove an object, and tell whether there was one: by one round trip.
+
+        Returns:
+            None where neither can be told; it may be gone.
+
+        Raises:
+            NotDirect: nothing was asked.
+        """
+        found, answer = self._look_and_do("DELETE", key, {}, None, None)
+        if isinstance(found, Found):
+            if answer is None or answer.status not in _DONE:
+                if answer is not None:
+                    answer.discard()
+                return None
+            answer.release()
+            return True
+        if answer is not None:
+            answer.discard()  # an error of its own, where the key is a folder's
+        return False if found is None else None
+
+    def look_and_put(
+        self, key: str, data: bytes | bytearray, headers: Mapping[str, str], digest: str
+    ) -> tuple[Found | None, str | None] | None:
+        """Write an object, and tell what there was before, None for nothing, and the new one's
+        etag, None where it may not be stored: by one round trip.
+
+        Returns:
+            None where that cannot be told; it may be written.
+
+        Raises:
+            NotDirect: nothing was asked.
+        """
+        found, answer = self._look_and_do("PUT", key, headers, data, digest)
+        etag: str | None = None
+        if answer is not None:
+            if answer.status in _DONE:
+                etag = answer.header("etag") or ""
+            answer.release()
+        return None if found is _UNKNOWN else (found, etag)
+
+    def _look_and_do(
+        self,
+        method: str,
+        key: str,
+        headers: Mapping[str, str],
+        data: bytes | bytearray | None,
+        digest: str | None,
+    ) -> tuple[Found | _Unknown | None, Answer | None]:
+        if not self._in_order:
+            raise NotDirect
+        _, look = self._signed("HEAD", key, {}, None)
+        target, lines = self._signed(method, key, headers, data, digest)
+        if data is not None:
+            lines += f"Content-Length: {len(data)}\r\n"
+        for call in ("HEAD", method):
+            self._tell(_CALLS[call])
+        seen, answer = look_and_do(
+            self._connections,
+            method,
+            target,
+            look=look,
+            lines=lines,
+            body=None if data is None else memoryview(data),
+            timeout=self._settings.timeout,
+        )
+        if answer is None:
+            # The connection may have been an old one. Where it was not, this server or what stands
+            # before it does not answer two requests in a row.
+            self._unanswered += 1
+            self._in_order = self._unanswered < _UNANSWERED
+        else:
+            self._unanswered = 0
+        if seen is not None and seen.status == Http.NOT_FOUND:
+            return None, answer
+        if seen is not None and seen.status == Http.OK:
+            return _found(key, seen), answer
+        return _UNKNOWN, answer
 
     def get(self, key: str, what: str, headers: Mapping[str, str]) -> Got:
         """Read an object.
@@ -138,7 +322,7 @@ class Direct:
         Raises:
             NotDirect, ClientError, OSError: as `put`.
         """
-        answer = self._ask("GetObject", key, what, headers, None)
+        answer = self._ask("GET", key, what, headers, None)
         if answer.status not in (Http.OK, Http.PARTIAL_CONTENT):
             self._refuse(answer, "GetObject", what)
         etag, length = answer.header("etag"), answer.left
@@ -147,15 +331,15 @@ class Direct:
             raise NotDirect
         return Got(_Body(answer), length, answer.header("content-range") or "", etag)
 
-    def _ask(
+    def _signed(
         self,
-        call: str,
+        method: str,
         key: str,
-        what: str,
         headers: Mapping[str, str],
         data: bytes | bytearray | None,
-    ) -> Answer:
-        method = "GET" if data is None else "PUT"
+        digest: str | None = None,
+    ) -> tuple[str, str]:
+        """Return a request's target and its headers' lines."""
         target = self._path + quote(key, safe=_SAFE)
         frozen = self._credentials.get_frozen_credentials()
         if frozen.access_key is None or frozen.secret_key is None:
@@ -170,15 +354,30 @@ class Direct:
             secret=frozen.secret_key,
             token=frozen.token,
             region=self._region,
+            digest=digest,
         )
-        told = self._settings.on_call
-        if told is not None:
+        return target, lines_of(sent)
+
+    def _tell(self, call: str) -> None:
+        if (told := self._settings.on_call) is not None:
             told(call)
+
+    def _ask(
+        self,
+        method: str,
+        key: str,
+        what: str,
+        headers: Mapping[str, str],
+        data: bytes | bytearray | None,
+        digest: str | None = None,
+    ) -> Answer:
+        target, lines = self._signed(method, key, headers, data, digest)
+        self._tell(_CALLS[method])
         try:
             answer = self._connections.request(
                 method,
                 target,
-                lines=lines_of(sent),
+                lines=lines,
                 body=None if data is None else memoryview(data),
                 size=0 if data is None else len(data),
                 timeout=self._settings.timeout,
@@ -187,8 +386,8 @@ class Direct:
             if isinstance(cause := error.__cause__, OSError):
                 raise self._unreached(cause, what) from cause
             raise
-        if told is not None and answer.repeated:
-            told(call)
+        if answer.repeated:
+            self._tell(_CALLS[method])
         return answer
 
     def _unreached(self, error: OSError, what: str) -> BackendError:
@@ -230,6 +429,31 @@ class _Body:
         self.read = answer.read
         self.read_into = answer.read_into
         self.close = answer.discard
+
+
+class _Told(Protocol):
+    """An answer, as far as its headers go."""
+
+    def header(self, name: str) -> str | None: ...
+
+
+def _found(key: str, answer: _Told) -> Found:
+    """Return what an answer to HEAD tells. Raises NotDirect where it tells too little."""
+    length, etag, when = (answer.header(n) for n in ("content-length", "etag", "last-modified"))
+    try:
+        mtime = email.utils.parsedate_to_datetime(when or "").timestamp()
+    except ValueError as error:
+        raise NotDirect from error
+    if length is None or etag is None:
+        raise NotDirect
+    return Found(
+        key,
+        int(length),
+        etag,
+        mtime,
+        answer.header(f"x-amz-meta-{MARK}"),
+        answer.header("x-amz-version-id"),
+    )
 
 
 def _error(said: bytes) -> _ClientErrorResponseError:

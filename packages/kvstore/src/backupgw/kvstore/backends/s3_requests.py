@@ -8,131 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote_plus
 
 from ..layers.retry_reader import ReplacedMeanwhile
-from . import s3_direct
 from .base import Reader
 from .body_reader import BodyReader
 from .errors import BackendError, ObjectExists, ObjectNotFound, PermissionDenied
-from .part_transfers import SentPart
-from .s3_client import connect, content_md5
-from .s3_direct import Direct, Got, NotDirect
+from .s3_client import content_md5
+from .s3_direct import Got, NotDirect, Sending
 from .s3_errors import TRANSLATED, code_of, translate
-from .s3_settings import Settings
+from .s3_records import MARK, Found, Page
+from .s3_uploads import Uploads
 
 if TYPE_CHECKING:
-    from botocore.session import Session
     from types_boto3_s3 import S3Client
 
 T = TypeVar("T")
 
-_MARK = "backupgw-write"
-"""Metadata that tells one write from another."""
-
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An object, as far as a listing or HEAD tells. `mtime` is in seconds since the epoch."""
-
-    key: str
-    size: int
-    etag: str
-    mtime: float
-    mark: str | None = None
-    version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A part of a listing; `after` leads to the next, None where there is none."""
-
-    found: Sequence[Found]
-    prefixes: Sequence[str]
-    after: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A value in parts that nobody has completed yet."""
-
-    key: str
-    upload_id: str
-    begun: float
-
-
-class Requests:
-    """One bucket. Safe for threads.
-
-    Args:
-        settings: where and how.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._bucket = settings.bucket
-        self._made: tuple[S3Client, Session] | None = None
-        self._short: Direct | None = None
-        self._lock = threading.Lock()
-        self._customer: dict[str, Any] = {}
-        self._source_customer: dict[str, Any] = {}
-        if (key := settings.sse_customer_key) is not None:
-            self._customer = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": key}
-            self._source_customer = {
-                "CopySourceSSECustomerAlgorithm": "AES256",
-                "CopySourceSSECustomerKey": key,
-            }
-
-    @property
-    def _client(self) -> S3Client:
-        return self._connected[0]
-
-    @property
-    def _connected(self) -> tuple[S3Client, Session]:
-        if self._made is None:
-            self._made = connect(self._settings)
-        return self._made
-
-    def close(self) -> None:
-        """Let go of the connections; the next request makes new ones."""
-        with self._lock:
-            short, self._short = self._short, None
-        if short is not None:
-            short.close()
-        if self._made is not None:
-            self._client.close()  # the client stays: it takes megabytes and a while to make
-
-    def _directly(self, what: str, request: Callable[[Direct], T]) -> T:
-        """Make a request the short way. Raises NotDirect where there is none."""
-        try:
-            with self._lock:
-                if self._short is None:
-                    client, session = self._connected
-                    self._short = s3_direct.of_client(self._settings, session, client)
-                short = self._short
-            if short is None:
-                raise NotDirect
-            return request(short)
-        except TRANSLATED as error:
-            raise translate(error, what, self._settings.server) from error
-
-    def _do(self, what: str, request: Callable[[S3Client], T]) -> T:
-        try:
-            return request(self._client)
-        except TRANSLATED as error:
-            raise translate(error, what, self._settings.server) from error
+class Requests(Uploads):
+    """One bucket. Safe for threads; the arguments are those of `Asking`."""
 
     # -- reading
 
     def head(self, key: str, what: str) -> Found | None:
         """Tell about an object, None where there is none."""
+        with contextlib.suppress(NotDirect):
+            return self._directly(what, lambda direct: direct.head(key, what))
         try:
             answer = self._do(
                 what,
@@ -145,7 +50,7 @@ class Requests:
             answer["ContentLength"],
             answer["ETag"],
             answer["LastModified"].timestamp(),
-            answer.get("Metadata", {}).get(_MARK),
+            answer.get("Metadata", {}).get(MARK),
             answer.get("VersionId"),
         )
 
@@ -252,21 +157,26 @@ class Requests:
         if_absent: bool = False,
         mark: str | None = None,
         plain: bool = False,
+        digest: str | None = None,
+        sending: Sending | None = None,
     ) -> None:
         """Write an object by one request.
 
         Args:
             mark: what `head` tells of it afterwards.
             plain: without storage class and retention: it will not stay for long.
+            digest: SHA-256 of the data in hex, where it is known.
+            sending: what `send` began with the same terms.
 
         Raises:
             ObjectExists: with if_absent, where the service knows that condition.
         """
-        headers = self._headers(plain=plain, mark=mark)
-        if if_absent:
-            headers["if-none-match"] = "*"
+        headers = self._written(plain=plain, mark=mark, if_absent=if_absent)
         with contextlib.suppress(NotDirect):
-            self._directly(what, lambda direct: direct.put(key, data, what, headers))
+            self._directly(
+                what,
+                lambda direct: direct.put(key, data, what, headers, digest=digest, sending=sending),
+            )
             return
         extra = self._kind(plain=plain, mark=mark)
         if if_absent:
@@ -279,119 +189,49 @@ class Requests:
             lambda client: client.put_object(Bucket=self._bucket, Key=key, Body=body, **extra),
         )
 
-    def begin(self, key: str, what: str, *, mark: str | None, plain: bool = False) -> str:
-        """Begin an object in parts, as `put` would write it; return the upload's id."""
-        extra = self._kind(plain=plain, mark=mark)
-        answer = self._do(
-            what,
-            lambda client: client.create_multipart_upload(Bucket=self._bucket, Key=key, **extra),
-        )
-        return answer["UploadId"]
-
-    def put_part(
-        self, key: str, upload_id: str, number: int, data: bytes | bytearray, what: str
-    ) -> str:
-        """Send a part; return its etag."""
-        extra = {**self._customer}
-        if self._locks:
-            extra["ContentMD5"] = content_md5(data)
-        body: Any = data
-        answer = self._do(
-            what,
-            lambda client: client.upload_part(
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=body,
-                **extra,
-            ),
-        )
-        return answer["ETag"]
-
-    def complete(
+    def send(
         self,
         key: str,
-        upload_id: str,
-        parts: Sequence[SentPart],
+        size: int,
+        digest: str,
         what: str,
         *,
         if_absent: bool = False,
-    ) -> None:
-        """Make an object of its parts.
+        mark: str | None = None,
+    ) -> Sending | None:
+        """Begin to write an object that is still coming, as `put` would, which ends it; None where
+        it cannot be signed before all of it is there.
 
-        Raises:
-            ObjectExists: with if_absent, where the service knows that condition.
-            ObjectNotFound: there is no such upload.
+        Args:
+            digest: its SHA-256 in hex.
         """
-        extra: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
-        self._do(
-            what,
-            lambda client: client.complete_multipart_upload(
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload_id,
-                MultipartUpload={
-                    "Parts": [{"PartNumber": part.number, "ETag": part.tag} for part in parts]
-                },
-                **extra,
-                **self._customer,
-            ),
-        )
-
-    def abandon(self, key: str, upload_id: str, what: str) -> None:
-        """Give an upload up; one that is gone is fine."""
+        headers = self._written(plain=False, mark=mark, if_absent=if_absent)
         try:
-            self._do(
-                what,
-                lambda client: client.abort_multipart_upload(
-                    Bucket=self._bucket, Key=key, UploadId=upload_id
-                ),
+            return self._directly(what, lambda direct: direct.send(key, size, digest, headers))
+        except NotDirect:
+            return None
+
+    def look_and_put(
+        self, key: str, data: bytes | bytearray, digest: str, what: str, *, mark: str
+    ) -> tuple[Found | None, str | None] | None:
+        """Write an object, whatever is there; return what was, None for nothing, and the new one's
+        etag, None where it may not be stored. None where that cannot be told, or not by one round
+        trip."""
+        headers = self._written(plain=False, mark=mark, if_absent=False)
+        try:
+            return self._directly(
+                what, lambda direct: direct.look_and_put(key, data, headers, digest)
             )
-        except ObjectNotFound:
-            return
+        except NotDirect:
+            return None
 
-    def parts(self, key: str, upload_id: str, what: str) -> list[tuple[SentPart, float]]:
-        """Return the parts of an upload, each with the time it came.
-
-        Raises:
-            ObjectNotFound: there is no such upload.
-        """
-
-        def request(client: S3Client) -> list[tuple[SentPart, float]]:
-            pages = client.get_paginator("list_parts").paginate(
-                Bucket=self._bucket, Key=key, UploadId=upload_id, **self._customer
-            )
-            return [
-                (
-                    SentPart(part["PartNumber"], part["Size"], part["ETag"]),
-                    part["LastModified"].timestamp(),
-                )
-                for page in pages
-                for part in page.get("Parts", [])
-            ]
-
-        return self._do(what, request)
-
-    def uploads(self, prefix: str, what: str) -> list[Upload]:
-        """Return the uploads below a prefix that nobody has completed."""
-
-        def request(client: S3Client) -> list[Upload]:
-            pages = client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self._bucket, Prefix=prefix, EncodingType="url"
-            )
-            return [
-                Upload(
-                    unquote_plus(each["Key"]) if page.get("EncodingType") == "url" else each["Key"],
-                    each["UploadId"],
-                    each["Initiated"].timestamp(),
-                )
-                for page in pages
-                for each in page.get("Uploads", [])
-            ]
-
-        found = self._do(what, request)
-        return [upload for upload in found if upload.key.startswith(prefix)]
+    @property
+    def short(self) -> bool:
+        """Whether objects go the short way, and so can be sent while they come."""
+        try:
+            return self._directly("", lambda _: True)
+        except NotDirect:
+            return False
 
     # -- within the service
 
@@ -472,6 +312,13 @@ class Requests:
         Args:
             etag: leave it where it has another; None for any.
         """
+        if version is None and etag is None:
+            try:
+                return self._directly(what, lambda direct: direct.delete(key, what))
+            except ObjectNotFound:
+                return None
+            except NotDirect:
+                pass  # the library has to
         extra: dict[str, Any] = {}
         if version is not None:
             extra["VersionId"] = version
@@ -482,7 +329,17 @@ class Requests:
                 what, lambda client: client.delete_object(Bucket=self._bucket, Key=key, **extra)
             )
         except (ObjectNotFound, ObjectExists):
-            return
+            return None
+        return None
+
+    def look_and_delete(self, key: str, what: str) -> bool | None:
+        """Remove an object; return whether there was one, None where that cannot be told: it may
+        be gone.
+
+        Raises:
+            NotDirect: not by one round trip; nothing was asked.
+        """
+        return self._directly(what, lambda direct: direct.look_and_delete(key))
 
     def delete_batch(self, keys: Sequence[tuple[str, str | None]], what: str) -> None:
         """Remove at most 1,000 objects, or versions of objects, by one request.
@@ -541,46 +398,6 @@ class Requests:
         except BackendError as error:
             if code_of(error.__cause__) != "BucketAlreadyOwnedByYou":
                 raise
-
-    # -- what objects get
-
-    @property
-    def _locks(self) -> bool:
-        return self._settings.retention is not None
-
-    def _kind(self, *, plain: bool, mark: str | None) -> dict[str, Any]:
-        settings = self._settings
-        kind: dict[str, Any] = {
-            "Metadata": {} if mark is None else {_MARK: mark},
-            **self._customer,
-        }
-        if settings.sse is not None:
-            kind["ServerSideEncryption"] = settings.sse
-        if settings.sse_kms_key is not None:
-            kind["SSEKMSKeyId"] = settings.sse_kms_key
-        if plain:
-            return kind
-        if settings.storage_class is not None:
-            kind["StorageClass"] = settings.storage_class
-        if settings.retention is not None:
-            kind["ObjectLockMode"] = settings.lock_mode
-            kind["ObjectLockRetainUntilDate"] = self._retained_until(settings.retention)
-        return kind
-
-    def _headers(self, *, plain: bool, mark: str | None) -> dict[str, str]:
-        """Return what `_kind` says, as headers; without customer's keys and locks."""
-        settings = self._settings
-        headers = {
-            f"x-amz-meta-{_MARK}": mark,
-            "x-amz-server-side-encryption": settings.sse,
-            "x-amz-server-side-encryption-aws-kms-key-id": settings.sse_kms_key,
-            "x-amz-storage-class": None if plain else settings.storage_class,
-        }
-        return {name: value for name, value in headers.items() if value is not None}
-
-    @staticmethod
-    def _retained_until(retention: float) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=retention)
 
 
 def _all_of(wanted: str, length: int) -> bool:

@@ -28,6 +28,9 @@ MOST_PARTS = 10_000
 MOST_KEY = 1024
 """Bytes of a key in UTF-8, at most."""
 
+MEMORY = 40 << 20
+"""Bytes of values on their way that are held for all writers together: two packs of restic's."""
+
 _CUSTOMER_KEY = 32
 
 T = TypeVar("T")
@@ -94,6 +97,12 @@ class Settings:
         """Whether it is Amazon's own service."""
         host = (self.endpoint or "https://s3.amazonaws.com").partition("://")[2].partition(":")[0]
         return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+    @property
+    def whole_at_most(self) -> int:
+        """Bytes up to which a value that is larger than a part goes by one request, where all of
+        it can be sent while it comes: two such are held at a time."""
+        return min(self.memory // 2, MOST_PART)
 
     @property
     def equal_parts(self) -> bool:

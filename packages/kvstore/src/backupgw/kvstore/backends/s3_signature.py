@@ -26,6 +26,7 @@ def sign(
     secret: str,
     token: str | None,
     region: str,
+    digest: str | None = None,
     now: datetime | None = None,
 ) -> dict[str, str]:
     """Return the headers of a request that has no query, the signature among them.
@@ -37,10 +38,11 @@ def sign(
         data: the body; its hash is signed, so that the service refuses what was damaged.
         key_id, secret, token: by which it is signed.
         region: of the bucket.
+        digest: the body's SHA-256 in hex, where that is known already.
         now: default the present time.
     """
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-    hashed = _NOTHING if data is None else hashlib.sha256(data).hexdigest()
+    hashed = digest or (_NOTHING if data is None else hashlib.sha256(data).hexdigest())
     sent = {**headers, "x-amz-content-sha256": hashed, "x-amz-date": stamp}
     if token is not None:
         sent["x-amz-security-token"] = token
@@ -51,8 +53,8 @@ def sign(
     lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
     request = f"{method}\n{path}\n\n{lines}\n{listed}\n{hashed}"
     scope = f"{stamp[:8]}/{region}/s3/aws4_request"
-    digest = hashlib.sha256(request.encode()).hexdigest()
-    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
+    asked = hashlib.sha256(request.encode()).hexdigest()
+    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{asked}"
     signature = hmac.new(_key(secret, stamp[:8], region), text.encode(), "sha256").hexdigest()
     sent["authorization"] = (
         f"AWS4-HMAC-SHA256 Credential={key_id}/{scope}, SignedHeaders={listed}, "

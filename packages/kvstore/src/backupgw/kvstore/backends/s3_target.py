@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import Sequence
 
@@ -13,14 +15,25 @@ from .marked_folders import Folders
 from .part_transfers import Part, ResumableTarget, SentPart
 from .plan import Plan
 from .s3_conditions import Conditions
+from .s3_direct import Sending
+from .s3_records import Found
 from .s3_requests import Requests
 from .s3_settings import MOST_PART, MOST_PARTS, Settings
+
+_log = logging.getLogger(__name__)
 
 KEPT = f"{RESERVED_PREFIX}-part-"
 """How the name of a checkpoint's bytes begins, at the root of the place."""
 
 _GROWS_BY = 1000
 """Parts after which they are as large again as the first, where the value's size is unknown."""
+
+
+_HELD_BACK = 64 << 10
+"""Bytes at the end of a value without which it is none: they are sent when all is found right."""
+
+_AT_ONCE = 1 << 20
+"""Bytes up to which a value is sent together with the look for an older one."""
 
 
 class Target(ResumableTarget):
@@ -55,6 +68,14 @@ class Target(ResumableTarget):
         self._if_absent = plan.if_absent
         self._conditions = conditions
         self._upload, self._mark = _read(state) if state else ("", secrets.token_hex(16))
+        self._digest = plan.expected_hash
+        self._by_content = plan.if_absent and plan.expected_hash == plan.name.rpartition("/")[2]
+        """Whether the value is known by its hash: then what has that name is the same value, or
+        damaged, and may be replaced by it."""
+        self._tried = False
+        self._sending: Sending | None = None
+        self._size = plan.size
+        self.whole_at_most = settings.whole_at_most if requests.short else 0
         self._growing = plan.size is None and not settings.equal_parts
         self._first = max(settings.part_size, -(-(plan.size or 0) // MOST_PARTS))
 
@@ -67,15 +88,76 @@ class Target(ResumableTarget):
         size = self._first + (self._first * (number - 1) // _GROWS_BY if self._growing else 0)
         return min(size, MOST_PART)
 
+    def send_ahead(self, data: bytearray, filled: int) -> None:
+        size = self._size
+        if self._tried or size is None or self._digest is None:
+            return
+        if self._sending is None:
+            sending = None
+            with contextlib.suppress(BackendError):  # who puts it will be told
+                refused = self._if_absent and self._conditions.whole
+                mark = self._mark if self._if_absent else None
+                sending = self._requests.send(
+                    *(self._key, size, self._digest, self._name), if_absent=refused, mark=mark
+                )
+            if sending is None:
+                self._tried = True
+                return
+            self._sending = sending
+        end = min(filled, size - _HELD_BACK)
+        if end > self._sending.sent and not self._sending.send(data, end):
+            self.stop_sending()
+
+    def stop_sending(self) -> None:
+        sending, self._sending = self._sending, None
+        self._tried = True
+        if sending is not None:
+            sending.stop()
+
     def put_whole(self, data: bytes | bytearray) -> None:
-        self._prepare(refused=self._conditions.whole)
+        first, sending = not self._tried, self._sending
+        self._tried, self._sending = True, None
+        refused = self._conditions.whole
+        try:
+            at_once = first and sending is None and not refused and len(data) <= _AT_ONCE
+            if at_once and self._put_looking(data):
+                return
+            self._prepare(refused=refused)
+        except BaseException:
+            if sending is not None:
+                sending.stop()
+            raise
         self._requests.put(
             self._key,
             data,
             self._name,
-            if_absent=self._if_absent and self._conditions.whole,
+            if_absent=self._if_absent and refused,
             mark=self._mark if self._if_absent else None,
+            digest=self._digest,
+            sending=sending,
         )
+
+    def _put_looking(self, data: bytes | bytearray) -> bool:
+        """Store a value that is known by its hash, and look what there was, by one round trip;
+        False where that has to be done one after the other.
+
+        Raises:
+            ObjectExists: there was one. It is whole now, if it was damaged.
+        """
+        if not self._by_content or self._digest is None:
+            return False
+        self._folders.before_writing(self._name)
+        told = self._requests.look_and_put(
+            self._key, data, self._digest, self._name, mark=self._mark
+        )
+        if told is None:
+            return False
+        found, etag = told
+        if found is not None and found.mark != self._mark:
+            if etag is not None and _was_another(found, etag, data):
+                _log.error("%s was damaged, and is replaced by a new upload", self._name)
+            raise ObjectExists(f"{self._name} exists")
+        return etag is not None
 
     def begin(self) -> str:
         # Before: some services show the folder from here on, and an empty one is none to them.
@@ -140,6 +222,18 @@ class Target(ResumableTarget):
 
     def sent(self, state: str) -> Sequence[SentPart]:
         return [part for part, _ in self._requests.parts(self._key, upload_of(state), self._name)]
+
+
+def _was_another(found: Found, etag: str, data: bytes | bytearray) -> bool:
+    """Whether an object that was replaced had other bytes for sure.
+
+    Args:
+        etag: of the data: an MD5 where neither the service's encryption nor parts made it.
+    """
+    if found.size != len(data):
+        return True
+    plain = etag.strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return plain and "-" not in found.etag and found.etag != etag
 
 
 def upload_of(state: str) -> str:

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from .errors import ObjectNotFound, UnsupportedOperation
 from .posixfs_leftovers import PART_AGE
-from .s3_requests import Requests, Upload
+from .s3_requests import Requests
 from .s3_target import KEPT, upload_tag
+from .s3_uploads import Upload
 
 T = TypeVar("T")
 
