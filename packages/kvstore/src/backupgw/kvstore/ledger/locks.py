@@ -33,7 +33,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from .errors import LedgerError, NameBusy
@@ -321,6 +321,31 @@ class ByteLocks:
         """Keep counts of a place waiting, if that needs no waiting itself."""
         return _try(fd, fcntl.F_RDLCK, byte)
 
+    def share_folders(
+        self, fd: int, place: str, name: str, shared: Container[int]
+    ) -> Sequence[int] | None:
+        """Keep counts of the folders above a name waiting, if that needs no waiting itself.
+
+        Returns their bytes, or None where somebody counts one of them, or is about to: nothing new
+        is held then.
+
+        Args:
+            shared: those that are held so by the descriptor already.
+        """
+        if not _try(fd, fcntl.F_RDLCK, _GATE):
+            return None
+        try:
+            above = sorted({_FOLDERS + _checksum(place, folder) for folder in _folders(name)})
+            for index, byte in enumerate(above):
+                if byte not in shared and not _try(fd, fcntl.F_RDLCK, byte):
+                    for taken in above[:index]:
+                        if taken not in shared:
+                            _drop(fd, taken)
+                    return None
+            return above
+        finally:
+            _drop(fd, _GATE)
+
     def take_name(self, fd: int, byte: int) -> bool:
         """Hold a name, if that needs no waiting."""
         return _fcntl(fd, _SETLK, _pack(_EXCLUSIVE, _SET, byte, 1, 0)) == 0 or _refused()
@@ -331,12 +356,12 @@ class ByteLocks:
         return _set(fd, _EVERY_NAME) and _set(fd, _EVERY_PLACE)
 
     def drop(self, fd: int, byte: int) -> None:
-        """Let go of a name or a place."""
+        """Let go of a name, a folder or a place."""
         if _fcntl(fd, _SETLK, _pack(_UNLOCKED, _SET, byte, 1, 0)) != 0:
             _refused()
 
     def drop_all_but(self, fd: int, kept: Iterable[int]) -> None:
-        """Let go of all names and places but some, and of those never."""
+        """Let go of all names, folders and places but some, and of those never."""
         start = PLACES
         for byte in sorted(kept):
             if byte > start:

@@ -57,8 +57,7 @@ class LoggedBooks(HeldBooks):
     def write_back(self) -> None:
         accounts = self.touched()
         if accounts or self._rows:
-            tallies = {key: more for key, (more, _) in self._tallies.items()}
-            self.record = self._memory.record(accounts, tallies, self._rows)
+            self.record = self._memory.record(accounts, self._tallies, self._rows)
 
     # -- reservations and intents
 
@@ -104,8 +103,8 @@ class LoggedBooks(HeldBooks):
             return None
         return Amount(*row[-2:])
 
-    def is_counted(self, place: str, name: str) -> bool:  # noqa: ARG002 - the signature is HeldBooks'
-        return False  # nothing is logged while a count is in progress
+    def is_counted(self, place: str, name: str) -> bool:
+        return self._memory.is_counted(place, name)
 
     # -- after a crash
 

@@ -106,8 +106,14 @@ class ShortWay:
                     if memory is None or log is None:
                         return None
                     route = memory.lane
-                    if route is None or route.scopes != scopes or route.place != place:
-                        route = memory.change_lane(place, scopes)
+                    counted = bool(memory.uncounted) and memory.is_counted(place, name)
+                    if (
+                        route is None
+                        or route.scopes != scopes
+                        or route.place != place
+                        or route.counted is not counted
+                    ):
+                        route = memory.change_lane(place, scopes, counted=counted)
                         if route is None:
                             return None
                     if size > route.room_bytes or route.room_objects < 1:

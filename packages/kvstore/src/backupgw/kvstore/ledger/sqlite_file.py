@@ -9,7 +9,7 @@ import sqlite3
 
 from .errors import LedgerError, LedgerFull
 
-VERSION = 4
+VERSION = 5
 """1 had no log, 2 none with records of new items (`sqlite_uploads`), 3 had these as JSON."""
 
 # The tag of the log's records that belong to this file.
@@ -83,7 +83,7 @@ def connect(path: str) -> sqlite3.Connection:
             db.executescript(_SCHEMA)
         elif version == 1:
             db.executescript(_FROM_VERSION_1)
-        elif version in (2, 3):
+        elif version in (2, 3, 4):
             db.executescript(_WITH_LOG)
         elif version != VERSION:
             raise LedgerError(f"{path}: made by another version of the ledger ({version})")

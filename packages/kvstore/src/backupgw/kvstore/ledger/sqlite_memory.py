@@ -47,7 +47,11 @@ class Memory:
         end: where the last record that it knows ends.
         held: all rows, by their numbers, but for new items' that `spread` has not seen yet.
         sessions: (number, boot) of those on record.
-        counting: a count of a place is in progress; the rest is empty then, and nothing is logged.
+        uncounted: the folders that a count in progress has not been in, for each place that is
+            being counted. No other transaction than one of SQLite changes them, so under one tag
+            they stay the same.
+        counting: there are too many of them to be known; the rest is empty then, and nothing is
+            logged.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Memory:
         self.tag = tag
         self.end = end
         self.counting = counting
+        self.uncounted: dict[str, set[str]] = {}
         self.held: dict[int, Row] = {}
         self.sessions: list[tuple[int, str]] = []
         self._accounts: dict[str, Account] = {}
@@ -69,7 +74,7 @@ class Memory:
         # What the file lacks, and the rows that it has.
         self._changed: set[str] = set()
         self._tallies: dict[tuple[str, str], list[int]] = {}
-        self._routes: dict[tuple[str, tuple[str, ...]], uploads.Route] = {}
+        self._routes: dict[tuple[str, tuple[str, ...], bool], uploads.Route] = {}
         self._tails: dict[bytes, uploads.Route] = {}
         self.new: dict[int, uploads.New] = {}
         # The names of those among them that are not this process's to hold.
@@ -82,8 +87,10 @@ class Memory:
         self._rows: set[int] = set()
         self._filed: set[int] = set()
 
-    def load(self, db: sqlite3.Connection) -> None:
-        """Fill it with the file's rows."""
+    def load(self, db: sqlite3.Connection, uncounted: Iterable[tuple[str, str]] = ()) -> None:
+        """Fill it with the file's rows; `uncounted` are places and folders."""
+        for place, folder in uncounted:
+            self.uncounted.setdefault(place, set()).add(folder)
         for row in db.execute("SELECT * FROM held").fetchall():
             self.put(row)
         self._filed, self._rows = self._rows, set()
@@ -141,12 +148,26 @@ class Memory:
         key = place, name
         return key in self.named or key in self.others
 
-    def change_lane(self, place: str, scopes: tuple[str, ...]) -> uploads.Route | None:
+    def is_counted(self, place: str, name: str) -> bool:
+        """Whether a count is in progress that has been where `name` is."""
+        uncounted = self.uncounted.get(place)
+        if uncounted is None:
+            return False
+        folder = name
+        while folder:
+            folder = folder.rpartition("/")[0]
+            if folder in uncounted:
+                return False
+        return True
+
+    def change_lane(
+        self, place: str, scopes: tuple[str, ...], *, counted: bool
+    ) -> uploads.Route | None:
         """Have items of another route come from now on; None where it is not calm or not known."""
         self.settle_up()
         if self.counting:
             return None
-        route = self._routes.get((place, scopes)) or self._route(place, scopes)
+        route = self._routes.get((place, scopes, counted)) or self._route(place, scopes, counted)
         if route is None or not route.measure():
             return None
         self.lane = route
@@ -193,29 +214,32 @@ class Memory:
     def _settle(self, number: int) -> None:
         row = self.drop(number)
         if row is not None:
-            route = self._surely_route(row[3], tuple(json.loads(row[6])))
+            # A count that has been there since would have ended it.
+            counted = self.is_counted(row[3], row[5])
+            route = self._surely_route(row[3], tuple(json.loads(row[6])), counted)
             route.ended_bytes += row[10]
             route.ended_objects += row[11]
             route.settle_up()
 
-    def _route(self, place: str, scopes: tuple[str, ...]) -> uploads.Route | None:
+    def _route(self, place: str, scopes: tuple[str, ...], counted: bool) -> uploads.Route | None:
         """Return what items of these scopes share; None where accounts are not known yet."""
         known = self._accounts
         if not scopes or len(set(scopes)) < len(scopes) or not known.keys() >= set(scopes):
             return None
         self._changed.update(scopes)
-        tallies = [self._tallies.setdefault((place, scope), [0, 0]) for scope in scopes]
+        tallies = [self._tallies.setdefault((place, scope), [0, 0, 0, 0]) for scope in scopes]
         accounts = [known[scope] for scope in scopes]
-        route = self._routes[place, scopes] = uploads.Route(place, scopes, accounts, tallies)
+        route = uploads.Route(place, scopes, accounts, tallies, counted=counted)
+        self._routes[place, scopes, counted] = route
         return route
 
-    def _surely_route(self, place: str, scopes: tuple[str, ...]) -> uploads.Route:
-        route = self._routes.get((place, scopes))
+    def _surely_route(self, place: str, scopes: tuple[str, ...], counted: bool) -> uploads.Route:
+        route = self._routes.get((place, scopes, counted))
         if route is None:
             self.accounts(scopes)
             for scope in scopes:
                 self._accounts.setdefault(scope, Account(scope))
-            route = self._route(place, scopes)
+            route = self._route(place, scopes, counted)
             assert route is not None
         return route
 
@@ -251,7 +275,7 @@ class Memory:
     def record(
         self,
         accounts: Iterable[Account],
-        tallies: dict[tuple[str, str], Amount],
+        tallies: dict[tuple[str, str], tuple[Amount, Amount]],
         rows: Iterable[int],
     ) -> bytes:
         """Take over what a transaction changed, whose `rows` were put or dropped here already, and
@@ -274,9 +298,10 @@ class Memory:
                 f"[{_text(scope)},{account.used_bytes},{account.used_objects},"
                 f'{account.reserved_bytes},{account.reserved_objects},"{raised}"]'
             )
-        for (place, scope), (size, objects) in tallies.items():
-            self._add_to_tally((place, scope), size, objects)
-            added.append(f"[{_text(place)},{_text(scope)},{size},{objects}]")
+        for (place, scope), (more, counted) in tallies.items():
+            numbers = [*more, *counted] if counted else more
+            self._add_to_tally((place, scope), *numbers)
+            added.append(f"[{_text(place)},{_text(scope)},{','.join(map(str, numbers))}]")
         parts = ",".join(written), ",".join(added), ",".join(put), ",".join(dropped)
         return "[[{}],[{}],[{}],[{}]]".format(*parts).encode()
 
@@ -297,27 +322,33 @@ class Memory:
             if levels != account.raised:
                 account.raised, account.calm_bytes = levels, -1
             self._changed.add(scope)
-        for place, scope, size, objects in added:
-            self._add_to_tally((place, scope), size, objects)
+        for place, scope, *numbers in added:
+            self._add_to_tally((place, scope), *numbers)
         for number in dropped:
             self.drop(number)
         for row in put:
             self.put(tuple(row))
 
-    def _add_to_tally(self, key: tuple[str, str], size: int, objects: int) -> None:
-        old = self._tallies.get(key)
-        if old is None:
-            self._tallies[key] = [size, objects]
-        else:
-            old[0] += size
-            old[1] += objects
+    def _add_to_tally(
+        self,
+        key: tuple[str, str],
+        size: int,
+        objects: int,
+        counted_size: int = 0,
+        counted_objects: int = 0,
+    ) -> None:
+        old = self._tallies.setdefault(key, [0, 0, 0, 0])
+        old[0] += size
+        old[1] += objects
+        old[2] += counted_size
+        old[3] += counted_objects
 
     # -- the file
 
     def write(self, db: sqlite3.Connection) -> None:
         """Give the file what it lacks, within a transaction."""
         write_accounts(db, [self._accounts[scope] for scope in self._changed])
-        add_to_tallies(db, [(*key, *amount, 0, 0) for key, amount in self._tallies.items()])
+        add_to_tallies(db, [(*key, *amounts) for key, amounts in self._tallies.items()])
         ended = [(number,) for number in self._rows if number not in self.held]
         db.executemany("DELETE FROM held WHERE number = ?", ended)
         rows = [self.held[number] for number in self._rows if number in self.held]

@@ -20,6 +20,10 @@ from .sqlite_memory import Memory
 
 logger = logging.getLogger(__name__)
 
+MOST_UNCOUNTED = 1000
+"""Folders that a count has still to see, up to which all processes know them; beyond it, nothing is
+logged."""
+
 _inherited: list[sqlite3.Connection] = []
 """Connections of the process that this one was forked from; never used, and never closed, since
 SQLite must not be told of them here."""
@@ -128,13 +132,14 @@ class SQLiteState:
 
     def _load(self) -> Memory:
         db = self._connect()
-        tag, counting = db.execute(
-            "SELECT tag, EXISTS (SELECT 1 FROM uncounted) FROM log"
-        ).fetchone()
+        (tag,) = db.execute("SELECT tag FROM log").fetchone()
         self._agree(db, tag)
-        memory = Memory(tag, START, self._connect, counting=bool(counting))
-        if not counting:
-            memory.load(db)
+        uncounted = db.execute(
+            "SELECT place, folder FROM uncounted LIMIT ?", (MOST_UNCOUNTED + 1,)
+        ).fetchall()
+        memory = Memory(tag, START, self._connect, counting=len(uncounted) > MOST_UNCOUNTED)
+        if not memory.counting:
+            memory.load(db, uncounted)
         return memory
 
     def _agree(self, db: sqlite3.Connection, tag: bytes) -> None:

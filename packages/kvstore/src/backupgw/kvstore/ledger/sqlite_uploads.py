@@ -5,6 +5,13 @@ until one of them would not is one number for all items of the same scopes, and 
 sums themselves are brought up to date when somebody wants to see them (`Memory.settle_up`). Its
 record in the log says what happened where other records say what came of it; who reads it comes to
 the same sums, since all begin with the same. One record has an intent and the settles before it.
+
+While a place is counted, what was there already when its folder was listed is part of what the count
+has found; what comes to that folder later has to be added to it, and what comes to folders that are
+still to be listed must not be. A record says in its tail which of both an item is (`counted`). That
+stays true until it has ended: the folders that are still to be listed change in a transaction of
+SQLite alone, before which all that is open gets a row and the log begins anew; and a count of a
+folder ends what is open in it by itself, with its names held.
 """
 
 from __future__ import annotations
@@ -35,7 +42,8 @@ class Route:
 
     Args:
         accounts: of the scopes, in their order.
-        tallies: what the place adds to them, [bytes, objects].
+        tallies: what the place adds to them, [bytes, objects, counted bytes, counted objects].
+        counted: a count in progress has been where the items are.
 
     Attributes:
         room_bytes, room_objects: what may be added until a sum is no longer calm; right while
@@ -49,6 +57,7 @@ class Route:
         "accounts",
         "added_bytes",
         "added_objects",
+        "counted",
         "ended_bytes",
         "ended_objects",
         "place",
@@ -66,13 +75,16 @@ class Route:
         scopes: tuple[str, ...],
         accounts: Sequence[Account],
         tallies: Sequence[list[int]],
+        *,
+        counted: bool,
     ) -> None:
         self.place = place
         self.scopes = scopes
         self.accounts = accounts
         self.tallies = tallies
+        self.counted = counted
         self.scopes_text = json.dumps(scopes)
-        self.tail = tail_of(place, scopes)
+        self.tail = tail_of(place, scopes, counted=counted)
         self.room_bytes = self.room_objects = -math.inf
         self.added_bytes = self.added_objects = self.ended_bytes = self.ended_objects = 0
         starts = [f"[{json.dumps(scope)}," for scope in scopes]
@@ -106,6 +118,9 @@ class Route:
         for tally in self.tallies:
             tally[0] += self.ended_bytes
             tally[1] += self.ended_objects
+            if self.counted:
+                tally[2] += self.ended_bytes
+                tally[3] += self.ended_objects
         self.added_bytes = self.added_objects = self.ended_bytes = self.ended_objects = 0
 
 
@@ -113,15 +128,15 @@ New = tuple[Route, int, str, int]
 """The route, deadline, name and size of one that is on record."""
 
 
-def tail_of(place: str, scopes: Sequence[str]) -> bytes:
+def tail_of(place: str, scopes: Sequence[str], *, counted: bool = False) -> bytes:
     """Return what a record ends with, which is the same for all items of a route."""
-    return json.dumps([place, scopes]).encode()
+    return json.dumps([place, scopes, 1] if counted else [place, scopes]).encode()
 
 
-def route_of(tail: bytes) -> tuple[str, tuple[str, ...]]:
-    """Return the place and the scopes that a tail says."""
-    place, scopes = json.loads(tail)
-    return place, tuple(scopes)
+def route_of(tail: bytes) -> tuple[str, tuple[str, ...], bool]:
+    """Return the place and the scopes that a tail says, and whether its items are counted."""
+    place, scopes, *counted = json.loads(tail)
+    return place, tuple(scopes), bool(counted)
 
 
 def record(

@@ -27,6 +27,13 @@ locked for a moment after its last name, since the next item mostly comes sooner
 waiting but who counts: it is let go of with the end of an item after the flag of a count is up, or
 at the next tick.
 
+While a place is counted there is no tenure, and names are locked with the folders above them,
+shared, instead of with their place: as by who waits for them (`ByteLocks`), but a folder that is
+listed just now, or is about to be, is not waited for. So a count of a folder sees all of a new item
+beneath it or nothing, as ever. Several names have their folders in common on the one descriptor, and
+a folder is let go of with its last. That cannot keep a count waiting for ever: it closes a gate
+first, in front of which nothing new is held.
+
 Who has to wait for anything raises the one byte `wanted` beside the locks (`ByteLocks`). It is only
 a request: whoever has the tenure ends it when a new item comes, or at the next tick, and takes none
 for PAUSE seconds. If the request was lost, a tenure ends all the same after LONGEST seconds or when
@@ -37,7 +44,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 from .errors import LedgerError
@@ -83,6 +90,9 @@ class Tenure:
         self._places_of: dict[str, tuple[int, int]] = {}  # checksum and byte of a place
         self._held: dict[int, int] = {}  # bytes of names, each with its place's
         self._places: dict[int, int] = {}  # how many of them has a place that is locked
+        # Of names that are held by their folders instead, while something is counted.
+        self._above: dict[int, Sequence[int]] = {}
+        self._folders: dict[int, int] = {}  # how many of them are in one
         self._until = 0.0
         self._not_before = 0.0
         self._closed = False
@@ -94,8 +104,10 @@ class Tenure:
         checksum, of_place = self._places_of.get(place) or self._place(place)
         byte, held = NAMES + crc32(name.encode(), checksum), self._held
         with self._guard:
-            if byte in held or self._closed or self.flags[COUNTING]:
+            if byte in held or self._closed:
                 return None
+            if self.flags[COUNTING]:
+                return self._hold_by_folders(place, name, byte)
             if self.taken:
                 held[byte] = of_place
                 return byte
@@ -116,17 +128,48 @@ class Tenure:
         found = self._places_of[place] = checksum, PLACES + checksum
         return found
 
+    def _hold_by_folders(self, place: str, name: str, byte: int) -> int | None:
+        """Hold a name while some place is counted."""
+        locks, fd = self._locks, self._fd
+        if self.taken:
+            return None  # who counts waits for the end of the tenure
+        above = locks.share_folders(fd, place, name, self._folders)
+        if above is None:
+            return None
+        if not locks.take_name(fd, byte):
+            self._leave_folders(above)
+            return None
+        for folder in above:
+            self._folders[folder] = self._folders.get(folder, 0) + 1
+        self._above[byte] = above
+        self._held[byte] = 0
+        return byte
+
+    def _leave_folders(self, above: Sequence[int]) -> None:
+        """Let go of those of these folders that no name is held by."""
+        for folder in above:
+            if folder not in self._folders:
+                self._locks.drop(self._fd, folder)
+
     def let_go(self, held: int) -> None:
         """Give a name back."""
         with self._guard:
             of_place = self._held[held]
-            if not self.taken:
-                try:
+            try:
+                if not self.taken:
                     self._locks.drop(self._fd, held)
-                    self._places[of_place] -= 1
-                    self._leave(of_place)
-                except LedgerError as error:
-                    logger.warning("a name stays held until the ledger is closed: %s", error)
+                    if of_place:
+                        self._places[of_place] -= 1
+                        self._leave(of_place)
+                if not of_place:
+                    above = self._above.pop(held)
+                    for folder in above:
+                        self._folders[folder] -= 1
+                        if not self._folders[folder]:
+                            del self._folders[folder]
+                    self._leave_folders(above)
+            except LedgerError as error:
+                logger.warning("a name stays held until the ledger is closed: %s", error)
             del self._held[held]
             if self._closed and not self._held:
                 self._locks.close_descriptor(self._fd)
@@ -192,9 +235,10 @@ class Tenure:
         """Leave nothing locked but the names in use, and their places; then let others write."""
         self._places = {}
         for place in self._held.values():
-            self._places[place] = self._places.get(place, 0) + 1
+            if place:
+                self._places[place] = self._places.get(place, 0) + 1
         try:
-            self._locks.drop_all_but(self._fd, [*self._held, *self._places])
+            self._locks.drop_all_but(self._fd, [*self._held, *self._places, *self._folders])
         finally:
             self._locks.stop_writing()
 
