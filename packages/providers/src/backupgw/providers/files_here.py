@@ -36,7 +36,7 @@ class NewFile:
     """A file that has its name when its block ends well, and is not there otherwise.
 
     Args:
-        sync: it is on the disk by then.
+        sync: it is on the disk by then, with the folders that were made for it.
     """
 
     def __init__(self, path: Path, *, sync: bool = True) -> None:
@@ -52,6 +52,8 @@ class NewFile:
         """Whether the temporary file may be there."""
         self._flushing: threading.Thread | None = None
         self._failed: OSError | None = None
+        self._changed: list[Path] = [path.parent]
+        """Folders that get a name with the file."""
 
     def _flush_ahead(self, size: int) -> None:
         """Have the disk work while more comes, so that the end need not wait for all of it."""
@@ -81,13 +83,21 @@ class NewFile:
             try:
                 self._fd = os.open(self._temporary, flags, 0o600)
             except FileNotFoundError:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._make_folders()
                 self._fd = os.open(self._temporary, flags, 0o600)
             if mode is not None:
                 os.fchmod(self._fd, mode)
         except OSError as error:
             raise file_error(error) from error
         return self
+
+    def _make_folders(self) -> None:
+        folder = self._path.parent.parent
+        self._changed.append(folder)  # though another thread may have made the lowest just now
+        while not folder.exists():
+            folder = folder.parent
+            self._changed.append(folder)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def write_at(self, data: bytes | memoryview, offset: int) -> None:
         """Write bytes where they belong; by several threads at a time. Raises BackendError."""
@@ -123,7 +133,8 @@ class NewFile:
                 os.replace(self._temporary, self._path)
                 self._there = False
                 if self._sync:
-                    _sync_folder(self._path.parent)
+                    for folder in self._changed:
+                        _sync_folder(folder)
         except OSError as failure:
             raise self._error(failure) from failure
         finally:
