@@ -6,12 +6,12 @@ sums themselves are brought up to date when somebody wants to see them (`Memory.
 record in the log says what happened where other records say what came of it; who reads it comes to
 the same sums, since all begin with the same. One record has an intent and the settles before it.
 
-While a place is counted, what was there already when its folder was listed is part of what the count
-has found; what comes to that folder later has to be added to it, and what comes to folders that are
-still to be listed must not be. A record says in its tail which of both an item is (`counted`). That
-stays true until it has ended: the folders that are still to be listed change in a transaction of
-SQLite alone, before which all that is open gets a row and the log begins anew; and a count of a
-folder ends what is open in it by itself, with its names held.
+While a place is counted, what was there already when its folder was listed is part of what the
+count has found; what comes to that folder later has to be added to it, and what comes to folders
+that are still to be listed must not be. A record says in its tail which of both an item is
+(`counted`). That stays true until it has ended: the folders that are still to be listed change in a
+transaction of SQLite alone, before which all that is open gets a row and the log begins anew; and a
+count of a folder ends what is open in it by itself, with its names held.
 """
 
 from __future__ import annotations
