@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from backupgw.kvstore.backends.errors import (
     BackendMustBeOpen,
     BackendURLInvalid,
     ContentMismatch,
+    NameTooLong,
     ObjectExists,
     ObjectNotFound,
     PermissionDenied,
@@ -295,6 +297,77 @@ def test_a_server_that_does_not_unquote_gets_no_name_that_needs_it() -> None:
             with pytest.raises(InvalidName, match="unquote"):
                 place.store(name, b"")
         assert len(server.requests) == 1
+
+
+def said_by_borgstore(status: int, message: str) -> Reply:
+    """An error as Python's http.server makes a page of it."""
+    page = f"<!DOCTYPE HTML>\n<html>\n<body>\n<p>Error code: {status}</p>\n" + (
+        f"<p>Message: {message}.</p>\n<p>Error code explanation: {status}</p>\n</body>\n</html>\n"
+    )
+    return Reply(status, page.encode(), {"Content-Type": "text/html;charset=utf-8"})
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("name must be lowercase, but got: Name", InvalidName),
+        ("name is too long (max: 100): Name", NameTooLong),
+        ("Unsupported &lt;thing&gt;", ValueError),
+    ],
+)
+def test_a_name_that_borgstore_refuses_is_told_in_its_words(
+    message: str, error: type[Exception]
+) -> None:
+    script: Script = [HELLO, said_by_borgstore(400, message)]
+    with (
+        ScriptedServer(script) as server,
+        place_of(server) as place,
+        pytest.raises(error) as caught,
+    ):
+        place.store("Name", b"")
+    assert type(caught.value) is error
+    assert str(caught.value).endswith(html.unescape(message))
+
+
+FOLDER = Reply(headers={"X-BorgStore-Is-Directory": "true"})
+ITEM = Reply(headers={"X-BorgStore-Is-Directory": "false", "Content-Length": "0"})
+
+
+@pytest.mark.parametrize(
+    ("call", "there", "found"),
+    [
+        (lambda place: place.load("a"), FOLDER, False),
+        (lambda place: place.delete("a"), FOLDER, False),
+        (lambda place: place.hash("a"), FOLDER, False),
+        (lambda place: place.move("a", "b"), Reply(404), False),
+        (lambda place: list(place.list("a")), ITEM, False),
+        (lambda place: place.load("a"), ITEM, True),
+        (lambda place: list(place.list("a")), FOLDER, True),
+    ],
+)
+def test_a_server_that_fails_over_a_folder_has_no_such_item(
+    call: Callable[[Backend], object], there: Reply, found: bool
+) -> None:
+    """borgstore's answers 500 for an item that is a folder, and for a list of an item."""
+    script: Script = [HELLO, said_by_borgstore(500, "Internal Server Error"), there]
+    with ScriptedServer(script) as server, place_of(server) as place:
+        with pytest.raises(BackendError) as caught:
+            call(place)
+        assert isinstance(caught.value, ObjectNotFound) is not found
+        assert server.requests[-1].method == "HEAD"
+
+
+def test_the_end_of_an_item_that_is_shorter_is_all_of_it() -> None:
+    """borgstore's server fails over `Range: bytes=-9` of 5 bytes."""
+    script: Script = [
+        HELLO,
+        said_by_borgstore(500, "Internal Server Error"),
+        *[Reply(headers={"X-BorgStore-Is-Directory": "false", "Content-Length": "5"})] * 2,
+        ranged(b"value"),
+    ]
+    with ScriptedServer(script) as server, place_of(server) as place:
+        assert place.load("a", offset=-9) == b"value"
+        assert server.requests[1].headers["range"] == "bytes=-9"
 
 
 @pytest.mark.parametrize(

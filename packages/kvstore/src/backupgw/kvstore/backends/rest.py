@@ -32,9 +32,10 @@ from .errors import (
     BackendMustNotBeOpen,
     ContentMismatch,
     ObjectExists,
+    ObjectNotFound,
     UnsupportedOperation,
 )
-from .rest_answers import YES, expect_ok, json_of, number, refuse, seconds
+from .rest_answers import YES, ServerFailed, expect_ok, json_of, number, refuse, seconds
 from .rest_connections import AS_IT_IS, Answer, Body, Connections
 from .rest_dialing import CommandConnection
 from .rest_reading import Reads
@@ -286,7 +287,7 @@ class REST(Backend):
     def _entries(self, connections: Connections, path: str, name: str) -> Iterator[ItemInfo]:
         for left in reversed(range(self._tries + 1)):
             answer = self._ask(connections, "GET", path, timeout=LONG)
-            refuse(self.server, answer, name)
+            self._expect(answer, name, folder=True)
             try:
                 kept = rest_listing.take(answer)
             except BackendConnectionError:
@@ -325,7 +326,7 @@ class REST(Backend):
     def _get(self, name: str, wanted: str | None) -> Answer:
         lines = lines_of({"Range": wanted}) if wanted else ""
         answer = self._request("GET", self._path(name), lines=lines)
-        refuse(self.server, answer, name)
+        self._expect(answer, name)
         return answer
 
     def open_writer(
@@ -382,19 +383,21 @@ class REST(Backend):
 
     def delete(self, name: str) -> None:
         answer = self._request("DELETE", self._path(name))
-        expect_ok(self.server, answer, name, gone_is_done=True)
+        self._expect(answer, name, gone_is_done=True)
+        answer.release()
 
     def move(self, name: str, new_name: str) -> None:
         query = {"cmd": "move", "current": _sendable(name), "new": _sendable(new_name)}
         answer = self._request("POST", "/", query)
-        expect_ok(self.server, answer, name, gone_is_done=True)
+        self._expect(answer, name, gone_is_done=True)
+        answer.release()
 
     # -- what the server does by itself
 
     def hash(self, name: str, algorithm: str = "sha256") -> str:
         query = {"cmd": "hash", "algorithm": algorithm}
         answer = self._request("POST", self._path(name), query, timeout=LONG)
-        expect_ok(self.server, answer, name, keep=True)
+        self._expect(answer, name)
         return answer.text()
 
     def gather(self, sources: Iterable[tuple[str, int, int]]) -> bytes:
@@ -412,6 +415,22 @@ class REST(Backend):
         expect_ok(self.server, answer, target)
 
     # -- requests
+
+    def _expect(
+        self, answer: Answer, name: str, *, folder: bool = False, gone_is_done: bool = False
+    ) -> None:
+        """Let an answer about an item (or `folder`) pass that says yes, unread; else raise.
+
+        borgstore's server fails where a folder is asked for as an item, and the other way round.
+        """
+        try:
+            expect_ok(self.server, answer, name, gone_is_done=gone_is_done, keep=True)
+        except ServerFailed as error:
+            if not self._ours:
+                info = self.info(name)
+                if not info.exists or info.directory != folder:
+                    raise ObjectNotFound(name) from error
+            raise
 
     def _path(self, name: str) -> str:
         if is_plain(name) or _UNRESERVED.match(_sendable(name)):

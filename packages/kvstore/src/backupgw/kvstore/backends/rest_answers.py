@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from http import HTTPStatus as Http
 
+from ..names import InvalidName
 from .errors import (
     BackendAlreadyExists,
     BackendDoesNotExist,
     BackendError,
+    NameTooLong,
     ObjectNotFound,
     PermissionDenied,
     QuotaExceeded,
@@ -20,6 +23,16 @@ from .rest_connections import DRAIN, Answer
 YES = frozenset({int(Http.OK), int(Http.PARTIAL_CONTENT)})
 
 _RETRYABLE = frozenset({408, 425, 429, 502, 503, 504})
+
+_PAGE = re.compile(r"<p>Message: (.*?)\.?</p>", re.DOTALL)
+"""What borgstore's server says, in the page that http.server makes of an error."""
+
+_NAME = "name "
+"""How borgstore's server begins when it refuses a name (`validate_name` of 0.7)."""
+
+
+class ServerFailed(BackendError):
+    """The server answered 500: something went wrong in it that it has no other answer for."""
 
 
 def expect_ok(
@@ -40,11 +53,12 @@ def expect_ok(
 
 
 def refuse(server: str, answer: Answer, what: str) -> None:
-    """Raise what an answer other than yes means; ValueError where it blames the request."""
+    """Raise what an answer other than yes means: InvalidName where it blames the name, ValueError
+    where it blames anything else of the request."""
     status = answer.status
     if status in YES:
         return
-    said = answer.text()
+    said = _words(answer)
     match status:
         case Http.NOT_FOUND:
             raise ObjectNotFound(what)
@@ -62,8 +76,14 @@ def refuse(server: str, answer: Answer, what: str) -> None:
             raise QuotaExceeded(f"{what}: {said}")
         case Http.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise ReadRangeError(f"{what}: {said}")
+        case Http.BAD_REQUEST if said.startswith(f"{_NAME}is too long"):
+            raise NameTooLong(f"{server}: {said}")
+        case Http.BAD_REQUEST if said.startswith(_NAME):
+            raise InvalidName(f"{server}: {said}")
         case Http.BAD_REQUEST:
             raise ValueError(f"{what}: {said}")
+        case Http.INTERNAL_SERVER_ERROR:
+            raise ServerFailed(f"{server}: {what}: {status} {said}")
         case Http.NOT_ACCEPTABLE:
             raise BackendError(f"{server} is no borgstore server: {said}")
     wait = answer.header("Retry-After")
@@ -72,6 +92,12 @@ def refuse(server: str, answer: Answer, what: str) -> None:
         retryable=status in _RETRYABLE,
         retry_after=float(wait) if wait is not None and wait.isdigit() else None,
     )
+
+
+def _words(answer: Answer) -> str:
+    said = answer.text()
+    page = _PAGE.search(said)
+    return html.unescape(page[1]) if page else said
 
 
 def content_range(header: str | None) -> tuple[int, int] | None:

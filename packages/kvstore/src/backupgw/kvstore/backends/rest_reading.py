@@ -8,7 +8,7 @@ from http import HTTPStatus as Http
 
 from .base import ItemInfo, Reader
 from .errors import BackendError, ObjectNotFound
-from .rest_answers import content_range
+from .rest_answers import ServerFailed, content_range
 from .rest_connections import DRAIN, Answer
 from .rest_transfers import RestReader
 
@@ -39,9 +39,15 @@ class Reads:
     def open(self, name: str, offset: int, size: int | None) -> Reader:
         """Start reading as `Backend.open_reader` does."""
         if size == 0 or (offset < 0 and size is not None and not self._small(offset, size)):
-            return self._located_reader(name, offset, size or 0)
+            return self._located_reader(name, offset, size)
         wanted = _range(offset, size)
-        answer = self._get(name, wanted)
+        try:
+            answer = self._get(name, wanted)
+        except ServerFailed:
+            if offset >= 0:
+                raise
+            # borgstore's server fails where that counts back beyond the item's beginning.
+            return self._located_reader(name, offset, size)
         announced = answer.left
         if announced is None:
             answer.discard()
@@ -68,13 +74,14 @@ class Reads:
         """Whether a part counted from the end can be had with what follows it."""
         return -offset - size <= DRAIN
 
-    def _located_reader(self, name: str, offset: int, size: int) -> Reader:
+    def _located_reader(self, name: str, offset: int, size: int | None) -> Reader:
         """Read a part whose place has to be found out first."""
         info = self._info(name)
         if not info.exists or info.directory:
             raise ObjectNotFound(name)
         first = max(info.size + offset, 0) if offset < 0 else offset
-        wanted = max(min(size, info.size - first), 0)
+        rest = max(info.size - first, 0)
+        wanted = rest if size is None else min(size, rest)
         if not wanted:
             return _Nothing(info.size)
         resume = partial(self._resume, name, info.size)
