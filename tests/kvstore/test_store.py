@@ -325,10 +325,15 @@ def test_every_operation_is_logged(store: Store, caplog: pytest.LogCaptureFixtur
         assert [*store.list("config")]
         with pytest.raises(ObjectNotFound):
             store.delete("config/missing")
+        store.defrag([("a", 1, 3)], target="b", namespace="config")
     messages = [record.getMessage() for record in caplog.records]
     assert messages[0].startswith("store 'config/a' -> 5 B in ")
     assert messages[1].startswith("load 'config/a' -> 5 B in ")
-    assert messages[2:] == ["list 'config' -> 1 items", "delete 'config/missing' -> ObjectNotFound"]
+    assert messages[2:4] == [
+        "list 'config' -> 1 items",
+        "delete 'config/missing' -> ObjectNotFound",
+    ]
+    assert messages[4].startswith("defrag 'config' -> 3 B in ")
 
 
 def test_blocks_of_a_value_come_by_reader() -> None:

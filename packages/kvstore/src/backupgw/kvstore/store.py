@@ -368,7 +368,8 @@ class Store:
         prefix = f"{namespace}/" if namespace else ""
         if target is not None and "/" in target:
             raise ValueError(f"a target's namespace is given separately: {target!r}")
-        with self._slots:
+        with StoreOperation(self._slots, None, "defrag", namespace or "") as operation:
+            operation.volume = sum(size for _, _, size in checked)
             found = self._find_parts(checked, namespace, deleted=deleted)
             if target is not None:
                 nested = self._find(prefix + target, deleted=deleted)

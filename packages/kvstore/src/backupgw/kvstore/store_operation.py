@@ -16,13 +16,16 @@ logger = logging.getLogger("backupgw.kvstore.store")  # where users of borgstore
 class StoreOperation:
     """Runs an operation in one of the slots; counts it if it ends well, logs it anyway.
 
+    Args:
+        statistics: where it is counted; None for what borgstore does not count.
+
     Attributes:
         volume: what it moved, in bytes; None for those that move nothing.
     """
 
     __slots__ = ("_name", "_slots", "_start", "_statistics", "_what", "volume")
 
-    def __init__(self, slots: Slots, statistics: Statistics, what: str, name: str) -> None:
+    def __init__(self, slots: Slots, statistics: Statistics | None, what: str, name: str) -> None:
         self._slots = slots
         self._statistics = statistics
         self._what = what
@@ -44,7 +47,8 @@ class StoreOperation:
         took = time.perf_counter_ns() - self._start
         self._slots.__exit__()
         if kind is None:
-            self._statistics.finish(self._what, took, self.volume)
+            if self._statistics is not None:
+                self._statistics.finish(self._what, took, self.volume)
             logger.debug(
                 "%s %r -> %s B in %.1f ms", self._what, self._name, self.volume or 0, took / 1e6
             )
