@@ -184,6 +184,7 @@ def test_defrag(pair: Pair) -> None:
             pair.same(methodcaller("defrag", SOURCES, namespace=space, **options))
         pair.same(methodcaller("defrag", [("00112233", 8, 3)], target="xyz1", namespace=space))
         pair.same(methodcaller("list", space))
+        assert pair.same(methodcaller("gather", SOURCES, namespace=f"{space}/")) == b"cd012"
     pair.same_folders()
 
 

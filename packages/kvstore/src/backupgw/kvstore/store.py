@@ -328,7 +328,7 @@ class Store:
     ) -> bytes:
         """Return the concatenation of (name, offset, size) parts of items in one namespace.
 
-        Names are without the namespace.
+        Names are without the namespace, which may end in `/` as it does in a config.
 
         Raises:
             ReadRangeError: an item ends before its part does.
@@ -341,7 +341,7 @@ class Store:
             found = self._find_parts(checked, namespace, deleted=deleted)
             if not checked:
                 return b""
-            value = self._items.gather(found, f"{namespace}/" if namespace else "")
+            value = self._items.gather(found, _prefix(namespace))
             operation.volume = len(value)
             return value
 
@@ -365,7 +365,7 @@ class Store:
             ValueError: neither target nor algorithm, or a source that is none.
         """
         checked = parts.checked(sources)
-        prefix = f"{namespace}/" if namespace else ""
+        prefix = _prefix(namespace)
         if target is not None and "/" in target:
             raise ValueError(f"a target's namespace is given separately: {target!r}")
         with StoreOperation(self._slots, None, "defrag", namespace or "") as operation:
@@ -389,7 +389,7 @@ class Store:
         self, checked: Sequence[Part], namespace: str | None, *, deleted: bool
     ) -> Sequence[Part]:
         """Return the parts under nested names; those of no bytes are left out."""
-        prefix = f"{namespace}/" if namespace else ""
+        prefix = _prefix(namespace)
         found = {
             name: self._find(prefix + name, deleted=deleted) for name in {p[0] for p in checked}
         }
@@ -418,6 +418,10 @@ class Store:
 
     def _operation(self, what: str, name: str) -> StoreOperation:
         return StoreOperation(self._slots, self._statistics, what, name)
+
+
+def _prefix(namespace: str | None) -> str:
+    return f"{namespace.rstrip('/')}/" if namespace else ""
 
 
 def _kind(backend: Backend) -> str:
