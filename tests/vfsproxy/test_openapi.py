@@ -148,7 +148,7 @@ def test_a_bug_is_found(inside: Inside, bug: Any, told: str) -> None:
 
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     headers = {"x-backendai-storage-auth-token": MANAGER_TOKEN}
-    found = {}
+    found: dict[str, str] = {}
     for share in range(SHARES):
         found |= mistakes(schema, headers, share)
     assert list(found) == ["GET /v1/volumes"]
