@@ -17,6 +17,7 @@ class AWSS3Provider(PlaceProvider):
     """Files as objects in a bucket."""
 
     title = "Amazon S3"
+    processes = True
     scheme = "s3"
     libraries = ("boto3",)
     extra = "s3"

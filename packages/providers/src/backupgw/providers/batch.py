@@ -9,40 +9,22 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import chain, islice
 
-from backupgw.kvstore.backends.errors import BackendError, PermissionDenied, QuotaExceeded
+from backupgw.kvstore.backends.errors import PermissionDenied, QuotaExceeded
 
-from .base import BaseProvider, ProgressCallback
+from .base import BaseProvider
+from .crew import SMALL, Crew
+from .moves import Job, Move, Result, failure_of
 from .place_provider import PlaceProvider
 
 HOPELESS = 10
 """Files in a row that failed, after which the rest is not tried."""
 
-
-class ProviderFailed(BackendError):
-    """A provider said that something failed, and not why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A file to be moved. `size` in bytes, 0 where it is not known."""
-
-    name: str
-    path: Path
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a job."""
-
-    job: Job
-    size: int
-    error: BaseException | None = None
-    seconds: float = 0.0
+_LOOKED_AT = 24
+"""Files that are looked at before it is decided who moves them."""
 
 
 @dataclass(slots=True)
@@ -55,26 +37,6 @@ class Totals:
     gave_up: str = ""
 
 
-Move = Callable[[BaseProvider, Job, ProgressCallback], bool]
-
-
-def upload(provider: BaseProvider, job: Job, tell: ProgressCallback) -> bool:
-    """Store a job's file."""
-    return provider.upload(job.path, job.name, tell)
-
-
-def download(provider: BaseProvider, job: Job, tell: ProgressCallback) -> bool:
-    """Fetch a job's file."""
-    return provider.download(job.name, job.path, tell)
-
-
-def failure_of(provider: BaseProvider, what: str) -> BaseException:
-    """Return why a call of a provider answered False."""
-    if provider.last_error is not None:
-        return provider.last_error
-    return ProviderFailed(f"{what} failed; the provider says no more, its log may")
-
-
 @dataclass
 class Batch:
     """One batch.
@@ -82,12 +44,14 @@ class Batch:
     Attributes:
         workers: files at a time; one for providers that may not be used by several threads.
         on_result: called with each result, by several threads but never at once.
+        crew: processes that move the small files where there are many; the others follow.
     """
 
     provider: BaseProvider
     move: Move
     workers: int
     on_result: Callable[[Result], None]
+    crew: Crew | None = None
     totals: Totals = field(default_factory=Totals)
     _under_way: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -100,10 +64,47 @@ class Batch:
     def moved(self) -> int:
         """Bytes done so far, those of files under way included."""
         with self._lock:
-            return self.totals.bytes + sum(self._under_way.values())
+            here = self.totals.bytes + sum(self._under_way.values())
+        return here + (self.crew.under_way if self.crew is not None else 0)
 
     def run(self, jobs: Iterable[Job]) -> Totals:
         """Do all of it. On Ctrl-C what is under way is ended, so that it can be carried on."""
+        if self.crew is None:
+            return self._by_threads(jobs)
+        coming = iter(jobs)
+        try:
+            first = [*islice(coming, _LOOKED_AT)]
+        except BaseException:
+            self.crew.dismiss()
+            raise
+        few = len(first) < _LOOKED_AT
+        if few or sum(job.size <= SMALL for job in first) * 2 < len(first):
+            crew, self.crew = self.crew, None
+            crew.dismiss()
+            return self._by_threads(chain(first, coming))
+        return self._by_threads(self._by_crew(self.crew, chain(first, coming)))
+
+    def _by_crew(self, crew: Crew, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Have the small files moved; yield the others when that is done."""
+        large: list[Job] = []
+        crew.begin(self._settle)
+        try:
+            for job in jobs:
+                if self._stopped.is_set():
+                    break
+                if job.size <= SMALL:
+                    crew.put(job)
+                else:
+                    large.append(job)
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            crew.finish()
+        if not self._stopped.is_set():
+            yield from large
+
+    def _by_threads(self, jobs: Iterable[Job]) -> Totals:
         tasks = queue.Queue[Job | None](maxsize=2 * self.workers)
         crew = [
             threading.Thread(target=self._work, args=(tasks,), name=f"provider-{n}", daemon=True)
@@ -133,6 +134,8 @@ class Batch:
     def stop(self) -> None:
         """End it soon."""
         self._stopped.set()
+        if self.crew is not None:
+            self.crew.stop()
         if isinstance(self.provider, PlaceProvider):
             self.provider.transfers.stopping.set()
 
@@ -170,19 +173,25 @@ class Batch:
         except Exception as raised:  # noqa: BLE001 - a provider of somebody else's
             error = raised
         seconds = time.monotonic() - begun
-        size = last[1] or job.size
+        self._settle(Result(job, last[1] or job.size, error, seconds))
+
+    def _settle(self, result: Result) -> None:
+        """Count a result, and tell it."""
         with self._lock:
-            self._under_way.pop(job.name, None)
-            if error is None:
+            self._under_way.pop(result.job.name, None)
+            if result.error is None:
                 self.totals.done += 1
-                self.totals.bytes += size
+                self.totals.bytes += result.size
                 self._in_a_row = 0
             elif not self._stopped.is_set():
                 self.totals.failed += 1
                 self._in_a_row += 1
-                self._judge(error)
+                self._judge(result.error)
+            stopped = self._stopped.is_set()
+        if stopped and self.crew is not None:
+            self.crew.stop()
         with self._telling:
-            self.on_result(Result(job, size, error, seconds))
+            self.on_result(result)
 
     def _judge(self, error: BaseException) -> None:
         """Give up where the rest would fail likewise. Called with the lock held."""

@@ -58,6 +58,11 @@ class Calls:
         with self._lock:
             self._counts[call] += 1
 
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Count requests of another process."""
+        with self._lock:
+            self._counts.update(counts)
+
     def counts(self) -> dict[str, int]:
         """Return the requests so far, by name."""
         with self._lock:

@@ -79,6 +79,8 @@ class PlaceProvider(BaseProvider):
     """Programs that must be there, and how to get each."""
     credentials: ClassVar[tuple[str, str]]
     """The fields that a user's name and a password stand for."""
+    processes: ClassVar[bool] = False
+    """Whether several processes move many small files faster than several threads do."""
     costs: ClassVar[CostClasses | None] = None
     """What requests to the service cost; None where it does not count any."""
 
@@ -104,6 +106,7 @@ class PlaceProvider(BaseProvider):
             connections=self.connection_pool_size,
         )
         self._lock = threading.Lock()
+        self._made: Backend | None = None
         self._place: Backend | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
 
@@ -183,6 +186,31 @@ class PlaceProvider(BaseProvider):
         except OptionInvalid as error:
             raise ConfigInvalid(error.option, error.message) from error
 
+    def make_ready(self) -> None:
+        """Make the place that the next `open` opens. Nothing is asked of it. Raises as `make_place`
+        does."""
+        with self._lock:
+            if self._place is None and self._made is None:
+                self._made = self.make_place()
+
+    def handed_on(self) -> dict[str, Any]:
+        """Return what another process of ours need not find out again; secrets are among it."""
+        place = self.open()
+        if not self.encryption_enabled:
+            return {}
+        from backupgw.kvstore.layers.encrypt import EncryptLayer
+
+        assert isinstance(place, EncryptLayer)  # the outermost
+        return {"secret": place.secret}
+
+    def take_over(self, handed: Mapping[str, Any]) -> None:
+        """Take what another process has handed on. The place is made and not open yet."""
+        if self.encryption_enabled:
+            from backupgw.kvstore.layers.encrypt import EncryptLayer
+
+            assert isinstance(self._made, EncryptLayer)
+            self._made.take_secret(handed["secret"])
+
     def open(self) -> Backend:
         """Return the place, open; the same one for all calls.
 
@@ -192,7 +220,7 @@ class PlaceProvider(BaseProvider):
         """
         with self._lock:
             if self._place is None:
-                place = self.make_place()
+                place, self._made = self._made or self.make_place(), None
                 try:
                     place.open()
                 except BackendDoesNotExist:

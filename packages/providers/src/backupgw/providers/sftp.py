@@ -12,6 +12,7 @@ class SFTPProvider(PlaceProvider):
     """Files in a folder on a server."""
 
     title = "SFTP"
+    processes = True
     scheme = "sftp"
     libraries = ("paramiko",)
     extra = "sftp"

@@ -80,7 +80,12 @@ class Transfers:
             longest=max(LONGEST_PAUSE, self.first_pause),
             sleep=self._sleep,
         )
-        self._connections = threading.BoundedSemaphore(self.connections)
+        self.share(self.connections)
+
+    def share(self, connections: int) -> None:
+        """Have so many connections for all downloads together from now on; none is under way."""
+        self.connections = connections
+        self._connections = threading.BoundedSemaphore(connections)
 
     def _sleep(self, seconds: float) -> None:
         self.stopping.wait(seconds)

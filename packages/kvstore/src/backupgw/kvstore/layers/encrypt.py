@@ -112,11 +112,25 @@ class EncryptLayer(Layer):
         self._style = names
         self._work = work
         self._key: Key | None = None
+        self._secret: bytes | None = None
         self._names: Names = ReadableNames()
         if secret is not None:
             self._use(secret)
 
+    @property
+    def secret(self) -> bytes:
+        """The key's 32 bytes, once it is open; by `take_secret` another process needs no
+        passphrase, whose stretching takes half a second."""
+        self._opened_key()
+        assert self._secret is not None
+        return self._secret
+
+    def take_secret(self, secret: bytes) -> None:
+        """Open the place by its key, which this process was given by another one."""
+        self._use(secret)
+
     def _use(self, secret: bytes) -> None:
+        self._secret = secret
         self._key = Key(secret)
         self._names = KeyedNames(self._key) if self._style is NameStyle.KEYED else ReadableNames()
 

@@ -20,12 +20,14 @@ from backupgw.runtime.commands.store.output import (
 )
 
 from ..base import BaseProvider
-from ..batch import Job, download, failure_of, upload
+from ..moves import Job, download, failure_of, upload
 from ..place_provider import PlaceProvider
 from .session import Session, absolute, explained
 from .transferring import Transfer
 
 MANY = 1 << 60
+FEW = 24
+"""Files for which no processes are begun."""
 
 
 def run(session: Session) -> int:
@@ -52,8 +54,11 @@ def _upload(session: Session) -> int:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two files would be called {twice}; upload them to two folders")
     provider = session.provider(arguments.provider)
+    crew = session.crew(arguments.provider, upload, arguments.jobs) if len(jobs) > FEW else None
     _ready(session, provider)
-    work = Transfer(session, provider, upload, "uploaded", jobs=arguments.jobs, verbose=True)
+    work = Transfer(
+        session, provider, upload, "uploaded", jobs=arguments.jobs, crew=crew, verbose=True
+    )
     work.total_items, work.total_bytes = len(jobs), sum(job.size for job in jobs)
     totals = work.run(jobs)
     session.tidy(arguments.provider)
@@ -127,13 +132,14 @@ def _download_folder(session: Session, folder: str, target: Path | None) -> int:
     arguments = session.arguments
     root = absolute(target if target is not None else Path(folder.rpartition("/")[2] or "."))
     provider = session.provider(arguments.provider)
+    if isinstance(provider, PlaceProvider):
+        provider.transfers.sync = False  # as cp does: the provider still has them
+    crew = session.crew(arguments.provider, download, arguments.jobs)
     _ready(session, provider)
     prefix = f"{folder}/" if folder else ""
     there = 0
     other: list[str] = []
-    if isinstance(provider, PlaceProvider):
-        provider.transfers.sync = False  # as cp does: the provider still has them
-    work = Transfer(session, provider, download, "downloaded", jobs=arguments.jobs)
+    work = Transfer(session, provider, download, "downloaded", jobs=arguments.jobs, crew=crew)
 
     def jobs() -> Iterator[Job]:
         nonlocal there

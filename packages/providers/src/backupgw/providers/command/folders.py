@@ -19,8 +19,9 @@ from backupgw.runtime.commands.store.output import (
     size_text,
 )
 
-from ..batch import Job, Totals, upload
+from ..batch import Totals
 from ..comparing import Finding, Found, compared
+from ..moves import Job, upload
 from .files import checked_folder
 from .session import Session, absolute
 from .transferring import Transfer
@@ -41,12 +42,20 @@ def _local(session: Session) -> Path:
 def _sync(session: Session) -> int:
     arguments = session.arguments
     local, folder = _local(session), checked_folder(arguments.folder)
+    if arguments.dry_run:
+        place = session.place_provider(arguments.provider).open()
+        return _dry_run(session, place, local, folder)
+    crew = session.crew(arguments.provider, upload, arguments.jobs)
     provider = session.place_provider(arguments.provider)
     place = provider.open()
-    if arguments.dry_run:
-        return _dry_run(session, place, local, folder)
     work = Transfer(
-        session, provider, upload, "uploaded", jobs=arguments.jobs, verbose=arguments.verbose
+        session,
+        provider,
+        upload,
+        "uploaded",
+        jobs=arguments.jobs,
+        crew=crew,
+        verbose=arguments.verbose,
     )
     counts: Counter[Finding] = Counter()
     extra: list[str] = []

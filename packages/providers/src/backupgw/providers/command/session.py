@@ -20,7 +20,9 @@ from backupgw.runtime.settings import load
 
 from ..base import BaseProvider
 from ..configured import Configured, ConfiguredProviders
+from ..crew import Crew, crew_for, workers_of
 from ..journal import ABANDONED
+from ..moves import Move
 from ..place_provider import PlaceProvider
 from ..state import ProviderState, add_calls
 
@@ -42,6 +44,7 @@ class Session:
         self._state = state_folder.find(load(arguments.config, serving=(), only=("state",)))
         self.providers = ConfiguredProviders.beside(arguments.config)
         self._open: dict[str, BaseProvider] = {}
+        self._crews: list[Crew] = []
         self._before = signal.getsignal(signal.SIGTERM)
 
     @property
@@ -67,6 +70,8 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         signal.signal(signal.SIGTERM, self._before)
+        for crew in self._crews:
+            crew.dismiss()
         for name, provider in self._open.items():
             self._remember(name, provider)
             provider.close()
@@ -110,6 +115,20 @@ class Session:
                     provider.logger.setLevel("CRITICAL")  # the command says what failed
             self._open[name] = provider
         return self._open[name]
+
+    def crew(self, name: str, move: Move, jobs: int | None) -> Crew | None:
+        """Return processes that move small files by a provider that was not used yet, where they
+        are of use. Raises as `provider` does."""
+        provider = self.provider(name)
+        if not isinstance(provider, PlaceProvider) or not provider.processes:
+            return None
+        try:
+            crew = crew_for(provider, move, workers_of(provider, jobs))
+        except BackendError as error:
+            raise CommandError(f"{name}: {explained(name, error)}") from error
+        if crew is not None:
+            self._crews.append(crew)
+        return crew
 
     def place_provider(self, name: str) -> PlaceProvider:
         """Return a provider with a place behind it, open.

@@ -9,7 +9,9 @@ from backupgw.runtime.commands.store.output import cell, error_text, line, size_
 from backupgw.runtime.commands.store.progress import Progress, Show, State
 
 from ..base import BaseProvider
-from ..batch import Batch, Job, Move, Result, Totals
+from ..batch import Batch, Totals
+from ..crew import Crew, workers_of
+from ..moves import Job, Move, Result
 from .session import Session
 
 
@@ -18,6 +20,7 @@ class Transfer:
 
     Args:
         verb: in the past tense: "uploaded".
+        crew: processes for small files.
         verbose: tell each file on a terminal, too.
     """
 
@@ -29,13 +32,13 @@ class Transfer:
         verb: str,
         *,
         jobs: int | None = None,
+        crew: Crew | None = None,
         verbose: bool = False,
     ) -> None:
         self._show = session.show
         self._verb = verb
         self._verbose = verbose
-        workers = (jobs or provider.connection_pool_size) if provider.concurrent else 1
-        self._batch = Batch(provider, move, workers, self._tell)
+        self._batch = Batch(provider, move, workers_of(provider, jobs), self._tell, crew)
         self.total_bytes: int | None = None
         self.total_items: int | None = None
         self._progress = Progress(self._state, self._show)

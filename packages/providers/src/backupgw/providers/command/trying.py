@@ -16,7 +16,7 @@ from backupgw.runtime.command import CommandError, Exit, UsageError
 from backupgw.runtime.commands.store.output import error_text, json_document, line
 
 from ..base import BaseProvider
-from ..batch import failure_of
+from ..moves import failure_of
 from ..place_provider import PlaceProvider
 from .session import Session, absolute, explained
 
