@@ -11,6 +11,7 @@ the parent's, for listing.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -135,7 +136,7 @@ class Crew:
         with self._changed:
             self._pending.append(job)
             self._pass_on()
-            while len(self._pending) >= _AT_ONCE:
+            while len(self._pending) >= _AT_ONCE and not self._stopped:
                 self._changed.wait()
                 self._pass_on()
 
@@ -170,7 +171,9 @@ class Crew:
         try:
             with self._changed:
                 self._pass_on(all_of_it=True)
-                while self._pending:
+                while not self._stopped and (
+                    self._pending or any(mate.jobs for mate in self._mates)
+                ):
                     self._changed.wait()
                     self._pass_on(all_of_it=True)
                 for mate in self._mates:
@@ -208,22 +211,16 @@ class Crew:
             os.waitpid(mate.pid, 0)
 
     def _listen(self, mate: _Mate) -> None:
-        try:
-            with mate.sock.makefile("rb") as stream:
-                while not mate.ended:
-                    self._hear(mate, pickle.load(stream))  # noqa: S301 - a process of ours
-        except (OSError, EOFError, pickle.UnpicklingError):
-            error = ProviderFailed("the process that moved it died; it may be there or not")
-        else:
-            error = None
+        gone = contextlib.suppress(OSError, EOFError, pickle.UnpicklingError)
+        with gone, mate.sock.makefile("rb") as stream:
+            while not mate.ended:
+                self._hear(mate, pickle.load(stream))  # noqa: S301 - a process of ours
         with self._changed:
+            # What it had when it died is there whole or not at all: another one moves it.
             mate.ended = True
-            lost, mate.jobs, mate.under_way = [*mate.jobs.values()], {}, 0
-            stopped = self._stopped
+            self._pending[:0] = [] if self._stopped else mate.jobs.values()
+            mate.jobs, mate.under_way = {}, 0
             self._changed.notify_all()
-        if error is not None and not stopped:
-            for job in lost:
-                self._on_result(Result(job, job.size, error))
 
     def _hear(self, mate: _Mate, news: _News) -> None:
         results = []

@@ -1,0 +1,177 @@
+"""Many small files, which processes move beside each other: as its users see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.providers.provider_places import SERVERS
+from tests.providers.provider_site import PATIENCE, Site
+
+FILES = 120
+PASSPHRASE = "a passphrase of some length"
+
+
+@pytest.fixture(params=["aws_s3", "sftp"])
+def kind(request: pytest.FixtureRequest, site: Site, tmp_path: Path) -> Iterator[str]:
+    """A provider on its server, ready to be used."""
+    name: str = request.param
+    with SERVERS[name](_server(tmp_path)) as config:
+        site.run("enable", name, *[f"--set={field}={value}" for field, value in config.items()])
+        site.run("test", name)
+        yield name
+
+
+def _server(folder: Path) -> Path:
+    server = folder / "server"
+    server.mkdir(exist_ok=True)
+    return server
+
+
+@pytest.fixture
+def home(site: Site) -> Path:
+    for number in range(FILES):
+        site.file(f"{number % 4}/{number:03}", b"%d " % number * (number * 40))
+    return site.folder / "home"
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(b"{"):
+            yield json.loads(line)
+
+
+def _crew(process: subprocess.Popen[bytes]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [*map(int, children.split())]
+
+
+def _by_name(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def _begun(
+    site: Site, *words: object, then: Callable[[list[int]], object]
+) -> tuple[subprocess.Popen[bytes], list[int], list[dict[str, Any]]]:
+    """Start a verb and call `then` with its crew when the first file was told of; return all that
+    was told."""
+    process = site.start(*words)
+    crew: list[int] = []
+    told: list[dict[str, Any]] = []
+    for line in _lines(process):
+        told.append(line)
+        if not crew and "name" in line:
+            crew = _crew(process)
+            assert len(crew) >= 2, "it has no processes: is there one processor only?"
+            then(crew)
+    process.communicate(timeout=PATIENCE)
+    return process, crew, told
+
+
+def test_all_of_it_but_what_cannot_be(kind: str, site: Site, home: Path) -> None:
+    site.run("set", kind, "encryption_enabled", "true")
+    site.run("set", kind, "encryption_key", PASSPHRASE)
+    large = site.file("0/large", os.urandom(9 << 20))
+    site.file("only/one", b"1")
+    before = _calls(site, kind)
+    process, _, told = _begun(site, "sync", kind, home, "small", then=lambda _: None)
+    assert process.returncode == 0, told[-1]
+    content = _by_name(home)
+    stored = {line["name"] for line in told if line.get("event") == "uploaded"}
+    assert {f"small/{name}" for name in content} == stored
+    assert told[-1]["uploaded"] == len(content)
+    assert told[-1]["bytes"] == sum(map(len, content.values()))
+    if kind == "aws_s3":  # each is billed, whichever process sent it
+        assert _calls(site, kind) - before >= FILES
+    back = site.folder / "back"
+    back.mkdir()
+    (back / "only").write_bytes(b"no folder")
+    words = ("download", kind, "small", back, "--recursive")
+    process, _, told = _begun(site, *words, then=lambda _: None)
+    assert process.returncode == 3, told[-1]
+    (failed,) = (line for line in told if line.get("event") == "failed")
+    assert failed["name"] == "small/only/one"
+    assert f"{back}/only" in failed["error"]
+    (back / "only").unlink()
+    site.run(*words)
+    assert _by_name(back) == content
+    assert (back / "0" / "large").read_bytes() == large.read_bytes()
+
+
+def _calls(site: Site, kind: str) -> int:
+    return sum(each["count"] for each in site.json("calls", kind))
+
+
+def _nothing_is_left_of(crew: list[int]) -> None:
+    ends = time.monotonic() + PATIENCE
+    while any(_lives(pid) for pid in crew):
+        assert time.monotonic() < ends, "a process goes on"
+        time.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("kind", ["sftp"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_it_ends_as_one(kind: str, number: int, site: Site, home: Path, tmp_path: Path) -> None:
+    found: list[int] = []
+
+    def end(crew: list[int]) -> None:
+        found.extend(crew)
+        parent = int(Path(f"/proc/{crew[0]}/stat").read_text().rpartition(")")[2].split()[1])
+        for pid in [parent] if number == signal.SIGKILL else [parent, *crew]:  # as a terminal does
+            os.kill(pid, number)
+
+    process, crew, told = _begun(site, "sync", kind, home, "small", then=end)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    _nothing_is_left_of(crew)
+    there = _by_name(_server(tmp_path) / "there")
+    # What was told is there; nothing else is there in part, and the same command carries on.
+    for line in told:
+        if line.get("event") == "uploaded":
+            assert line["name"] in there
+    assert not [name for name in there if "backupgw" in name]
+    done = site.lines("sync", kind, home, "small")[-1]
+    assert done["failed"] == 0
+    assert done["uploaded"] + done["there_already"] == FILES
+    assert {f"small/{name}": content for name, content in _by_name(home).items()} == _by_name(
+        _server(tmp_path) / "there"
+    )
+
+
+@pytest.mark.parametrize("kind", ["sftp"], indirect=True)
+def test_what_a_process_had_when_it_died_is_done_by_another(
+    kind: str, site: Site, home: Path, tmp_path: Path
+) -> None:
+    process, _, told = _begun(
+        site, "sync", kind, home, "small", then=lambda crew: os.kill(crew[0], signal.SIGKILL)
+    )
+    assert process.returncode == 0, told[-1]
+    assert told[-1]["uploaded"] == FILES
+    there = _by_name(_server(tmp_path) / "there")
+    for name, content in _by_name(home).items():
+        assert there[f"small/{name}"] == content
+    process, crew, told = _begun(
+        site, "download", kind, "small", site.folder / "back", "--recursive",
+        then=lambda crew: [os.kill(pid, signal.SIGKILL) for pid in crew],
+    )  # fmt: skip
+    assert process.returncode == 1, told[-1]
+    _nothing_is_left_of(crew)
