@@ -169,9 +169,14 @@ def test_what_a_process_had_when_it_died_is_done_by_another(
     there = _by_name(_server(tmp_path) / "there")
     for name, content in _by_name(home).items():
         assert there[f"small/{name}"] == content
-    process, crew, told = _begun(
-        site, "download", kind, "small", site.folder / "back", "--recursive",
-        then=lambda crew: [os.kill(pid, signal.SIGKILL) for pid in crew],
-    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sftp"], indirect=True)
+def test_it_says_that_all_have_died(kind: str, site: Site, home: Path) -> None:
+    def kill(crew: list[int]) -> None:
+        for pid in crew:
+            os.kill(pid, signal.SIGKILL)
+
+    process, crew, told = _begun(site, "sync", kind, home, "small", then=kill)
     assert process.returncode == 1, told[-1]
     _nothing_is_left_of(crew)

@@ -7,8 +7,11 @@ entry points; nothing is imported before it is asked for.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any
@@ -26,7 +29,7 @@ def registered(group: str, what: str) -> dict[str, metadata.EntryPoint]:
         BackendError: two packages claim one name.
     """
     found: dict[str, metadata.EntryPoint] = {}
-    for entry in metadata.entry_points(group=group):
+    for entry in _installed(_state_of_path()).select(group=group):
         if entry.name in found and found[entry.name].value != entry.value:
             raise BackendError(
                 f"two packages claim the {what} {entry.name!r}: "
@@ -34,6 +37,24 @@ def registered(group: str, what: str) -> dict[str, metadata.EntryPoint]:
             )
         found[entry.name] = entry
     return found
+
+
+def _state_of_path() -> tuple[tuple[str, int], ...]:
+    """Return where packages lie, and when the last one came or went there."""
+    found = []
+    for folder in sys.path:
+        try:
+            found.append((folder, os.stat(folder or ".").st_mtime_ns))
+        except OSError:
+            continue
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=1)
+def _installed(state: tuple[tuple[str, int], ...]) -> metadata.EntryPoints:
+    """Return the entry points of all packages; to find them means to read a file of each."""
+    del state
+    return metadata.entry_points()
 
 
 def load(entry: metadata.EntryPoint) -> Callable[..., Any]:

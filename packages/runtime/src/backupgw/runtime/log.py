@@ -53,8 +53,9 @@ def configure(
     stream: TextIO | None = None,
     *,
     loki: Loki | None = None,
-) -> None:
+) -> logging.Handler:
     """Send every record of at least `level` to `stream` (default: standard error), and to a Loki.
+    Return what sends them to the stream.
 
     May be called again; the last call counts. `auto` is human where the stream is a terminal.
 
@@ -113,6 +114,7 @@ def configure(
         logger_factory=LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+    return handler
 
 
 def _push(loki: Loki | None, formatter: logging.Formatter) -> None:

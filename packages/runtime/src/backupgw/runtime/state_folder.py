@@ -10,10 +10,13 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from . import settings_file
 from .command import CommandError
-from .settings import Settings
-from .settings_state import StateSettings
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 SYSTEM_FOLDER = Path("/var/lib/backupgw")
 DATABASE = "state.sqlite3"
@@ -28,8 +31,34 @@ def find(settings: Settings, environ: Mapping[str, str] | None = None) -> Path:
     Args:
         environ: default `os.environ`.
     """
-    environ = os.environ if environ is None else environ
-    configured = settings.section("state", StateSettings).folder
+    return _chosen(settings.section("state").folder, os.environ if environ is None else environ)
+
+
+def of_command(config: Path | None) -> Path:
+    """Return where the state folder is for a command that needs nothing else of the settings. Where
+    the file says no more of it than a folder, what checks all settings is not even imported, which
+    takes longer than most of what such commands do.
+
+    Raises:
+        SettingsError: the file cannot be read, or its section `[state]` is wrong.
+    """
+    environ = os.environ
+    found = settings_file.find(config, environ)
+    values = settings_file.read(found).values if found else {}
+    state = values.get("state", {})
+    told_elsewhere = "etcd" in values or any(
+        name.upper().startswith(("BACKUPGW_STATE__", "BACKUPGW_ETCD__")) for name in environ
+    )
+    if not told_elsewhere and isinstance(state, dict) and state.keys() <= {"folder"}:
+        folder = state.get("folder")
+        if folder is None or (isinstance(folder, str) and folder):
+            return _chosen(None if folder is None else Path(folder), environ)
+    from .settings import load
+
+    return find(load(config, serving=(), only=("state",)))
+
+
+def _chosen(configured: Path | None, environ: Mapping[str, str]) -> Path:
     if configured is not None:
         return configured.absolute()
     # systemd joins several by colons; the first is the service's own.
@@ -47,7 +76,7 @@ def find(settings: Settings, environ: Mapping[str, str] | None = None) -> Path:
 def database_there(settings: Settings) -> bool:
     """Return whether there is a database already: PostgreSQL by the settings, else SQLite's file,
     or what it will be made from. Costs a look at two files."""
-    if settings.section("state", StateSettings).database is not None:
+    if settings.section("state").database is not None:
         return True
     folder = find(settings)
     return any(os.path.exists(folder / name) for name in (DATABASE, OLD_TOKENS))

@@ -8,9 +8,8 @@ import hashlib
 import logging
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import boto3
 from botocore.config import Config
 from botocore.session import Session
 from botocore.utils import parse_timestamp
@@ -66,17 +65,21 @@ def connect(settings: Settings) -> tuple[S3Client, Session]:
         session = Session()
         parsers = session.get_component("response_parser_factory")
         parsers.set_parser_defaults(timestamp_parser=_moment)
-        made = boto3.session.Session(
-            aws_access_key_id=settings.key_id,
-            aws_secret_access_key=settings.secret,
-            aws_session_token=settings.session_token,
-            profile_name=settings.profile,
+        # As boto3 does it, which takes a tenth of a second to import what nobody needs here.
+        if settings.profile is not None:
+            session.set_config_variable("profile", settings.profile)
+        if settings.region is not None:
+            session.set_config_variable("region", settings.region)
+        if settings.key_id is not None and settings.secret is not None:
+            session.set_credentials(settings.key_id, settings.secret, settings.session_token)
+        made = session.create_client(
+            "s3",
             region_name=settings.region,
-            botocore_session=session,
+            endpoint_url=settings.endpoint,
+            verify=settings.cacert,
+            config=config,
         )
-        client = made.client(
-            "s3", endpoint_url=settings.endpoint, verify=settings.cacert, config=config
-        )
+        client = cast("S3Client", made)
     except (*TRANSLATED, ValueError) as error:
         raise translate(error, settings.label, settings.server) from error
     # Services that are older than CRC checksums want this one for batches.

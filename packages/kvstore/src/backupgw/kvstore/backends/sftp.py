@@ -21,6 +21,7 @@ from functools import partial
 from itertools import islice
 
 from ..names import check_folder, check_path
+from . import paramiko_imports  # noqa: F401 - the first of them
 from . import sftp_config as config
 from . import sftp_naming as naming
 from . import sftp_urls as urls

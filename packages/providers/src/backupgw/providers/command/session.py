@@ -12,11 +12,10 @@ from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
 from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, PermissionDenied
-from backupgw.runtime import log, state_folder
+from backupgw.runtime import log_later, state_folder
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.commands.store.output import error_text
 from backupgw.runtime.commands.store.progress import Show
-from backupgw.runtime.settings import load
 
 from ..base import BaseProvider
 from ..configured import Configured, ConfiguredProviders
@@ -40,8 +39,8 @@ class Session:
 
     def __init__(self, arguments: Namespace) -> None:
         self.arguments = arguments
-        log.configure("debug" if arguments.debug else "warning")
-        self._state = state_folder.find(load(arguments.config, serving=(), only=("state",)))
+        log_later.configure("debug" if arguments.debug else "warning")
+        self._state = state_folder.of_command(arguments.config)
         self.providers = ConfiguredProviders.beside(arguments.config)
         self._open: dict[str, BaseProvider] = {}
         self._crews: list[Crew] = []
