@@ -192,6 +192,22 @@ def test_the_order_in_which_a_value_becomes_durable(
         assert fast == ["rename TMP item"]
 
 
+def test_a_large_value_is_synced_while_it_is_sent(
+    sshd: Sshd, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backupgw.kvstore.backends.sftp_flushing._EVERY", 2 << 20)
+    value = os.urandom(24 << 20)
+    with place(sshd, served, connections=1, sessions=2) as backend:
+        # A second session is opened while the first is in use; who traces looks for both.
+        with backend.open_writer("first"):
+            backend.store("second", b"")
+        calls = traced(sshd, tmp_path, lambda: backend.store("large", value))
+        assert calls[-2:] == ["rename TMP large", "fsync served"]
+        assert len(calls) > 4
+        assert set(calls[:-2]) == {"fsync TMP"}
+        assert backend.load("large") == value
+
+
 def test_copies_are_made_by_the_server(sshd: Sshd, backend: Backend, served: Path) -> None:
     value = os.urandom(3 << 20)
     backend.store("item", value)

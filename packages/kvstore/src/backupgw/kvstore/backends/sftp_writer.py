@@ -20,6 +20,7 @@ from .errors import BackendError
 from .plan import Plan
 from .posixfs_leftovers import PART
 from .sftp_errors import not_written, translate
+from .sftp_flushing import FlushAhead
 from .sftp_naming import Features
 from .sftp_place import Begun, Place
 from .sftp_pool import Seat
@@ -65,6 +66,7 @@ class SftpWriter(Writer):
         self._digest = hashlib.sha256() if plan.expected_hash is not None else None
         self._piece = self.session.limits.write
         self._failed: BackendError | None = None
+        self._ahead = FlushAhead(place, self.session)
 
     @property
     def offset(self) -> int:
@@ -133,6 +135,7 @@ class SftpWriter(Writer):
         size, request = self._under_way.popleft()
         try:
             self.session.done(request)
+            self._ahead.acknowledged(size, self._hidden_path)
         except Refused as error:
             raise self._fail(error, size) from error
 
@@ -234,11 +237,12 @@ class SftpWriter(Writer):
                 last = self._send_last(handle)
         self._acknowledge_all()
         self._handle = None
-        for request in last:
-            try:
+        try:
+            for request in last:
                 self.session.done(request)
-            except Refused as error:
-                raise self._fail(error, 1) from error
+            self._ahead.end()
+        except Refused as error:
+            raise self._fail(error, 1) from error
 
     def _send_last(self, handle: bytes) -> list[Request]:
         self._flush()
@@ -324,6 +328,7 @@ class SftpWriter(Writer):
         self._end()
 
     def _end(self) -> None:
+        self._ahead.drop()
         self._handle = None
         self._under_way.clear()
         if self._folder_handle is not None:
