@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.kvstore.traffic_processes import Traffic
+
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.ledger import Amount, Ledger, SQLiteLedger
@@ -76,7 +78,7 @@ def names(folder: Path) -> Iterator[str]:
             yield path.relative_to(root).as_posix()
 
 
-def kill_after(process: subprocess.Popen[bytes], operations: int) -> None:
+def kill_after(process: subprocess.Popen[bytes] | Traffic, operations: int) -> None:
     """Kill it in the middle of whatever it does after so many operations."""
     assert process.stdout is not None
     for _ in range(operations):

@@ -8,6 +8,7 @@ As `tests.kvstore.quota_traffic`: a line for each operation that came to an end.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from backupgw.runtime.database import open_database
@@ -24,6 +25,11 @@ def serve(url: str, host: str, lease: float, folder: Path, *numbers: int) -> int
         return quota_traffic.play(place, ledger, *numbers)
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Be that process; returns its exit code."""
+    url, host, lease, folder, *numbers = arguments
+    return serve(url, host, float(lease), Path(folder), *map(int, numbers))
+
+
 if __name__ == "__main__":
-    url, host, lease, folder = sys.argv[1:5]
-    sys.exit(serve(url, host, float(lease), Path(folder), *map(int, sys.argv[5:])))
+    sys.exit(main(sys.argv[1:]))
