@@ -23,11 +23,11 @@ from tests.runtime.ledger_place import Ledgers
 pytestmark = pytest.mark.alone
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
-ROUNDS, KILLS, STALLS = (25, 60, 10) if SOAK else (2, 1, 1)
+ROUNDS, KILLS, STALLS = (10, 30, 10) if SOAK else (2, 1, 1)
 """Of each part."""
 
-ROUNDS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(8 if SOAK else 1)]
-KILLS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(5 if SOAK else 1)]
+ROUNDS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(20 if SOAK else 1)]
+KILLS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(10 if SOAK else 1)]
 STALLS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(5 if SOAK else 1)]
 """200 rounds, 300 kills and 50 stalls in all, in parts that can be had by themselves."""
 
