@@ -143,7 +143,7 @@ class TestDeath:
         def tear(log: Log, tag: bytes, start: int, record: bytes) -> None:
             end = append(log, tag, start, record)
             assert end is not None
-            log._map[end - torn : end] = bytes(torn)
+            log.map[end - torn : end] = bytes(torn)
             raise OSError(28, "No space left on device")
 
         with SQLiteLedger(path) as one, SQLiteLedger(path) as other:

@@ -95,7 +95,9 @@ class Twins:
         amount = Amount(chance.randrange(300), 1)
         self.scopes[key] = scopes
         if chance.random() < 0.9 and self.short:
-            item = ledger.begin_new(place, name, scopes, amount.bytes, lambda _name: True)
+            item = ledger.begin_new(
+                place, name, scopes, amount.bytes, lambda _name: True, at_once=True
+            )
             if item is not None:
                 self.taken += 1
                 self.items[key] = item
@@ -142,7 +144,7 @@ def test_whatever_happens_both_ways_come_to_the_same(
 
 
 def begin(ledger: SQLiteLedger, name: str, *scopes: str) -> NewItem:
-    item = ledger.begin_new("", name, scopes or ("server",), 100, lambda _name: True)
+    item = ledger.begin_new("", name, scopes or ("server",), 100, lambda _name: True, at_once=True)
     assert item is not None, "the way is the long one: this shows nothing"
     return item
 
@@ -287,7 +289,7 @@ def test_who_comes_too_late_settles_nothing_twice(tmp_path: Path) -> None:
         report = other.recover("", lambda name: Amount(100, 1))
         assert [repair.name for repair in report.repairs] == ["a"]
         assert one._sqlite.short_way is not None
-        one._sqlite.short_way._settled.append(item.generation)
+        one._sqlite.short_way._settled.append((item.generation, 0))
         for number in range(3):
             one.end_new(begin(one, str(number)), settled=True)
         one.usage("server")

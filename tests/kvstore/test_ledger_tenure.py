@@ -7,6 +7,7 @@ Two ledgers on one file are to each other as two processes are.
 from __future__ import annotations
 
 import os
+import random
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ from backupgw.kvstore.ledger import (
     LimitExceeded,
     NewItem,
     SQLiteLedger,
+    short_way,
 )
 from backupgw.kvstore.ledger.sqlite_session import SQLiteSession
 from backupgw.kvstore.ledger.tenure import Tenure
@@ -49,7 +51,7 @@ def tenure_of(ledger: SQLiteLedger) -> Tenure:
 
 
 def begin(ledger: SQLiteLedger, name: str) -> NewItem | None:
-    return ledger.begin_new("", name, SCOPES, 100, lambda _name: True)
+    return ledger.begin_new("", name, SCOPES, 100, lambda _name: True, at_once=True)
 
 
 def upload(ledger: SQLiteLedger, name: str) -> bool:
@@ -215,6 +217,59 @@ class TestOthers:
         assert other.usage("server").used.objects == count + 2
 
 
+class TestThreads:
+    """Of the process that has the tenure."""
+
+    def test_a_name_is_had_by_one_at_a_time_and_all_are_counted(
+        self, both: tuple[SQLiteLedger, SQLiteLedger]
+    ) -> None:
+        one, other = both
+        count = take_tenure(one, "a")
+        taken: list[str] = []
+        under_way: set[str] = set()
+        twice = []
+
+        def work(seed: int) -> None:
+            chance = random.Random(seed)
+            for _ in range(400):
+                name = f"b/{chance.randrange(40)}"
+                item = one.begin_new(
+                    "", name, SCOPES, 100, lambda name: name not in taken, at_once=True
+                )
+                if item is None:
+                    continue
+                if name in under_way or name in taken:
+                    twice.append(name)
+                under_way.add(name)
+                time.sleep(0)
+                taken.append(name)
+                under_way.discard(name)
+                one.end_new(item, settled=True)
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not twice
+        assert len(taken) > 20, "most went the long way: this shows little"
+        one.usage("server")
+        total = count + len(taken)
+        assert other.usage("server").used == Amount(100 * total, total)
+        assert other.usage("server").reserved == NOTHING
+
+    def test_who_changes_what_was_just_uploaded_does_not_wait_for_its_record(
+        self, both: tuple[SQLiteLedger, SQLiteLedger]
+    ) -> None:
+        one, _ = both
+        count = take_tenure(one, "a")
+        for number in range(50):
+            assert upload(one, f"b/{number}") in (True, False)
+            with one.changing("", [f"b/{number}"]):
+                one.settle(one.intend("", [Effect(f"b/{number}", SCOPES, ONE, NOTHING)]))
+        assert one.usage("server").used == Amount(100 * count, count)
+
+
 class TestItsEnd:
     def test_it_ends_soon_when_nothing_comes(self, both: tuple[SQLiteLedger, SQLiteLedger]) -> None:
         one, other = both
@@ -285,6 +340,7 @@ def upload_and_die(folder: Path, lines: int, *, in_tenure: bool) -> NoReturn:
     status = 1
     try:
         with quota_place.ledger_of(folder) as ledger, quota_place.layer_of(folder, ledger) as place:
+            short_way.SOME_SETTLED = 2  # that the last ones meet either kind of record
             while in_tenure and not tenure_of(ledger).taken:
                 store(place, os.urandom(8).hex())
             sys.settrace(Killer(lines))

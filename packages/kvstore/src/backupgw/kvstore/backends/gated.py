@@ -40,6 +40,9 @@ class GatedWriter(Writer):
     """The name by which it was opened where the gate was set; a layer on the way may have added to
     it."""
 
+    looks_at_once: bool = False
+    """Whether `surely_new` waits for nothing: not for a network, nor for another thread."""
+
     @abstractmethod
     def surely_new(self, known_as: str) -> bool:
         """Whether nothing has the value's name for sure, as `Backend.surely_missing`."""

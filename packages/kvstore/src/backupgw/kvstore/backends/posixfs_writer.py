@@ -70,7 +70,7 @@ class PosixWriter(GatedWriter):
         local: bool = False,
     ) -> None:
         self._open_kept = open_kept
-        self._local = local
+        self.looks_at_once = local
         self._folder = folder
         self._fd = fd
         self._hidden = hidden
@@ -215,7 +215,7 @@ class PosixWriter(GatedWriter):
     def surely_new(self, known_as: str) -> bool:  # noqa: ARG002 - the signature is GatedWriter's
         if self._missing:
             return False
-        return is_new(self._folder, self._plan.name.rpartition("/")[2], local=self._local)
+        return is_new(self._folder, self._plan.name.rpartition("/")[2], local=self.looks_at_once)
 
     def commit(self) -> None:
         gate, plan = self.gate, self._plan

@@ -115,6 +115,7 @@ class QuotaLayer(Layer, Keeper):
         self._exempt = exempt
         self._alike = alike
         self._gates: dict[str, NewItemGate] = {}
+        self._gate_of = lru_cache(_NAMES_REMEMBERED)(self._new_gate)  # one for all its folders
         self._gated: type[Writer] | None = None
         """The kind of writer that took a gate."""
         self._total = total
@@ -263,19 +264,22 @@ class QuotaLayer(Layer, Keeper):
         scopes = self.scopes_of(name)
         if not scopes:
             return None
-        gate = NewItemGate(
-            self.ledger,
-            self.place,
-            scopes,
-            lookup=self.held_by,
-            room=lambda name, size: self._room(name, size=size, if_absent=True),
-        )
+        gate = self._gate_of(scopes)
         folder = name.rpartition("/")[0]
         if folder and self._alike(folder):
             if len(gates) >= _FOLDERS_REMEMBERED:
                 gates.clear()
             gates[folder] = gate
         return gate
+
+    def _new_gate(self, scopes: tuple[str, ...]) -> NewItemGate:
+        return NewItemGate(
+            self.ledger,
+            self.place,
+            scopes,
+            lookup=self.held_by,
+            room=lambda name, size: self._room(name, size=size, if_absent=True),
+        )
 
     def resume_writer(self, token: str) -> Writer:
         parked = Parked.from_token(token)

@@ -22,6 +22,8 @@ class NewItemGate:
         room: returns the room for a new item of a name and a size, for whatever is not simple.
     """
 
+    __slots__ = ("_ledger", "_lookup", "_place", "_room", "_scopes")
+
     def __init__(
         self,
         ledger: Ledger,
@@ -41,20 +43,27 @@ class NewItemGate:
         """As `Gate.commit`."""
         ledger, name = self._ledger, writer.known_as
         try:
-            item = ledger.begin_new(self._place, name, self._scopes, size, writer.surely_new)
+            item = ledger.begin_new(
+                self._place,
+                name,
+                self._scopes,
+                size,
+                writer.surely_new,
+                at_once=writer.looks_at_once,
+            )
             if item is None:
                 QuotaWriter(writer, self._room(name, size), offset=size).commit()
                 return
-            settled = False
             try:
                 writer.commit()
-                settled = True
             except BaseException as error:
-                change = change_of(item, self._place, name, self._scopes, size)
-                did_not_end_well(ledger, change, error, self._lookup)
+                try:
+                    change = change_of(item, self._place, name, self._scopes, size)
+                    did_not_end_well(ledger, change, error, self._lookup)
+                finally:
+                    ledger.end_new(item, settled=False)
                 raise
-            finally:
-                ledger.end_new(item, settled=settled)
+            ledger.end_new(item, settled=True)
         except ObjectExists:
             writer.gate = self  # it may be called again, once that item was moved out of the way
             raise

@@ -155,6 +155,8 @@ class Ledger(Protocol):
         scopes: tuple[str, ...],
         size: int,
         missing: Callable[[str], bool],
+        *,
+        at_once: bool = False,
     ) -> NewItem | None:
         """Do `changing` and `intend` at once for an item of `size` bytes where there is none.
 
@@ -164,6 +166,7 @@ class Ledger(Protocol):
 
         Args:
             missing: tells that nothing has the name for sure; asked while the name is held.
+            at_once: `missing` waits for nothing, so others may be kept waiting for its answer.
         """
 
     def end_new(self, item: NewItem, *, settled: bool) -> None:

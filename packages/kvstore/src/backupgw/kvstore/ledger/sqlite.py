@@ -106,11 +106,13 @@ class SQLiteLedger(TransactedLedger[HeldBooks]):
         scopes: tuple[str, ...],
         size: int,
         missing: Callable[[str], bool],
+        *,
+        at_once: bool = False,
     ) -> NewItem | None:
         short_way = self._sqlite.short_way
         if short_way is None:
             return None
-        return short_way.begin_new(place, name, scopes, size, missing, self.lease)
+        return short_way.begin_new(place, name, scopes, size, missing, self.lease, at_once=at_once)
 
     def end_new(self, item: NewItem, *, settled: bool) -> None:
         short_way = self._sqlite.short_way

@@ -37,7 +37,8 @@ START = 64
 
 _HEADER = struct.Struct("<8s8s")
 _FRAME = struct.Struct("<8sII")
-_pack = _FRAME.pack
+frame = _FRAME.pack
+"""Return what a record begins with: its tag, its length and its checksum."""
 
 FRAME = _FRAME.size
 """Bytes that a record takes besides its own."""
@@ -61,7 +62,12 @@ def _overwrites_in_place(fd: int) -> bool:
 
 
 class Log:
-    """The log as this process has it open. All methods raise OSError."""
+    """The log as this process has it open. All methods raise OSError.
+
+    Attributes:
+        map: its bytes, SIZE of them.
+        mapped: whether records may be stored there.
+    """
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -71,24 +77,24 @@ class Log:
                 # Its room is taken once and for all: what is mapped never lacks its bytes, and
                 # no record makes the file system look for blocks.
                 self._write(size, bytes(SIZE - size))
-            self._map = mmap.mmap(self._fd, SIZE)
-            self._mapped = _overwrites_in_place(self._fd)
+            self.map = mmap.mmap(self._fd, SIZE)
+            self.mapped = _overwrites_in_place(self._fd)
         except BaseException:
             os.close(self._fd)
             raise
 
     def close(self) -> None:
-        self._map.close()
+        self.map.close()
         os.close(self._fd)
 
     def tags(self) -> tuple[bytes, bytes]:
         """Return the tag of the records, and the one that is to follow or NO_TAG."""
-        tag, following = _HEADER.unpack_from(self._map)
+        tag, following = _HEADER.unpack_from(self.map)
         return tag, following
 
     def has(self, tag: bytes) -> bool:
         """Whether records of this tag hold, without a doubt."""
-        return self._map[: _HEADER.size] == tag + NO_TAG
+        return self.map[: _HEADER.size] == tag + NO_TAG
 
     def announce(self, tag: bytes, following: bytes) -> None:
         """Note that the file is going to have the tag `following`, and these records with it."""
@@ -100,12 +106,12 @@ class Log:
 
     def read(self, tag: bytes, start: int) -> Iterator[tuple[bytes, int]]:
         """Yield the records from `start` on, each with where it ends."""
-        while start + _FRAME.size < SIZE and self._map[start : start + len(tag)] == tag:
-            _, length, checksum = _FRAME.unpack_from(self._map, start)
+        while start + _FRAME.size < SIZE and self.map[start : start + len(tag)] == tag:
+            _, length, checksum = _FRAME.unpack_from(self.map, start)
             begin, end = start + _FRAME.size, start + _FRAME.size + length
             if length == 0 or end > SIZE:
                 return
-            record = self._map[begin:end]
+            record = self.map[begin:end]
             if crc32(record) != checksum:
                 return
             yield record, end
@@ -113,7 +119,7 @@ class Log:
 
     def goes_on(self, tag: bytes, end: int) -> bool:
         """Whether there is something behind `end` that may be a record of this tag."""
-        return self._map[end : end + len(tag)] == tag
+        return self.map[end : end + len(tag)] == tag
 
     def append(self, tag: bytes, start: int, record: bytes) -> int | None:
         """Write a record at `start`; returns where it ends, None where the log has no room."""
@@ -121,9 +127,9 @@ class Log:
         end = start + FRAME + length
         if end > SIZE:
             return None
-        data = _pack(tag, length, crc32(record)) + record
-        if self._mapped:
-            self._map[start:end] = data
+        data = frame(tag, length, crc32(record)) + record
+        if self.mapped:
+            self.map[start:end] = data
         else:
             self._write(start, data)
         return end

@@ -199,6 +199,8 @@ class SQLiteSession:
 
     def _transact(self, steps: Sequence[Step[Any]]) -> None:
         locks = self.locks
+        if self.short_way is not None:
+            self.short_way.leave_lane()
         try:
             locks.begin_writing()
             try:

@@ -33,7 +33,9 @@ MOST_SETTLED = 64
 """Settles that one record has at most."""
 
 _HEAD = struct.Struct("<cBIqqq")
-_ONE = struct.Struct("<q")
+head = _HEAD.pack
+"""Return what the record of an intent begins with: MARK, how many settles follow, the length of the
+name, number, deadline and size."""
 _SETTLED = [struct.Struct(f"<{count}q") for count in range(MOST_SETTLED + 1)]
 
 
@@ -145,10 +147,8 @@ def record(
     """Return what the log gets for an intent, and for the settles before it, by their numbers."""
     text = name.encode()
     count = len(settled)
-    head = _HEAD.pack(MARK, count, len(text), number, deadline, size)
-    if count == 1:
-        return head + _ONE.pack(settled[0]) + text + tail
-    return head + _SETTLED[count].pack(*settled) + text + tail
+    start = head(MARK, count, len(text), number, deadline, size)
+    return start + _SETTLED[count].pack(*settled) + text + tail
 
 
 def read(text: bytes) -> tuple[Sequence[int], int, int, str, int, bytes]:

@@ -17,9 +17,11 @@ do not conflict with each other:
 - It ends by unlocking the gaps between the names in use, and afterwards the writers' lock: what is
   held for an item under way is never let go of in between, so nobody has to wait for it, and who
   gets the lock of a writer finds all records written.
-- Between two threads of this process a name is held by whoever has put its byte into `_held`,
-  before it is locked and until after it is unlocked; `_guard` makes that one step. Names whose
-  checksums agree are one name.
+- Between two threads of this process a name is held by whoever has put its byte into `held`,
+  before it is locked and until after it is unlocked. Names whose checksums agree are one name.
+- What has ended in a tenure may keep its name for a while (`ended`), since to all others every name
+  is held. Whoever wants one in this process, too, either finds it held, and goes the long way, or
+  ends the tenure first; and with the tenure these names are let go of.
 - If the process is killed, the kernel takes all locks back at once.
 
 Without a tenure names are locked one by one, and with them, shared, their place. A place stays
@@ -44,6 +46,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
@@ -81,6 +84,9 @@ class Tenure:
         """Whether this process has all names, and the writers' lock."""
         self.came = False
         """Whether a new item came since the last tick."""
+        self.ended: deque[tuple[int, int]] = deque()
+        """New items that have ended as intended, and what to `let_go` of for each; 0 for nothing.
+        Taken from with the turn only."""
         self.flags = locks.flags
         self._locks = locks
         self._clock = clock
@@ -88,7 +94,9 @@ class Tenure:
         self._fd = locks.open_descriptor()
         self._guard = threading.Lock()
         self._places_of: dict[str, tuple[int, int]] = {}  # checksum and byte of a place
-        self._held: dict[int, int] = {}  # bytes of names, each with its place's
+        self.held: dict[int, tuple[int]] = {}
+        """Bytes of names, each with its place's. A name is had by whose tuple is in here; tuples
+        come in by `setdefault`, so that they do without `_guard` where there is a tenure."""
         self._places: dict[int, int] = {}  # how many of them has a place that is locked
         # Of names that are held by their folders instead, while something is counted.
         self._above: dict[int, Sequence[int]] = {}
@@ -101,27 +109,41 @@ class Tenure:
 
     def hold(self, place: str, name: str) -> int | None:
         """Hold a name where that needs no waiting; returns what `let_go` takes, or None."""
-        checksum, of_place = self._places_of.get(place) or self._place(place)
-        byte, held = NAMES + crc32(name.encode(), checksum), self._held
+        checksum, of_place = self.place(place)
+        byte, mine = NAMES + crc32(name.encode(), checksum), (of_place,)
         with self._guard:
-            if byte in held or self._closed:
+            if self._closed:
                 return None
             if self.flags[COUNTING]:
-                return self._hold_by_folders(place, name, byte)
-            if self.taken:
-                held[byte] = of_place
-                return byte
-            locks = self._locks
-            if of_place not in self._places:
-                if not locks.share_place(self._fd, of_place):
-                    return None
-                self._places[of_place] = 0
-            if locks.flags[COUNTING] or not locks.take_name(self._fd, byte):
-                self._leave(of_place)
+                return None if byte in self.held else self._hold_by_folders(place, name, byte)
+            if self.held.setdefault(byte, mine) is not mine:
                 return None
-            held[byte] = of_place
-            self._places[of_place] += 1
+            if not self.taken:
+                locked = False
+                try:
+                    locked = self._lock(byte, of_place)
+                finally:
+                    if not locked:
+                        del self.held[byte]
+                if not locked:
+                    return None
             return byte
+
+    def _lock(self, byte: int, of_place: int) -> bool:
+        locks = self._locks
+        if of_place not in self._places:
+            if not locks.share_place(self._fd, of_place):
+                return False
+            self._places[of_place] = 0
+        if locks.flags[COUNTING] or not locks.take_name(self._fd, byte):
+            self._leave(of_place)
+            return False
+        self._places[of_place] += 1
+        return True
+
+    def place(self, place: str) -> tuple[int, int]:
+        """Return the checksum of a place, which its names' checksums go on from, and its byte."""
+        return self._places_of.get(place) or self._place(place)
 
     def _place(self, place: str) -> tuple[int, int]:
         checksum = crc32(place.encode())
@@ -142,7 +164,7 @@ class Tenure:
         for folder in above:
             self._folders[folder] = self._folders.get(folder, 0) + 1
         self._above[byte] = above
-        self._held[byte] = 0
+        self.held[byte] = (0,)
         return byte
 
     def _leave_folders(self, above: Sequence[int]) -> None:
@@ -154,7 +176,7 @@ class Tenure:
     def let_go(self, held: int) -> None:
         """Give a name back."""
         with self._guard:
-            of_place = self._held[held]
+            of_place = self.held[held][0]
             try:
                 if not self.taken:
                     self._locks.drop(self._fd, held)
@@ -170,8 +192,8 @@ class Tenure:
                     self._leave_folders(above)
             except LedgerError as error:
                 logger.warning("a name stays held until the ledger is closed: %s", error)
-            del self._held[held]
-            if self._closed and not self._held:
+            del self.held[held]
+            if self._closed and not self.held:
                 self._locks.close_descriptor(self._fd)
 
     def _leave(self, place: int) -> None:
@@ -229,16 +251,29 @@ class Tenure:
                 return
             self.taken = False
             self._not_before = self._clock() + pause
+            for _ in range(len(self.ended)):
+                number, held = self.ended.popleft()
+                if held:
+                    del self.held[held]
+                self.ended.append((number, 0))
             self._shrink()
+
+    def let_go_of_ended(self) -> None:
+        """Give back the names of all items that have ended."""
+        for _ in range(len(self.ended)):
+            number, held = self.ended.popleft()
+            if held:
+                self.let_go(held)
+            self.ended.append((number, 0))
 
     def _shrink(self) -> None:
         """Leave nothing locked but the names in use, and their places; then let others write."""
         self._places = {}
-        for place in self._held.values():
+        for (place,) in self.held.values():
             if place:
                 self._places[place] = self._places.get(place, 0) + 1
         try:
-            self._locks.drop_all_but(self._fd, [*self._held, *self._places, *self._folders])
+            self._locks.drop_all_but(self._fd, [*self.held, *self._places, *self._folders])
         finally:
             self._locks.stop_writing()
 
@@ -262,5 +297,5 @@ class Tenure:
         self.end()
         with self._guard:
             self._closed = True
-            if not self._held:
+            if not self.held:
                 self._locks.close_descriptor(self._fd)

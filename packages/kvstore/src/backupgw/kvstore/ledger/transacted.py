@@ -272,6 +272,8 @@ class TransactedLedger(Claiming[B]):
         scopes: tuple[str, ...],  # noqa: ARG002
         size: int,  # noqa: ARG002
         missing: Callable[[str], bool],  # noqa: ARG002
+        *,
+        at_once: bool = False,  # noqa: ARG002
     ) -> NewItem | None:
         return None  # there is no way that is shorter
 
