@@ -15,6 +15,7 @@ import httpx
 from . import drime_errors
 from .drime_entry import Entry, Page, entry_of
 from .drime_requests import Requests
+from .drime_transport import BODY
 from .errors import BackendError, ObjectNotFound, PermissionDenied
 
 PER_PAGE = 200
@@ -64,19 +65,19 @@ class Calls(Requests):
             query: only entries whose name holds this.
             folders: only folders.
         """
-        answer = self._ask(
-            what,
-            lambda: self._client.get_file_entries(
-                per_page=per_page,
-                page=number,
-                query=query,
-                entry_type="folder" if folders else None,
-                parent_ids=[*parents],
-                workspace_id=self.workspace,
-                order_by="name",
-                order_dir="asc",
-            ),
-        )
+        asked = {
+            "perPage": str(per_page),
+            "workspaceId": str(self.workspace),
+            "page": str(number),
+            "parentIds": ",".join(map(str, parents)),
+            "orderBy": "name",
+            "orderDir": "asc",
+        }
+        if query:
+            asked["query"] = query
+        if folders:
+            asked["type"] = "folder"
+        answer = self._get(what, "/drive/file-entries", asked)
         data = answer.get("data")
         if not isinstance(data, list):
             raise BackendError(f"{what}: Drime's list cannot be understood")
@@ -166,6 +167,7 @@ class Calls(Requests):
             "POST",
             f"{self._base}/uploads",
             content=_joined(start, data, end),
+            extensions={BODY: (start, data, end)},
             headers={
                 "Content-Type": f"multipart/form-data; boundary={boundary}",
                 "Content-Length": str(len(start) + len(data) + len(end)),
@@ -206,6 +208,7 @@ class Calls(Requests):
             "PUT",
             url,
             content=_joined(data),
+            extensions={BODY: (data,)},
             headers={"Content-Type": _MIME, "Content-Length": str(len(data))},
         )
         response = self._send(what, request, stranger=True)

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import urlencode
+from urllib.request import getproxies
 
 import httpx
 from pydrime import DrimeClient
@@ -23,6 +25,7 @@ from pydrime.exceptions import DrimeAPIError
 from ..layers.retry_schedule import Schedule, Trials
 from . import drime_errors
 from .api_calls import OnCall, route
+from .drime_transport import Transport
 from .errors import BackendError, BackendMustBeOpen, PermissionDenied
 
 T = TypeVar("T")
@@ -35,6 +38,16 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 def _tell(on_call: OnCall, where: str, request: httpx.Request) -> None:
     on_call(f"{request.method} {where}" if where else route(request.method, request.url.path))
+
+
+def _client(timeout: float, headers: dict[str, str]) -> httpx.Client:
+    """Return a client for requests of our own; through a proxy they travel as httpx does it."""
+    if getproxies():
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CONNECTIONS)
+        return httpx.Client(
+            headers=headers, timeout=httpx.Timeout(timeout, pool=None), limits=limits
+        )
+    return httpx.Client(headers=headers, transport=Transport(idle=_CONNECTIONS, timeout=timeout))
 
 
 class Requests:
@@ -63,14 +76,13 @@ class Requests:
         self._client = DrimeClient(api_key=api_key, api_url=api_url, max_retries=0, timeout=timeout)
         self.workspace = workspace
         self._base = str(self._client.api_url).rstrip("/")
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CONNECTIONS)
-        patience = httpx.Timeout(timeout, pool=None)
         key = {"Authorization": f"Bearer {api_key}"}
-        self._ours = httpx.Client(headers=key, timeout=patience, limits=limits)
-        self._strangers = httpx.Client(timeout=patience, limits=limits)
+        self._ours = _client(timeout, key)
+        self._strangers = _client(timeout, {})
         """For the storage, which must not see the key."""
+        theirs = self._client._get_client()  # it makes one for each thread that is the first
         if on_call is not None:
-            for client in (self._client._get_client(), self._ours):
+            for client in (theirs, self._ours):
                 client.event_hooks["request"].append(partial(_tell, on_call, ""))
             self._strangers.event_hooks["request"].append(partial(_tell, on_call, "storage"))
         self._closed = threading.Event()
@@ -135,6 +147,11 @@ class Requests:
             what, self._ours.build_request("POST", self._base + route, json=asked)
         )
         return self._json(what, response)
+
+    def _get(self, what: str, route: str, asked: dict[str, str]) -> dict[str, Any]:
+        """Make a request of pydrime's client by ours, which takes less of the processor."""
+        url = f"{self._base}{route}?{urlencode(asked)}"
+        return self._json(what, self._send(what, self._ours.build_request("GET", url)))
 
     def _send(
         self, what: str, request: httpx.Request, *, stranger: bool = False, stream: bool = False

@@ -30,6 +30,10 @@ PART = 5 << 20
 
 _MOST_PARTS = 10_000
 _SIGNED_AT_ONCE = 10
+_PACK_AT_ONCE = 3
+"""Parts of a repository's object that are under way at a time: with its last one, which goes out
+beside them, all of a pack of 16 MiB."""
+
 _GROWS_AFTER = 1000
 """Parts of a value of unknown size after which they become larger: 10,000 hold 268 GiB."""
 
@@ -59,6 +63,8 @@ class DrimeTarget(PartTarget):
         """Whether the value is known by its hash. Then two entries of the name that were made at
         the same moment, by gateways that did not see each other, are the same value, whichever of
         them counts: so it may be looked for older ones while it is sent."""
+        if self._by_content:
+            self.parallel = _PACK_AT_ONCE
         self._seen: Look | None = None
         """What there was of the name when the value was on its way."""
         self._entry: Entry | None = None

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
+import socket
 import ssl
 import threading
 from collections.abc import Mapping
@@ -78,6 +80,7 @@ class Connections:
         body: Body | None = None,
         size: int = 0,
         timeout: float,
+        once: bool = False,
     ) -> Answer:
         """Send a request and return the answer, of which only the head was read.
 
@@ -87,6 +90,7 @@ class Connections:
             body: a file is sent from its start, whole.
             size: bytes of the body.
             timeout: seconds without a byte after which the connection counts as broken.
+            once: it must not reach the server twice, so it is not repeated in any case.
 
         Raises:
             BackendConnectionError: no answer, though it was tried again.
@@ -101,6 +105,9 @@ class Connections:
         broken = False
         while True:
             connection, used = self.take(timeout)
+            if used and once and _left(connection.sock):
+                connection.close()
+                continue
             try:
                 lines_sent = self._host + lines
                 response = _send(connection, method, target, lines_sent, body, self._waiting)
@@ -108,6 +115,8 @@ class Connections:
                 connection.close()
                 self._give_up(error, connection)
                 broken = True
+                if once:
+                    raise self._lost(error, connection) from error
                 if used:
                     self._drop_idle()  # its companions are as old, and are most likely dead
                     continue
@@ -235,6 +244,13 @@ def _send(
     return Response(sock, method, waiting)
 
 
+def _left(sock: socket.socket) -> bool:
+    """Whether the other end of an idle connection has closed it; it has nothing else to say."""
+    looking = select.poll()
+    looking.register(sock, select.POLLIN)
+    return bool(looking.poll(0))
+
+
 def _host(connection: HTTPConnection) -> str:
     host = f"[{connection.host}]" if ":" in connection.host else connection.host
     return host if connection.port == connection.default_port else f"{host}:{connection.port}"
@@ -263,6 +279,11 @@ class Answer:
         self._connection: HTTPConnection | None = connection
         self._response = response
         self.left: int | None = response.length
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The answer's headers, by their names in lower case."""
+        return self._response.headers
 
     def header(self, name: str) -> str | None:
         """Return a header of the answer."""

@@ -141,6 +141,7 @@ class Response:
 
     Attributes:
         status: HTTP's.
+        headers: by their names in lower case; one that came several times with commas between.
         length: bytes of the body still to come, None where only its end will tell.
         last: the server says that the connection ends with this answer.
         will_close: the connection cannot be used for another request.
@@ -150,7 +151,7 @@ class Response:
         OSError: the connection broke.
     """
 
-    __slots__ = ("_chunk", "_headers", "_held", "_sock", "last", "length", "status", "will_close")
+    __slots__ = ("_chunk", "_held", "_sock", "headers", "last", "length", "status", "will_close")
 
     def __init__(
         self,
@@ -166,7 +167,7 @@ class Response:
         while True:
             head = self._head()
             understand = _understood if len(head) <= _REMEMBERED else _understood.__wrapped__
-            self.status, self._headers, self.length, chunked, self.last = understand(head, bodiless)
+            self.status, self.headers, self.length, chunked, self.last = understand(head, bodiless)
             if self.status >= _FINAL:
                 break  # those before are notices, and the answer follows
         self._chunk: int | None = 0 if chunked else None
@@ -195,7 +196,7 @@ class Response:
 
     def header(self, name: str) -> str | None:
         """Return a header; one that came several times with commas between."""
-        return self._headers.get(name.lower())
+        return self.headers.get(name.lower())
 
     def read(self, size: int) -> bytes:
         """Return 1 to `size` bytes of the body, b"" at its end.
