@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ..names import is_reserved
 from .base import ItemInfo
 from .beneath import Beneath
+from .posixfs_ahead import looked_at
 from .posixfs_errors import translate
 from .posixfs_leftovers import STALE_AGE, reap_entry
 from .posixfs_reader import item_info
@@ -23,7 +24,7 @@ def entries(root: Beneath, name: str) -> Iterator[ItemInfo]:
     try:
         folder = root.open_folder(name)
         with os.scandir(folder) as found:
-            for entry in found:
+            for entry in looked_at(found):
                 segment = entry.name
                 if segment[0] == "." and is_reserved(segment):
                     reap_entry(folder, segment, time.time(), STALE_AGE)
