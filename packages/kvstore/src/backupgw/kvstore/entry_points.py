@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 from .backends.errors import BackendDoesNotExist, BackendError
 
@@ -54,7 +54,8 @@ def _state_of_path() -> tuple[tuple[str, int], ...]:
 def _installed(state: tuple[tuple[str, int], ...]) -> metadata.EntryPoints:
     """Return the entry points of all packages; to find them means to read a file of each."""
     del state
-    return metadata.entry_points()
+    # Python 3.11 calls its type otherwise; `select`, which is asked for, is the same.
+    return cast("metadata.EntryPoints", metadata.entry_points())
 
 
 def load(entry: metadata.EntryPoint) -> Callable[..., Any]:
