@@ -255,7 +255,8 @@ def crew_for(provider: PlaceProvider, move: Move, workers: int) -> Crew | None:
     Args:
         workers: files at a time.
     """
-    count = min(len(os.sched_getaffinity(0)), _MOST, (workers - 1) // 2)
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    count = min(processors, _MOST, (workers - 1) // 2)
     # A limit on bandwidth is kept by one process: with it, none is short of processors either.
     if count < 2 or not provider.processes or provider.max_bandwidth is not None:
         return None

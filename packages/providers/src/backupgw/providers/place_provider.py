@@ -191,7 +191,9 @@ class PlaceProvider(BaseProvider):
         does."""
         with self._lock:
             if self._place is None and self._made is None:
-                self._made = self.make_place()
+                made = self.make_place()
+                made.prepare()
+                self._made = made
 
     def handed_on(self) -> dict[str, Any]:
         """Return what another process of ours need not find out again; secrets are among it."""

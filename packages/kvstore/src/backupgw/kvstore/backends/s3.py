@@ -236,6 +236,9 @@ class S3(BucketPlace[Found]):
             self._folders.forget_all()
             self._requests.close()
 
+    def prepare(self) -> None:
+        self._requests.prepare()
+
     def open(self) -> None:
         """Get ready.
 

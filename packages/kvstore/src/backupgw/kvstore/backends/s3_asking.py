@@ -54,6 +54,10 @@ class Asking:
             self._made = connect(self._settings)
         return self._made
 
+    def prepare(self) -> None:
+        """Make what asks; nothing is asked. Raises BackendError."""
+        _ = self._connected
+
     def close(self) -> None:
         """Let go of the connections; the next request makes new ones."""
         with self._lock:

@@ -54,6 +54,9 @@ class Layer(Backend):
     def destroy(self) -> None:
         self.inner.destroy()
 
+    def prepare(self) -> None:
+        self.inner.prepare()
+
     def open(self) -> None:
         self.inner.open()
 
