@@ -3,12 +3,12 @@
     python -m benchmarks.kvstore [--folder DIR] [--rounds N] [--scale F] [--only WORD…] [--json]
 
 Each round runs every measurement with both, in turn; printed are the medians over the rounds, and
-the median of the ratios within a round: of the rates (ours / the other's) and of the processor
-time an operation takes (the other's / ours; of this process, so without the servers). "Fast" leaves
-the syncs to the system, as borgstore does by default. "Durable" is durability "full" against
-borgstore's do_fsync=True, which syncs no folder: a power loss may take the name of what it
-acknowledged. The lines "unsynced" leave that sync out of ours, for the same durability. Over HTTP
-each client talks to its own server, and neither syncs.
+the median of the ratios within a round: of the rates (ours / the other's), with the bounds in which
+it lies with 95 % confidence, and of the processor time an operation takes (the other's / ours; of
+this process, so without the servers). "Fast" leaves the syncs to the system, as borgstore does by
+default. "Durable" is durability "full" against borgstore's do_fsync=True, which syncs no folder: a
+power loss may take the name of what it acknowledged. The lines "unsynced" leave that sync out of
+ours, for the same durability. Over HTTP each client talks to its own server, and neither syncs.
 
 Stores go to folders that exist, as in a repository in use, but for "new folders". "8 threads, of
 one" compares eight threads of ours with one of ours.
@@ -41,6 +41,7 @@ from tests.servers.borg import BorgstoreServer, FastBorgServer
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.backends.posixfs_writer import PosixWriter
 from backupgw.kvstore.store import Store
+from benchmarks.quota import confidence
 
 CONFIG = {"data": {"levels": [2]}}
 OURS, THEIRS = "backupgw", "borgstore"
@@ -70,6 +71,8 @@ class Line:
     ours: float
     theirs: float
     ratio: float
+    low: float
+    high: float
     cpu_ratio: float
     wanted: float
     """The ratio of rates below which the kernel has missed what it must reach."""
@@ -341,11 +344,15 @@ def compare(measurement: Measurement, folder: Path, rounds: int) -> Line:
             finally:
                 shutil.rmtree(work)
     pairs = list(zip(found[OURS], found[THEIRS], strict=True))
+    ratios = [ours.rate / theirs.rate for ours, theirs in pairs]
+    low, high = confidence(ratios)
     return Line(
         measurement.name,
         ours=statistics.median(pace.rate for pace in found[OURS]),
         theirs=statistics.median(pace.rate for pace in found[THEIRS]),
-        ratio=statistics.median(ours.rate / theirs.rate for ours, theirs in pairs),
+        ratio=statistics.median(ratios),
+        low=low,
+        high=high,
         cpu_ratio=statistics.median(theirs.cpu / ours.cpu for ours, theirs in pairs),
         wanted=measurement.floor,
     )
@@ -373,7 +380,8 @@ def main(arguments: list[str] | None = None) -> int:
             other = "borgstore" if measurement.of_one is None else "one thread"
             print(
                 f"{line.name:39} {line.ours:10.1f}/s  {other:10} {line.theirs:10.1f}/s  "
-                f"ratio {line.ratio:6.2f} (floor {line.wanted:g})  processor {line.cpu_ratio:5.2f}",
+                f"ratio {line.ratio:6.2f} (95 %: {line.low:.2f} to {line.high:.2f}, "
+                f"floor {line.wanted:g})  processor {line.cpu_ratio:5.2f}",
                 flush=True,
             )
     if options.json:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from backupgw.kvstore.backends import (
     posixfs_cached,
     posixfs_kept,
     posixfs_naming,
+    posixfs_reader,
     posixfs_writeback,
     posixfs_writer,
 )
@@ -649,6 +650,51 @@ def test_threads_that_load_small_items_get_their_own(
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(load_all, range(8)))
+
+
+def test_threads_take_turns_at_small_items_and_wait_for_large_ones_together(
+    place: PosixFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_a_time, most, lock = {"small": 0, "large": 0}, {"small": 0, "large": 0}, threading.Lock()
+
+    def counted(kind: str, load: Callable[..., Any]) -> Callable[..., Any]:
+        def slower(*how: Any) -> Any:
+            with lock:
+                at_a_time[kind] += 1
+                most[kind] = max(most[kind], at_a_time[kind])
+            time.sleep(0.01)
+            try:
+                return load(*how)
+            finally:
+                with lock:
+                    at_a_time[kind] -= 1
+
+        return slower
+
+    monkeypatch.setattr(posixfs_cached, "load", counted("small", posixfs_cached.load))
+    monkeypatch.setattr(posixfs_reader, "load", counted("large", posixfs_reader.load))
+    place.store("small", b"small")
+    place.store("large", bytes(posixfs_cached.LARGEST + 1))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(place.load, ["small"] * 8))
+        assert most == {"small": 1, "large": 0}
+        list(threads.map(place.load, ["large"] * 8))
+    assert most["small"] == 1
+    assert most["large"] > 1
+
+
+def test_a_turn_that_was_lost_holds_nobody_up(
+    place: PosixFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a signal whose handler raises at the wrong moment."""
+    monkeypatch.setattr(posixfs_cached, "PATIENCE", 0.01)
+    place.store("item", b"value")
+    posixfs_cached.take_turn()
+    assert place.load("item") == b"value"
+    with pytest.raises(ObjectNotFound):
+        place.load("missing")
+    posixfs_cached.take_turn(False)  # it is there again
+    posixfs_cached.end_turn(None)
 
 
 def test_a_file_cut_short_while_it_is_loaded_is_no_value(

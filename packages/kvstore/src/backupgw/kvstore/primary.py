@@ -70,13 +70,16 @@ class Primary:
         Args:
             volume: bytes that it moves, or how to tell them from the result.
         """
-        if key is not None:
-            self._statistics.count(f"backend_{key}_calls", 1)
-        start = time.perf_counter()
-        result = work()
+        start = time.perf_counter() if self._slow else 0.0
+        try:
+            result = work()
+        except BaseException:
+            if key is not None:
+                self._statistics.place_failed(key)
+            raise
         moved = volume(result) if callable(volume) else volume
         if key is not None:
-            self._statistics.count(f"backend_{key}_volume", moved)
+            self._statistics.place_called(key, moved)
         if self._slow:
             rest = self.emulation.least(moved) - (time.perf_counter() - start)
             if rest > 0:

@@ -54,6 +54,17 @@ class Statistics:
             if volume is not None:
                 self._counts[moved] += volume
 
+    def place_called(self, operation: str, volume: int) -> None:
+        """Count a call to the place that ended well, with its volume in bytes."""
+        calls, moved = _place_keys(operation)
+        with self._lock:
+            self._counts[calls] += 1
+            self._counts[moved] += volume
+
+    def place_failed(self, operation: str) -> None:
+        """Count a call to the place that raised."""
+        self.count(_place_keys(operation)[0], 1)
+
     def as_dict(self) -> dict[str, float]:
         """Return borgstore's keys: `_calls`, `_time` in seconds, `_volume` in bytes, `_throughput`
         in bytes per second. The cache's are zero where there is none."""
@@ -74,6 +85,11 @@ class Statistics:
         result["cache_disabled"] = False
         result["cache_hit_ratio"] = result["cache_hits"] / asked if asked else 0
         return result
+
+
+@functools.cache
+def _place_keys(operation: str) -> tuple[str, str]:
+    return f"backend_{operation}_calls", f"backend_{operation}_volume"
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from queue import Empty
 from urllib.parse import unquote, urlsplit
 
 from ..names import check_folder, check_path
@@ -289,11 +290,19 @@ class PosixFS(Backend):
     def load(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
         check_path(name)
         try:
-            fd = self._root.open_nowait(name, _READ)
+            try:
+                posixfs_cached.take_turn(True, posixfs_cached.PATIENCE)
+                fd = self._root.open_nowait(name, _READ)
+                if fd is not None:
+                    value = posixfs_cached.load(fd, offset, size)
+                    if value is not None:
+                        return value
+            except Empty:
+                fd = None
+            finally:
+                posixfs_cached.end_turn(None)
             if fd is None:
                 fd = self._root.open(name, _READ)
-            elif (value := posixfs_cached.load(fd, offset, size)) is not None:
-                return value
         except OSError as error:
             raise translate(error, name) from error
         return reading.load(fd, name, offset, size)

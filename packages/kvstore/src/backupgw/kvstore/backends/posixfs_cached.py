@@ -4,6 +4,11 @@ An ordinary read gives the lock back around each system call. That is right for 
 but for an item in the page cache they take a microsecond each, and threads that load such items
 then spend three times as long on passing the lock around as one thread needs for the loads. Nothing
 here waits for a disk: what the cache cannot tell at once is left to the ordinary way.
+
+Threads that open and load such items take turns (`take_turn`). None of them could do anything
+meanwhile, and who waits for a turn sleeps until there is one, where who waits for the interpreter's
+lock wakes every 5 ms, on another processor: that took eight threads a third of their changes of
+threads, and some per cent of their pace.
 """
 
 from __future__ import annotations
@@ -13,10 +18,22 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 LARGEST = 64 << 10
 """Bytes read this way; copying more is worth letting other threads run."""
+
+PATIENCE = 1.0
+"""Seconds after which a turn is not waited for: a signal's handler may have lost it."""
+
+_turn: SimpleQueue[None] = SimpleQueue()  # no lock: it would change hands with each load
+take_turn = _turn.get
+"""Wait for the turn, `(True, PATIENCE)`; raises queue.Empty."""
+end_turn = _turn.put
+"""Let others have a turn. Also after waiting in vain: one turn too many costs but time, one too few
+would hold up every load."""
+end_turn(None)
 
 _HERE = 0x1000 | 0x4000  # AT_EMPTY_PATH | AT_STATX_DONT_SYNC
 _WANTED = 0x001 | 0x200  # STATX_TYPE | STATX_SIZE
