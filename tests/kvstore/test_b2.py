@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 from b2sdk.v3.exception import ServiceError
+from tests.conftest import SOAK
 from tests.kvstore.b2_places import BUCKET, Simulator, http_place, simulated_place
-from tests.servers import peers
-from tests.servers.b2_double import KEY, KEY_ID, B2Service, error_answer
+from tests.kvstore.filled_folders import in_double
+from tests.servers.b2_double import KEY, KEY_ID, B2Double, B2Service, error_answer
 from tests.servers.double import Double, Fault, Faults
-from tests.servers.process import ServerProcess
+from tests.servers.double_process import DoubleProcess
 
 from backupgw.kvstore import open_place
 from backupgw.kvstore.backends.b2 import B2
@@ -66,15 +66,25 @@ SLOW = {
 """Thousands of requests each; `make soak` runs them."""
 
 
+def fill_folder(double: B2Double, path: str, names: Sequence[str]) -> None:
+    bucket = double.service._named(BUCKET)
+    for name in names:
+        double.service._store(bucket, f"{path}/{name}", b"", "none")
+
+
+def empty_folder(double: B2Double, path: str, names: Sequence[str]) -> None:
+    bucket = double.service._named(BUCKET)
+    for name in names:
+        bucket.drop(bucket.files[f"{path}/{name}"][0])
+
+
 @pytest.fixture(scope="module")
 def http_subject() -> Iterator[Subject]:
-    command = [sys.executable, "-m", "tests.servers.b2_double"]
-    ready = r"listening on (http://\S+)"
-    with (
-        ServerProcess(command, ready=ready, directory=peers.ROOT) as server,
-        Subject(partial(http_place, server.match[1], "place", memory=0)) as subject,
-    ):
-        yield subject
+    with DoubleProcess(B2Double) as double:
+        make = partial(http_place, double.url, "place", memory=0)
+        fill = in_double(double, fill_folder, empty_folder, "place")
+        with Subject(make, soak=SOAK, fill=fill) as subject:
+            yield subject
 
 
 @pytest.mark.parametrize(
@@ -91,7 +101,8 @@ def test_conformance_over_http(check: Check, http_subject: Subject) -> None:
 
 @pytest.fixture(scope="module")
 def simulated_subject() -> Iterator[Subject]:
-    with Subject(partial(simulated_place, Simulator(), "place", memory=0)) as subject:
+    make = partial(simulated_place, Simulator(), "place", memory=0)
+    with Subject(make, soak=SOAK) as subject:
         yield subject
 
 

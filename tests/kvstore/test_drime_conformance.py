@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pytest
 from tests.kvstore.drime_places import place
+from tests.kvstore.filled_folders import in_double
 from tests.servers.drime_double import DrimeDouble
 from tests.servers.drime_entries import Switches
 from tests.servers.drime_process import DrimeProcess
@@ -16,7 +17,7 @@ from backupgw.kvstore.conformance import Check, Status, Subject, checks
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
 
-SCALE = 1.0 if SOAK else 0.1
+SCALE = 0.1
 """Each operation is a request or two."""
 
 LONG = {"listing.list_streams"}
@@ -48,11 +49,30 @@ SHORT = (
 )
 
 
+def fill_folder(drime: DrimeDouble, path: str, names: Sequence[str]) -> None:
+    account, at = drime.account, None
+    for name in path.split("/"):
+        (at,) = (each.id for each in account.children(0, [at]) if each.name == name)
+    for name in names:
+        account.make_file(name, 0, at, [])
+
+
+def empty_folder(drime: DrimeDouble, path: str, names: Sequence[str]) -> None:
+    account, wanted = drime.account, {*names}
+    gone = [each.id for each in account.everything(0) if each.name in wanted]
+    account.delete(gone, forever=True)
+
+
 @pytest.fixture(scope="module")
 def subject() -> Iterator[Subject]:
     with (
         DrimeProcess() as drime,
-        Subject(partial(place, drime.url, drime.key), scale=SCALE) as subject,
+        Subject(
+            partial(place, drime.url, drime.key),
+            soak=SOAK,
+            scale=SCALE,
+            fill=in_double(drime, fill_folder, empty_folder, "backups/place"),
+        ) as subject,
     ):
         yield subject
 
@@ -75,7 +95,7 @@ def otherwise() -> Iterator[Subject]:
     """The other Drime, its trash used, a folder of a workspace that is somebody else's too."""
     with DrimeDouble(OTHERWISE) as drime:
         factory = partial(place, drime.url, drime.key, "drime://7/a%20b/é", trash=True)
-        with Subject(factory, scale=SCALE) as subject:
+        with Subject(factory, soak=SOAK, scale=SCALE) as subject:
             yield subject
         assert not [name for name in drime.account.tree(7) if name.startswith("a b/é")]
 

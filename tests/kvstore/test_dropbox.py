@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 from tests.conftest import SOAK
+from tests.kvstore.filled_folders import in_double
 from tests.servers.double import Fault
 from tests.servers.double_process import DoubleProcess
 from tests.servers.dropbox_double import DropboxDouble
@@ -60,6 +61,16 @@ def requests(double: DropboxDouble) -> list[str]:
     return found
 
 
+def fill_folder(double: DropboxDouble, path: str, names: Sequence[str]) -> None:
+    for name in names:
+        double.service._upload({"path": f"{path}/{name}", "mode": "add"}, b"")
+
+
+def empty_folder(double: DropboxDouble, path: str, names: Sequence[str]) -> None:
+    for name in names:
+        double.service._delete({"path": f"{path}/{name}"})
+
+
 @pytest.fixture(scope="module")
 def double() -> Iterator[DoubleProcess[DropboxDouble]]:
     with DoubleProcess(DropboxDouble) as double:
@@ -72,9 +83,10 @@ def options(double: DoubleProcess[DropboxDouble]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def subject(options: dict[str, Any]) -> Iterator[Subject]:
+def subject(double: DoubleProcess[DropboxDouble], options: dict[str, Any]) -> Iterator[Subject]:
     make = partial(open_place, "dropbox:Backups/conformance", **options)
-    with Subject(make, soak=SOAK, scale=0.3) as subject:
+    fill = in_double(double, fill_folder, empty_folder, "/Backups/conformance")
+    with Subject(make, soak=SOAK, scale=0.3, fill=fill) as subject:
         yield subject
 
 

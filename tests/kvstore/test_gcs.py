@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from gcp_storage_emulator.server import create_server
 from tests.conftest import SOAK
 from tests.kvstore import many_large_writes
+from tests.kvstore.filled_folders import in_double
 from tests.servers.double import Fault
 from tests.servers.double_process import DoubleProcess
 from tests.servers.gcs_double import GcsDouble
@@ -57,6 +58,17 @@ def requests(double: GcsDouble) -> list[str]:
     return found
 
 
+def fill_folder(double: GcsDouble, path: str, names: Sequence[str]) -> None:
+    bucket = double.service.buckets["the-bucket"]
+    for name in names:
+        double.service._make(bucket, f"{path}/{name}", b"", {}, "STANDARD")
+
+
+def empty_folder(double: GcsDouble, path: str, names: Sequence[str]) -> None:
+    for name in names:
+        double.service.buckets["the-bucket"].remove(f"{path}/{name}")
+
+
 @pytest.fixture(scope="module")
 def double() -> Iterator[DoubleProcess[GcsDouble]]:
     with DoubleProcess(GcsDouble) as double:
@@ -73,9 +85,10 @@ def options(double: DoubleProcess[GcsDouble]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def subject(options: dict[str, Any]) -> Iterator[Subject]:
+def subject(double: DoubleProcess[GcsDouble], options: dict[str, Any]) -> Iterator[Subject]:
     make = partial(open_place, "gs://the-bucket/conformance", **options)
-    with Subject(make, soak=SOAK, scale=0.1) as subject:
+    fill = in_double(double, fill_folder, empty_folder, "conformance")
+    with Subject(make, soak=SOAK, scale=0.1, fill=fill) as subject:
         yield subject
 
 

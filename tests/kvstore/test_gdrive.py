@@ -7,7 +7,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from tests.conftest import SOAK
 from tests.kvstore import many_large_writes
+from tests.kvstore.filled_folders import in_double
 from tests.servers.double import Double, Fault
 from tests.servers.double_process import DoubleProcess
 from tests.servers.drive_double import DriveDouble
@@ -101,6 +102,18 @@ def put(double: DriveDouble, folder: str, name: str, data: bytes) -> None:
     service._create({"name": name, "parents": [there.id]}, data)
 
 
+def fill_folder(double: DriveDouble, path: str, names: Sequence[str]) -> None:
+    folder = double.service.folder(path)
+    for name in names:
+        double.service._create({"name": name, "parents": [folder.id]}, b"")
+
+
+def empty_folder(double: DriveDouble, path: str, names: Sequence[str]) -> None:
+    wanted, inside = {*names}, double.service.inside(double.service.folder(path))
+    for file in [file for file in inside if file.name in wanted]:
+        double.service._remove(file)
+
+
 @pytest.fixture(scope="module")
 def double() -> Iterator[DoubleProcess[DriveDouble]]:
     with DoubleProcess(DriveDouble) as double:
@@ -113,9 +126,10 @@ def options(double: DoubleProcess[DriveDouble]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def subject(options: dict[str, Any]) -> Iterator[Subject]:
+def subject(double: DoubleProcess[DriveDouble], options: dict[str, Any]) -> Iterator[Subject]:
     make = partial(open_place, "gdrive:Backups/conformance", **options)
-    with Subject(make, soak=SOAK, scale=0.1) as subject:
+    fill = in_double(double, fill_folder, empty_folder, "Backups/conformance")
+    with Subject(make, soak=SOAK, scale=0.1, fill=fill) as subject:
         yield subject
 
 

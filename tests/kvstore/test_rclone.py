@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import SOAK
+from tests.kvstore.filled_folders import on_disk
 from tests.kvstore.rclone_places import KEY_ID, SECRET, crypt_place, place, s3_place
 from tests.servers import peers
 from tests.servers.double import Double, Faults
@@ -100,7 +102,8 @@ def chosen(*left_out: set[str]) -> list[object]:
 @pytest.fixture(scope="module")
 def local_subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     folder = tmp_path_factory.mktemp("local") / "place"
-    with Subject(partial(place, f":local:{folder}", 2 * MIB)) as subject:
+    make = partial(place, f":local:{folder}", 2 * MIB)
+    with Subject(make, soak=SOAK, fill=on_disk(folder)) as subject:
         yield subject
 
 
@@ -112,7 +115,7 @@ def test_conformance_on_disk(check: Check, local_subject: Subject) -> None:
 
 @pytest.fixture(scope="module")
 def s3_subject(s3: str) -> Iterator[Subject]:
-    with Subject(partial(s3_place, s3, "conformance/place")) as subject:
+    with Subject(partial(s3_place, s3, "conformance/place"), soak=SOAK) as subject:
         yield subject
 
 

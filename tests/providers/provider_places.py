@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,13 +11,12 @@ from backupgw.providers import PlaceProvider, create
 from tests.kvstore.b2_places import BUCKET
 from tests.kvstore.sftp_places import HOST, settings
 from tests.servers import peers
-from tests.servers.b2_double import KEY, KEY_ID
+from tests.servers.b2_double import KEY, KEY_ID, B2Double
 from tests.servers.double_process import DoubleProcess
 from tests.servers.drime_process import DrimeProcess
 from tests.servers.drive_double import DriveDouble
 from tests.servers.dropbox_double import DropboxDouble
 from tests.servers.gcs_double import GcsDouble
-from tests.servers.process import ServerProcess
 from tests.servers.s3 import RcloneS3, S3Server
 from tests.servers.sshd import Sshd
 
@@ -58,14 +56,12 @@ def _sftp(folder: Path) -> Iterator[Config]:
 
 @contextmanager
 def _backblaze(_: Path) -> Iterator[Config]:
-    command = [sys.executable, "-m", "tests.servers.b2_double"]
-    ready = r"listening on (http://\S+)"
-    with ServerProcess(command, ready=ready, directory=peers.ROOT) as server:
+    with DoubleProcess(B2Double) as double:
         yield {
             "container": BUCKET,
             "application_key_id": KEY_ID,
             "application_key": KEY,
-            "realm": server.match[1],
+            "realm": double.url,
         }
 
 

@@ -2,16 +2,10 @@
 
 https://www.backblaze.com/apidocs/introduction-to-the-b2-native-api
 
-    service = B2Service()
-    with Double(service) as double:
-        service.url = double.url
+    with B2Double() as double:                    # a `double.Double`: faults, delays, calls
         backend = from_url(..., realm=double.url, key_id=KEY_ID, application_key=KEY)
 
-By itself, for clients in several processes:
-
-    python -m tests.servers.b2_double
-
-which prints its address, and runs until a signal ends it. Values are kept in memory.
+Values are kept in memory.
 """
 
 from __future__ import annotations
@@ -22,9 +16,8 @@ import hashlib
 import itertools
 import json
 import secrets
-import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
@@ -77,22 +70,30 @@ class Large:
 
 @dataclass
 class Bucket:
-    """Files by name, newest version first; and their names in order."""
+    """Files by name, newest version first, and by id; and their names in order."""
 
     id: str
     name: str
     files: dict[str, list[Version]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    versions: dict[str, Version] = field(default_factory=dict)
+
+    def names_from(self, first: str) -> Iterator[str]:
+        """Yield the names in order, from one on."""
+        for at in range(bisect.bisect_left(self.names, first), len(self.names)):
+            yield self.names[at]
 
     def add(self, version: Version) -> None:
         if version.name not in self.files:
             self.files[version.name] = []
             bisect.insort(self.names, version.name)
         self.files[version.name].insert(0, version)
+        self.versions[version.id] = version
 
     def drop(self, version: Version) -> None:
         versions = self.files[version.name]
         versions.remove(version)
+        del self.versions[version.id]
         if not versions:
             del self.files[version.name]
             del self.names[bisect.bisect_left(self.names, version.name)]
@@ -250,10 +251,8 @@ class B2Service:
 
     def _by_id(self, file_id: str) -> tuple[Bucket, Version]:
         for bucket in self.buckets.values():
-            for versions in bucket.files.values():
-                for version in versions:
-                    if version.id == file_id:
-                        return bucket, version
+            if (version := bucket.versions.get(file_id)) is not None:
+                return bucket, version
         raise Refused(404, "not_found", "file not present")
 
     def _download(
@@ -474,7 +473,7 @@ class B2Service:
         prefix, start = asked.get("prefix") or "", asked.get("startFileName") or ""
         most = min(asked.get("maxFileCount") or 100, MOST_LISTED)
         files: list[dict[str, Any]] = []
-        for name in bucket.names[bisect.bisect_left(bucket.names, max(prefix, start)) :]:
+        for name in bucket.names_from(max(prefix, start)):
             if not name.startswith(prefix):
                 break
             if bucket.files[name][0].action != "upload":
@@ -491,7 +490,7 @@ class B2Service:
         start_id = asked.get("startFileId")
         most = min(asked.get("maxFileCount") or 100, MOST_LISTED)
         files: list[dict[str, Any]] = []
-        for name in bucket.names[bisect.bisect_left(bucket.names, max(prefix, start)) :]:
+        for name in bucket.names_from(max(prefix, start)):
             if not name.startswith(prefix):
                 break
             for version in bucket.files[name]:
@@ -588,14 +587,13 @@ def error_answer(status: int) -> tuple[str, bytes]:
     return "application/json", json.dumps(told).encode()
 
 
-def main() -> None:
-    """Run it until a signal ends it."""
-    service = B2Service()
-    with Double(service) as double:
-        service.url = double.url
-        print(f"listening on {double.url}", flush=True)
-        signal.pause()
+class B2Double(Double):
+    """The service on a port of loopback."""
 
+    def __init__(self) -> None:
+        self.service = B2Service()
+        super().__init__(self.service)
 
-if __name__ == "__main__":
-    main()
+    def start(self) -> None:
+        super().start()
+        self.service.url = self.url

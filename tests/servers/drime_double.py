@@ -81,6 +81,7 @@ class DrimeDouble:
         self.api = Double(self._application())
         self.storage = Double(_storage(self.account))
         self._recent: deque[float] = deque()
+        self._last_list: tuple[object, list[Entry]] = (None, [])
 
     @property
     def fetched(self) -> int:
@@ -196,18 +197,13 @@ class DrimeDouble:
     async def _list(self, request: Request) -> Response:
         asked = request.query_params
         workspace = self._workspace(asked.get("workspaceId"))
-        found = self._selected(asked, workspace)
-        if self.switches.order and (by := asked.get("orderBy")):
-            keys: dict[str, Callable[[Entry], Any]] = {
-                "name": lambda entry: (entry.name, entry.id),
-                "created_at": lambda entry: (entry.created, entry.id),
-                "updated_at": lambda entry: (entry.updated, entry.id),
-                "file_size": lambda entry: (entry.size, entry.id),
-                "id": lambda entry: entry.id,
-            }
-            found.sort(key=keys[by], reverse=asked.get("orderDir") == "desc")
+        which = {name: value for name, value in asked.items() if name not in ("page", "perPage")}
+        same = (which, self.account.changes, repr(self.switches))
+        if int(asked.get("page", 1)) > 1 and self._last_list[0] == same:
+            found = self._last_list[1]  # a large folder is not sorted anew for each page
         else:
-            found.sort(key=lambda entry: (entry.updated, entry.id), reverse=True)
+            found = self._ordered(asked, self._selected(asked, workspace))
+            self._last_list = (same, found)
         size = min(int(asked.get("perPage", 50)), self.switches.most_per_page)
         last = max(1, -(-len(found) // size))
         asked_for = int(asked.get("page", 1))
@@ -233,6 +229,18 @@ class DrimeDouble:
                 "to": start + len(shown) if shown else None,
             }
         )
+
+    def _ordered(self, asked: Any, found: list[Entry]) -> list[Entry]:
+        if self.switches.order and (by := asked.get("orderBy")):
+            keys: dict[str, Callable[[Entry], Any]] = {
+                "name": lambda entry: (entry.name, entry.id),
+                "created_at": lambda entry: (entry.created, entry.id),
+                "updated_at": lambda entry: (entry.updated, entry.id),
+                "file_size": lambda entry: (entry.size, entry.id),
+                "id": lambda entry: entry.id,
+            }
+            return sorted(found, key=keys[by], reverse=asked.get("orderDir") == "desc")
+        return sorted(found, key=lambda entry: (entry.updated, entry.id), reverse=True)
 
     def _selected(self, asked: Any, workspace: int) -> list[Entry]:
         query = asked.get("query")
@@ -281,7 +289,7 @@ class DrimeDouble:
             asked.get("parentId"),
         )
         number = secrets.token_hex(12)
-        self.account.uploads[number] = self.account.by_key[key] = upload
+        self._begin(number, upload)
         return JSONResponse({"uploadId": number, "key": key})
 
     async def _presign(self, request: Request) -> Response:
@@ -291,8 +299,12 @@ class DrimeDouble:
             key, asked["filename"], self._workspace(asked.get("workspaceId")), asked.get("parentId")
         )
         number = secrets.token_hex(12)
-        self.account.uploads[number] = self.account.by_key[key] = upload
+        self._begin(number, upload)
         return JSONResponse({"url": f"{self.storage.url}/whole/{number}?signature=1", "key": key})
+
+    def _begin(self, number: str, upload: Upload) -> None:
+        self.account.uploads[number] = upload
+        self.account.by_file_name[_file_name(upload.key)] = upload
 
     def _open_upload(self, asked: Any) -> Upload:
         upload = self.account.uploads.get(asked["uploadId"])
@@ -328,17 +340,16 @@ class DrimeDouble:
     async def _abort(self, request: Request) -> Response:
         asked = await request.json()
         upload = self._open_upload(asked)
-        del self.account.uploads[asked["uploadId"]], self.account.by_key[upload.key]
+        del self.account.uploads[asked["uploadId"]]
+        del self.account.by_file_name[_file_name(upload.key)]
         return JSONResponse({"status": "success"})
 
     async def _register(self, request: Request) -> Response:
         asked = await request.json()
         if self.switches.need_extension and not asked.get("clientExtension"):
             raise Refused(422, "The client extension field is required.")
-        for key, upload in self.account.by_key.items():
-            if key.rpartition("/")[2] == asked["filename"] and upload.done is not None:
-                break
-        else:
+        upload = self.account.by_file_name.get(asked["filename"])
+        if upload is None or upload.done is None:
             raise Refused(422, "There is no such object.")
         entry = self.account.make_file(
             asked["clientName"],
@@ -403,6 +414,10 @@ class DrimeDouble:
         if number not in self.workspaces:
             raise Refused(403, "You are not a member of this workspace.")
         return number
+
+
+def _file_name(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 # -- the storage

@@ -153,13 +153,18 @@ class Account:
         self.switches = switches
         self.entries: dict[int, Entry] = {}
         self.uploads: dict[str, Upload] = {}
-        self.by_key: dict[str, Upload] = {}
+        self.by_file_name: dict[str, Upload] = {}
+        """All uploads, by the last part of their keys."""
+        self.changes = 0
+        """How often anything was changed."""
         self._children: dict[tuple[int, int | None], dict[int, Entry]] = {}
         self.fetched = 0
         """Bytes of downloads that were asked for."""
         self._last_id = 1000
         self._folder = tempfile.TemporaryDirectory(prefix="drime-double-")
         self._files = 0
+        self.used = 0
+        """Bytes of all files, those in the trash too."""
 
     def close(self) -> None:
         """Remove what was stored."""
@@ -218,10 +223,6 @@ class Account:
             found.setdefault(self.path(entry), []).append(size)
         return found
 
-    @property
-    def used(self) -> int:
-        return sum(entry.size for entry in self.entries.values())
-
     # -- changing
 
     def make_folder(self, name: str, workspace: int, parent: int | None) -> Entry:
@@ -260,6 +261,7 @@ class Account:
         if self.switches.short > 0 and size:
             self.switches.short -= 1
             entry.size -= 1
+        self.used += entry.size
         return entry
 
     def delete(self, ids: Sequence[int], *, forever: bool) -> None:
@@ -280,6 +282,7 @@ class Account:
         for number in ids:
             if (entry := self.entries.get(number)) is not None:
                 entry.deleted = None
+                self.changes += 1
 
     def move(self, ids: Sequence[int], destination: int | None) -> list[Entry]:
         """Put entries into another folder."""
@@ -288,6 +291,7 @@ class Account:
         for entry in moved:
             del self._children[entry.workspace, entry.parent][entry.id]
             entry.parent, entry.updated = destination, time.time()
+            self.changes += 1
             self._children.setdefault((entry.workspace, destination), {})[entry.id] = entry
         return moved
 
@@ -310,12 +314,14 @@ class Account:
         if any(other.name == name and other.is_folder == entry.is_folder for other in taken):
             raise Refused(422, "An entry with this name already exists.")
         entry.name, entry.updated = name, time.time()
+        self.changes += 1
         return entry
 
     def _add(
         self, name: str, workspace: int, parent: int | None, content: Sequence[Path] | None
     ) -> Entry:
         self._last_id += 1
+        self.changes += 1
         entry = Entry(self._last_id, name, parent, workspace, content)
         self.entries[entry.id] = entry
         self._children.setdefault((workspace, parent), {})[entry.id] = entry
@@ -328,12 +334,15 @@ class Account:
         for child in self._below(entry):
             self._forget(child)
         del self.entries[entry.id]
+        self.changes += 1
+        self.used -= entry.size
         del self._children[entry.workspace, entry.parent][entry.id]
 
     def _trash(self, entry: Entry) -> None:
         for child in self._below(entry):
             self._trash(child)
         entry.deleted = entry.deleted or time.time()
+        self.changes += 1
 
     def _need(self, number: int) -> Entry:
         entry = self.entries.get(number)

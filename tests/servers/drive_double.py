@@ -74,6 +74,8 @@ class Service(GoogleService):
         self.lag = 0.0
         self.most = MOST_RESULTS
         self._children: dict[str, dict[str, None]] = {}
+        self._of_name: dict[tuple[str, str], dict[str, None]] = {}
+        self._used = 0
         self._handed_out: set[str] = set()
         self._lists: dict[str, list[str]] = {}
         self._latest = 0.0
@@ -85,6 +87,17 @@ class Service(GoogleService):
         self.files[number] = File(number, "Drive", FOLDER, "", b"", now, now)
         self._children[number] = {}
 
+    def inside(self, folder: File) -> list[File]:
+        """Return what lies in a folder."""
+        return [self.files[number] for number in self._children[folder.id]]
+
+    def folder(self, path: str) -> File:
+        """Return a folder of the account's own drive."""
+        at = self.files["root"]
+        for name in path.split("/"):
+            (at,) = (file for file in self.inside(at) if file.name == name)
+        return at
+
     def route(self, request: Request) -> Reply:
         if self.limited > 0:
             self.limited -= 1
@@ -94,8 +107,8 @@ class Service(GoogleService):
         if upload is not None:
             return self._upload(request, upload[1])
         if path == "/drive/v3/about":
-            used = sum(len(file.data) for file in self.files.values())
-            return answer({"storageQuota": {"limit": str(self.room), "usage": str(used)}})
+            told = {"limit": str(self.room), "usage": str(self._used)}
+            return answer({"storageQuota": told})
         if path == "/drive/v3/files/generateIds":
             ids = [secrets.token_urlsafe(24) for _ in range(int(request.query["count"]))]
             self._handed_out.update(ids)
@@ -159,7 +172,9 @@ class Service(GoogleService):
         for child in [*self._children.pop(file.id, ())]:
             self._remove(self.files[child])
         del self.files[file.id]
+        self._used -= len(file.data)
         self._children.get(file.parent, {}).pop(file.id, None)
+        del self._of_name[file.parent, file.name.lower()][file.id]
 
     def _create(self, about: Mapping[str, object], data: bytes) -> File:
         self._check_new(about)
@@ -173,7 +188,9 @@ class Service(GoogleService):
         parent = str(parents[0])
         made = File(number, str(about["name"]), kind, parent, data, self._latest, self._latest)
         self.files[number] = made
+        self._used += len(data)
         self._children[parent][number] = None
+        self._of_name.setdefault((parent, made.name.lower()), {})[number] = None
         if kind == FOLDER:
             self._children[number] = {}
         return made
@@ -190,7 +207,7 @@ class Service(GoogleService):
             raise Refused(403, "parentNotAFolder", "The specified parent is not a folder.")
 
     def _require_room(self, size: int) -> None:
-        if sum(len(file.data) for file in self.files.values()) + size > self.room:
+        if self._used + size > self.room:
             raise Refused(
                 403, "storageQuotaExceeded", "The user's Drive storage quota has been exceeded."
             )
@@ -231,12 +248,15 @@ class Service(GoogleService):
         for parent in map(_plain, parents):
             if parent not in self.files:
                 raise Refused(404, "notFound", f"File not found: {parent}.")
-            for number in self._children.get(parent, ()):
+            name = wanted.get("name")
+            inside = (
+                self._children.get(parent, {})
+                if name is None
+                else self._of_name.get((parent, name.lower()), {})
+            )
+            for number in inside:
                 file = self.files[number]
                 if trashed is not None and self._in_trash(file) != (trashed[1] == "true"):
-                    continue
-                name = wanted.get("name")
-                if name is not None and file.name.lower() != name.lower():
                     continue
                 if self.lag and file.created > seen:
                     continue
@@ -271,6 +291,7 @@ class Service(GoogleService):
 
     def _replace(self, file: File, data: bytes) -> File:
         self._require_room(len(data) - len(file.data))
+        self._used += len(data) - len(file.data)
         file.data, file.modified = data, time.time()
         return file
 

@@ -89,6 +89,7 @@ class Service:
         self._sessions: dict[str, bytearray] = {}
         self._cursors: dict[str, tuple[Folder, list[str], str, int]] = {}
         self._numbers = 0
+        self._used = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = bytearray()
@@ -280,6 +281,7 @@ class Service:
         if rev is not None and (not isinstance(node, File) or node.rev != rev):
             raise _conflict("path_write", "file")
         del self._parent(path).entries[_segments(path)[-1].lower()]
+        self._used -= _size(node)
         return {"metadata": self._metadata(node, path)}
 
     def _move(self, argument: dict[str, object]) -> object:
@@ -302,6 +304,7 @@ class Service:
         if keep:
             assert isinstance(node, File), "copies of folders are not offered"
             node = self._file(last, node.data)
+            self._used += len(node.data)
         else:
             del self._parent(source).entries[_segments(source)[-1].lower()]
             node.name = last
@@ -310,7 +313,7 @@ class Service:
 
     def _usage(self, _argument: dict[str, object]) -> object:
         return {
-            "used": _size(self.root),
+            "used": self._used,
             "allocation": {".tag": "individual", "allocated": self.room},
         }
 
@@ -396,9 +399,10 @@ class Service:
             if argument.get("strict_conflict") or there.data != data:
                 raise _conflict("path", "file", reason=reason)
             return self._metadata(there, path)
-        if _size(self.root) + len(data) > self.room:
+        if self._used + len(data) > self.room:
             raise _write_error("path", "insufficient_space", reason=reason)
         made = self._file(last if there is None else there.name, data)
+        self._used += len(data) - (0 if there is None else len(there.data))
         parent.entries[last.lower()] = made
         return self._metadata(made, path)
 

@@ -31,6 +31,9 @@ class Features:
     copy: bool
 
 
+_TIMES_IN_THE_WAY = 50
+"""How often another one may take a name while a file is to be replaced in steps."""
+
 GiveName = Callable[[Session, "Features", Tree, bytes, str, "Then"], None]
 """`replace` or `name_new`."""
 
@@ -88,29 +91,60 @@ def replace(
                 raise BackendError(f"{name} is a folder") from None
             raise
         return
-    try:
-        session.done(session.send(wire.RENAME, wire.text(source), wire.text(target)))
-    except Refused:
-        found = _look(session, target, name)
-        if found is None:
-            raise
-        if is_folder(found):
-            raise BackendError(f"{name} is a folder") from None
-        _swap(session, source, target)
+    _replace_by_steps(session, source, target, name)
     then()
 
 
-def _swap(session: Session, source: bytes, target: bytes) -> None:
-    """Replace a file in two steps, where the server has no better: between them nothing has its
-    name, and after a crash there the old one lies beside it under a temporary name."""
+def _replace_by_steps(session: Session, source: bytes, target: bytes, name: str) -> None:
+    """Replace a file where the server has no single step for it: the old one steps aside, under a
+    temporary name, where it lies after a crash. Others may do so at the same time; the last one's
+    value stays.
+    """
+    for left in reversed(range(_TIMES_IN_THE_WAY)):
+        refused = _rename(session, source, target)
+        if refused is None:
+            return
+        if refused.code == wire.NO_SUCH_FILE:
+            raise refused
+        found = _look(session, target, name)
+        if found is not None:
+            if is_folder(found):
+                raise BackendError(f"{name} is a folder") from None
+            if _swap(session, source, target, name):
+                return
+        if not left:
+            raise refused
+
+
+def _swap(session: Session, source: bytes, target: bytes, name: str) -> bool:
+    """Have the old file step aside and give its name away; whether nobody else was faster.
+
+    Raises:
+        Refused: the server said no; the old file has its name again.
+    """
     aside = target.rpartition(b"/")[0] + b"/" + new_hidden().encode()
-    session.done(session.send(wire.RENAME, wire.text(target), wire.text(aside)))
+    refused = _rename(session, target, aside)
+    if refused is not None:
+        if refused.code == wire.NO_SUCH_FILE:
+            return False
+        raise refused
+    refused = _rename(session, source, target)
+    if refused is None or (
+        _rename(session, aside, target) is not None and _look(session, target, name) is not None
+    ):
+        session.wait(session.send(wire.REMOVE, wire.text(aside)))  # we or another replaced it
+    if refused is not None and refused.code == wire.NO_SUCH_FILE:
+        raise refused
+    return refused is None
+
+
+def _rename(session: Session, source: bytes, target: bytes) -> Refused | None:
+    """Give a file a name that nobody has; return what the server objects."""
     try:
         session.done(session.send(wire.RENAME, wire.text(source), wire.text(target)))
-    except Refused:
-        session.done(session.send(wire.RENAME, wire.text(aside), wire.text(target)))
-        raise
-    session.wait(session.send(wire.REMOVE, wire.text(aside)))
+    except Refused as error:
+        return error
+    return None
 
 
 def name_new(

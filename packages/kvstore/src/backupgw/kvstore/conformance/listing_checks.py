@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gc
 import time
-from functools import partial
 
-from ..backends.base import Backend
 from .memory import measured
 from .subject import Ground
 from .suite import check
-from .threads import run_together
 from .verdicts import require
 
 _ALLOWED = 4 << 20
@@ -41,28 +38,19 @@ def list_is_exact(at: Ground) -> None:
 def list_streams(at: Ground) -> str:
     """A list of 20,000 entries (soak: 200,000) is handed out without being held in memory."""
     count = at.subject.count(short=20_000, soak=200_000)
-    writers = 8
-    run_together(
-        [partial(_fill, at.backend, at.folder, range(start, count, writers)) for start in range(8)],
-        at.subject.patience * 10,
-    )
-    with measured() as streamed:
-        start = time.perf_counter()
-        entries = at.backend.list(at.folder)
-        next(entries)
-        first = (time.perf_counter() - start) * 1000
-        listed = 1 + sum(1 for _ in entries)
-    with measured() as held:
-        everything = [*at.backend.list(at.folder)]
+    with at.filled([f"{number:064}" for number in range(count)]):
+        with measured() as streamed:
+            start = time.perf_counter()
+            entries = at.backend.list(at.folder)
+            next(entries)
+            first = (time.perf_counter() - start) * 1000
+            listed = 1 + sum(1 for _ in entries)
+        with measured() as held:
+            everything = [*at.backend.list(at.folder)]
     require(listed == len(everything) == count, f"{listed} of {count} entries came")
     allowed = min(_ALLOWED, held.kept * _SHARE)
     require(streamed.peak <= allowed, f"{count} entries took {streamed.peak >> 10} KiB of memory")
     return f"{count} entries, the first after {first:.1f} ms, {streamed.peak >> 10} KiB"
-
-
-def _fill(backend: Backend, folder: str, numbers: range) -> None:
-    for number in numbers:
-        backend.store(f"{folder}/{number:064}", b"")
 
 
 @check()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pickle
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from ..backends.base import Backend
 from ..backends.errors import BackendDoesNotExist, ObjectNotFound
+from .threads import run_together
 
 Factory = Callable[[], Backend]
+
+Fill = Callable[[str, Sequence[str]], AbstractContextManager[object]]
+"""Puts empty items of these names into a folder (its full name) of the place, until it is left."""
 
 ALLOWED = 12 << 20
 """Bytes of Python memory that moving one value may take: a few buffers and parts."""
@@ -21,6 +26,7 @@ LARGE = 64 << 20
 LEAST_LARGE = 2 * ALLOWED
 
 _SOAK_PATIENCE = 10
+_FILLERS = 8
 
 
 class Subject:
@@ -40,6 +46,9 @@ class Subject:
         patience: seconds after which something that should not have to wait counts as stuck; ten
             times that in a soak.
         large: bytes of the values that nobody may hold in memory: at least `LEAST_LARGE`.
+        fill: fills a folder with many items past the backend, where storing them one by one would
+            take longer than all else: on the server's disk, or in the memory of a double. They must
+            look as if the backend had stored them. None to store them.
 
     Raises:
         ValueError: `large` is too little to be missed in memory; or (on entering) the factory
@@ -54,6 +63,7 @@ class Subject:
         scale: float = 1.0,
         patience: float = 60,
         large: int = LARGE,
+        fill: Fill | None = None,
     ) -> None:
         if large < LEAST_LARGE:
             raise ValueError(f"large values have {LEAST_LARGE} bytes at least, not {large}")
@@ -61,6 +71,7 @@ class Subject:
         self.large = large
         self.soak = soak
         self.scale = scale
+        self.fill = fill
         self.patience = patience * (_SOAK_PATIENCE if soak else 1)
         self.owned = False
         self.root = f"conformance-{secrets.token_hex(6)}"
@@ -150,6 +161,21 @@ class Ground:
                 return b"".join(iter(lambda: reader.read(1 << 16), b""))
         except ObjectNotFound:
             return None
+
+    def filled(self, names: Sequence[str]) -> AbstractContextManager[object]:
+        """Put many empty items into this folder."""
+        if self.subject.fill is not None:
+            return self.subject.fill(self.folder, names)
+        run_together(
+            [partial(self._put_empty, names[start::_FILLERS]) for start in range(_FILLERS)],
+            self.subject.patience * 10,
+            hurried=False,
+        )
+        return nullcontext()
+
+    def _put_empty(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.backend.store(self.name(name), b"")
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names that are listed in this folder or one in it, sorted."""

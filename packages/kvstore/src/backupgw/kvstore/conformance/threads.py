@@ -13,8 +13,15 @@ _SWITCH = 20e-6
 """Seconds after which Python's threads take turns; the usual 5 ms would hide many a race."""
 
 
-def run_together(calls: Sequence[Callable[[], Any]], patience: float) -> list[Any]:
+def run_together(
+    calls: Sequence[Callable[[], Any]], patience: float, *, hurried: bool = True
+) -> list[Any]:
     """Run each call in a thread, all at the same moment; return their results in order.
+
+    Args:
+        calls: what to run.
+        patience: seconds.
+        hurried: let them take turns so often that races show, which costs time.
 
     Raises:
         Violation: a call was stuck for `patience` seconds.
@@ -35,7 +42,8 @@ def run_together(calls: Sequence[Callable[[], Any]], patience: float) -> list[An
         threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(calls))
     ]
     usual = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH)
+    if hurried:
+        sys.setswitchinterval(_SWITCH)
     try:
         for thread in threads:
             thread.start()
