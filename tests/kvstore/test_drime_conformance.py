@@ -13,6 +13,7 @@ from tests.servers.drime_double import DrimeDouble
 from tests.servers.drime_entries import Switches
 from tests.servers.drime_process import DrimeProcess
 
+from backupgw.kvstore.backends.entry_items import KNOWN
 from backupgw.kvstore.conformance import Check, Status, Subject, checks
 
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
@@ -72,6 +73,7 @@ def subject() -> Iterator[Subject]:
             soak=SOAK,
             scale=SCALE,
             fill=in_double(drime, fill_folder, empty_folder, "backups/place"),
+            remembers=KNOWN,
         ) as subject,
     ):
         yield subject

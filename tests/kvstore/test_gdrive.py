@@ -27,6 +27,7 @@ from tests.servers.tls import make_certificate
 from backupgw.kvstore import open_place
 from backupgw.kvstore.backends import grants
 from backupgw.kvstore.backends.base import Backend
+from backupgw.kvstore.backends.entry_items import KNOWN
 from backupgw.kvstore.backends.errors import (
     BackendConnectionError,
     BackendDoesNotExist,
@@ -129,7 +130,7 @@ def options(double: DoubleProcess[DriveDouble]) -> dict[str, Any]:
 def subject(double: DoubleProcess[DriveDouble], options: dict[str, Any]) -> Iterator[Subject]:
     make = partial(open_place, "gdrive:Backups/conformance", **options)
     fill = in_double(double, fill_folder, empty_folder, "Backups/conformance")
-    with Subject(make, soak=SOAK, scale=0.1, fill=fill) as subject:
+    with Subject(make, soak=SOAK, scale=0.1, fill=fill, remembers=KNOWN) as subject:
         yield subject
 
 

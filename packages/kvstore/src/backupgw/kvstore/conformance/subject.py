@@ -49,6 +49,8 @@ class Subject:
         fill: fills a folder with many items past the backend, where storing them one by one would
             take longer than all else: on the server's disk, or in the memory of a double. They must
             look as if the backend had stored them. None to store them.
+        remembers: of how many items the backend keeps in memory what a list tells of them, so that
+            it need not ask again; it may have them in mind beyond what a list takes.
 
     Raises:
         ValueError: `large` is too little to be missed in memory; or (on entering) the factory
@@ -64,6 +66,7 @@ class Subject:
         patience: float = 60,
         large: int = LARGE,
         fill: Fill | None = None,
+        remembers: int = 0,
     ) -> None:
         if large < LEAST_LARGE:
             raise ValueError(f"large values have {LEAST_LARGE} bytes at least, not {large}")
@@ -72,6 +75,7 @@ class Subject:
         self.soak = soak
         self.scale = scale
         self.fill = fill
+        self.remembers = remembers
         self.patience = patience * (_SOAK_PATIENCE if soak else 1)
         self.owned = False
         self.root = f"conformance-{secrets.token_hex(6)}"
