@@ -115,13 +115,19 @@ def test_what_is_missing_is_told(plain: Subject, caplog: pytest.LogCaptureFixtur
     assert told.levelname == "WARNING"
 
 
+# With `--dir-cache-time 0` rclone answers now and then that a file which was just written does not
+# exist, to any client: 1 of 20 renamings by paramiko alone. With its default that was never seen.
+
+RCLONES = ("--vfs-cache-mode", "writes", "--vfs-write-back", "0s")
+
+
 @pytest.mark.soak
 @pytest.mark.peers(peers.RCLONE)
 def test_rclones_server(tmp_path: Path) -> None:
-    """It takes seconds for what others do at once, so this is no conformance, but what a backup
-    does."""
+    """It replaces folders by files and lets two moves of one item succeed, so this is no
+    conformance, but what a backup does (docs/places/sftp.md)."""
     (tmp_path / "served").mkdir()
-    with RcloneSftp(tmp_path) as server:
+    with RcloneSftp(tmp_path, *RCLONES) as server:
         backend = server.factory("place")()
         backend.create()
         with backend:
@@ -129,6 +135,8 @@ def test_rclones_server(tmp_path: Path) -> None:
             backend.store("folder/item", value)
             assert backend.load("folder/item") == value
             assert backend.load("folder/item", offset=-10, size=4) == value[-10:-6]
+            for number in range(50):
+                backend.store(f"many/{number}", value[number:100_000])
             backend.store("folder/item", b"replaced")
             assert backend.load("folder/item") == b"replaced"
             with pytest.raises(ObjectExists), backend.open_writer("folder/item", if_absent=True):
@@ -137,4 +145,6 @@ def test_rclones_server(tmp_path: Path) -> None:
             backend.move("folder/item", "moved")
             backend.delete("moved")
             assert [*backend.list("folder")] == []
+            for number in range(50):
+                assert backend.load(f"many/{number}") == value[number:100_000]
         backend.destroy()

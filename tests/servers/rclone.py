@@ -81,10 +81,12 @@ class RcloneSftp:
 
     Args:
         folder: for its keys; `served` in it is what it serves.
+        flags: of rclone's.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
         self.folder = folder
+        self._flags = flags
         self._process: ServerProcess | None = None
 
     def __enter__(self) -> Self:
@@ -97,8 +99,7 @@ class RcloneSftp:
                 *(str(self.folder / "served"), "--addr", "127.0.0.1:0"),
                 *("--key", str(self.folder / "host")),
                 *("--authorized-keys", str(self.folder / "client.pub")),
-                *("--dir-cache-time", "0", "--vfs-cache-mode", "writes"),
-                *("--cache-dir", str(self.folder / "cache")),
+                *("--cache-dir", str(self.folder / "cache"), *self._flags),
             ],
             ready=r"SFTP server listening on (\S+)",
         )
@@ -113,10 +114,15 @@ class RcloneSftp:
         assert self._process is not None
         self._process.stop()
 
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        assert self._process is not None
+        return int(self._process.match[1].rpartition(":")[2])
+
     def factory(self, path: str) -> Factory:
         """Return what makes a backend of a folder on it."""
-        assert self._process is not None
-        port = self._process.match[1].rpartition(":")[2]
+        port = self.port
         known = self.folder / "known"
         key = (self.folder / "host.pub").read_text()
         known.write_text(f"[127.0.0.1]:{port} {key}")
