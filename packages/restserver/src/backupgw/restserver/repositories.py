@@ -177,7 +177,11 @@ class Upload:
     def _commit(self, writer: Writer) -> Outcome:
         try:
             writer.commit()
-        except ObjectExists:
+        except ObjectExists as error:
+            if error.mended:
+                self.damaged = True
+                writer.abort()
+                return Outcome.REPAIRED
             return self._already_there(writer)
         return Outcome.STORED
 

@@ -74,7 +74,13 @@ class ReadRangeError(BackendError):
 
 
 class ObjectExists(BackendError):
-    """A write with if_absent found an item of that name; it was left alone."""
+    """A write with if_absent found an item of that name; it was left alone.
+
+    Attributes:
+        mended: not quite: named by the hash of its value, it was damaged, and is whole now.
+    """
+
+    mended: bool = False
 
 
 class StorageFull(QuotaExceeded):

@@ -154,9 +154,11 @@ class Target(ResumableTarget):
             return False
         found, etag = told
         if found is not None and found.mark != self._mark:
+            exists = ObjectExists(f"{self._name} exists")
             if etag is not None and _was_another(found, etag, data):
                 _log.error("%s was damaged, and is replaced by a new upload", self._name)
-            raise ObjectExists(f"{self._name} exists")
+                exists.mended = True
+            raise exists
         return etag is not None
 
     def begin(self) -> str:
