@@ -77,6 +77,7 @@ class Worker:
                     lambda: self._outside(context),
                     unsure=lambda: self._outside(context, unless_there=True),
                 )
+                self._say("outside", context)
             context.wait(arguments.pause)
             context.check()
             self._say("middle", context)

@@ -185,7 +185,7 @@ def test_a_service_that_is_stopped_hands_its_jobs_over(site: Site) -> None:
             for n in range(3)
         ]
         for job in jobs:
-            old.wait_for_line(f"begin {job.id}")
+            old.wait_for_line(f"outside {job.id}")
         assert old.stop() == 0
         assert "closed" in old.output
     for job in jobs:
