@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backupgw.kvstore import entry_points
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError
 from backupgw.kvstore.backends.memory import Memory
@@ -47,7 +48,7 @@ def nowhere(inner: Backend) -> Chooses:
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers of another package, besides what is installed."""
-    installed = metadata.entry_points
+    installed = entry_points.installed
     found = [
         metadata.EntryPoint("trash", f"{__name__}:from_options", stack.GROUP),
         metadata.EntryPoint("audit", f"{__name__}:beside_quota", stack.GROUP),
@@ -55,12 +56,12 @@ def own(monkeypatch: pytest.MonkeyPatch) -> None:
         metadata.EntryPoint("lib", "tests.kvstore.needs_a_library:from_url", stack.GROUP),
     ]
 
-    def entry_points(group: str) -> Any:
+    def with_own(group: str) -> Any:
         if group != stack.GROUP:
-            return installed(group=group)
-        return [e for e in installed(group=group) if e.name != "trash"] + found
+            return installed(group)
+        return [e for e in installed(group) if e.name != "trash"] + found
 
-    monkeypatch.setattr(metadata, "entry_points", entry_points)
+    monkeypatch.setattr(entry_points, "installed", with_own)
 
 
 def test_the_layers_lie_as_they_are_written() -> None:

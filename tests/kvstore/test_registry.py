@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backupgw.kvstore import open_place, registry
+from backupgw.kvstore import entry_points, open_place, registry
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, BackendURLInvalid
 from backupgw.kvstore.backends.memory import Memory
@@ -27,7 +27,7 @@ def entry(name: str, value: str) -> metadata.EntryPoint:
 @pytest.fixture
 def entries(monkeypatch: pytest.MonkeyPatch) -> list[metadata.EntryPoint]:
     found = [entry("mine", f"{__name__}:from_url")]
-    monkeypatch.setattr(metadata, "entry_points", lambda group: found)
+    monkeypatch.setattr(entry_points, "installed", lambda group: found)
     return found
 
 

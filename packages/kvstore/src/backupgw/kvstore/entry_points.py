@@ -29,7 +29,7 @@ def registered(group: str, what: str) -> dict[str, metadata.EntryPoint]:
         BackendError: two packages claim one name.
     """
     found: dict[str, metadata.EntryPoint] = {}
-    for entry in _installed(_state_of_path()).select(group=group):
+    for entry in installed(group):
         if entry.name in found and found[entry.name].value != entry.value:
             raise BackendError(
                 f"two packages claim the {what} {entry.name!r}: "
@@ -37,6 +37,11 @@ def registered(group: str, what: str) -> dict[str, metadata.EntryPoint]:
             )
         found[entry.name] = entry
     return found
+
+
+def installed(group: str) -> Iterable[metadata.EntryPoint]:
+    """Return the entry points of a group, looked for once until a package comes or goes."""
+    return _installed(_state_of_path()).select(group=group)
 
 
 def _state_of_path() -> tuple[tuple[str, int], ...]:
