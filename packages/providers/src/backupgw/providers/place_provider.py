@@ -192,7 +192,7 @@ class PlaceProvider(BaseProvider):
         with self._lock:
             if self._place is None and self._made is None:
                 made = self.make_place()
-                made.prepare()
+                made.prepare_fork()
                 self._made = made
 
     def handed_on(self) -> dict[str, Any]:

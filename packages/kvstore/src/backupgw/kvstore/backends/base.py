@@ -213,7 +213,7 @@ class Backend(ABC):
     def destroy(self) -> None:
         """Remove the place with all it holds. Raises BackendDoesNotExist."""
 
-    def prepare(self) -> None:
+    def prepare_fork(self) -> None:
         """Do what `open` does without asking the place, with no thread and no connection left: who
         forks processes that open the place each has it done once. Raises BackendError."""
 

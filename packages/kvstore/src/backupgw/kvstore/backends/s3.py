@@ -236,8 +236,8 @@ class S3(BucketPlace[Found]):
             self._folders.forget_all()
             self._requests.close()
 
-    def prepare(self) -> None:
-        self._requests.prepare()
+    def prepare_fork(self) -> None:
+        self._requests.prepare_fork()
 
     def open(self) -> None:
         """Get ready.

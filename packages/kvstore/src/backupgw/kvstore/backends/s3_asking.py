@@ -54,7 +54,7 @@ class Asking:
             self._made = connect(self._settings)
         return self._made
 
-    def prepare(self) -> None:
+    def prepare_fork(self) -> None:
         """Make what asks; nothing is asked. Raises BackendError."""
         _ = self._connected
 

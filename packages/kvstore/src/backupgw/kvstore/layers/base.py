@@ -54,8 +54,8 @@ class Layer(Backend):
     def destroy(self) -> None:
         self.inner.destroy()
 
-    def prepare(self) -> None:
-        self.inner.prepare()
+    def prepare_fork(self) -> None:
+        self.inner.prepare_fork()
 
     def open(self) -> None:
         self.inner.open()
