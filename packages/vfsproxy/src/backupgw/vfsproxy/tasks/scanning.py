@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 TOLD = 1000
 """Orphans and corrections that a task's result names."""
-REST = 10.0
+REST = 15.0
 """Rest after a slice of counting, while clients ask for things. No longer: changes in a folder wait
 until it is counted."""
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 BEAT = 2.0
 """Seconds between two looks at how far a copy is."""
-REST = 25.0
+REST = 60.0
 """Rest after a slice of removing, while clients ask for things: most of it waits for the disk, as
 they do."""
 
