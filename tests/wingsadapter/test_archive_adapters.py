@@ -29,7 +29,7 @@ from backupgw.wingsadapter.archive_adapters import S3Adapter, WingsAdapter
 from backupgw.wingsadapter.download_source import Allowed
 from backupgw.wingsadapter.local_archives import LocalArchives
 from backupgw.wingsadapter.part_upload import reported
-from backupgw.wingsadapter.staging import AREA
+from backupgw.wingsadapter.staging_swap import AREA
 
 SERVER = "342dd230-48d3-4b39-a7fe-ba0fb5e62e80"
 OTHER = "342dd230-48d3-4b39-a7fe-ba0fb5e62e81"

@@ -22,7 +22,7 @@ from tests.servers import peers
 from tests.servers.panel import Backup, NodeRefused, NodeUnreachable, Panel
 from tests.servers.s3 import KEY_ID, SECRET, RcloneS3
 
-from backupgw.wingsadapter.staging import AREA
+from backupgw.wingsadapter.staging_swap import AREA
 
 from .node_site import PASSWORD, Listener, NodeSite, wipe
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from backupgw.wingsadapter import staging
-from backupgw.wingsadapter.staging import AREA, Staging, StagingFailed, recover, unfinished
+from backupgw.wingsadapter import staging, staging_swap
+from backupgw.wingsadapter.staging import Staging, StagingFailed, recover, unfinished
+from backupgw.wingsadapter.staging_swap import AREA
 
 from .node_site import tree
 
@@ -135,7 +136,8 @@ def test_whatever_fails_all_is_as_it_was(
         with Staging(str(root)) as area:
             new_files(Path(area.target))
             with monkeypatch.context() as patch:
-                patch.setattr(staging, "os", faulty)
+                for module in (staging, staging_swap):
+                    patch.setattr(module, "os", faulty)
                 try:
                     area.swap(whole=whole)
                 except StagingFailed:
@@ -193,7 +195,8 @@ def _dies(call: Callable[[], object], number: int, monkeypatch: pytest.MonkeyPat
 
     removing.rmtree = rmtree  # type: ignore[attr-defined]
     with monkeypatch.context() as patch:
-        patch.setattr(staging, "os", faulty)
+        for module in (staging, staging_swap):
+            patch.setattr(module, "os", faulty)
         patch.setattr(staging, "shutil", removing)
         try:
             call()

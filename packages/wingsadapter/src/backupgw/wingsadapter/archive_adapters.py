@@ -31,7 +31,7 @@ from .ignore import IgnoreError, IgnoreRules, read_rules
 from .local_archives import LocalArchives
 from .part_upload import PartPlan, UploadError, upload_parts
 from .server_tree import FOLDER, open_staged
-from .staging import AREA
+from .staging_swap import AREA
 from .wings_file import Compression
 
 log = logging.getLogger(__name__)

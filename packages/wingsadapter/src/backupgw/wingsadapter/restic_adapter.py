@@ -37,7 +37,7 @@ from .repositories import Held, Repositories
 from .restic_excludes import excludes
 from .server_tree import open_staged
 from .snapshots import BACKUP_TAG, SERVER_TAG, SnapshotIndex, tagged
-from .staging import AREA
+from .staging_swap import AREA
 
 log = logging.getLogger(__name__)
 

@@ -23,16 +23,15 @@ import errno
 import logging
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from .staging_swap import AREA, FOLDER, NEW, OLD, SwapFolders, inside
+
 log = logging.getLogger(__name__)
 
-AREA = ".backupgw-restore"
-NEW, OLD, PHASE, NAME = "new", "old", "phase", "name"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PHASE, NAME = "phase", "name"
 RESERVE = 16 << 20
 """Bytes that stay free on the disk."""
 
@@ -91,9 +90,9 @@ class Staging:
             StagingFailed: it cannot be made.
         """
         try:
-            self._root = os.open(self.root, _FOLDER)
+            self._root = os.open(self.root, FOLDER)
             os.mkdir(AREA, 0o700, dir_fd=self._root)
-            self._area = os.open(AREA, _FOLDER, dir_fd=self._root)
+            self._area = os.open(AREA, FOLDER, dir_fd=self._root)
             os.mkdir(NEW, 0o700, dir_fd=self._area)
             _write(self._area, NAME, self._name)
         except OSError as error:
@@ -124,7 +123,7 @@ class Staging:
         Args:
             check: called now and then; what it raises is passed on.
         """
-        new = os.open(NEW, _FOLDER, dir_fd=self._area)
+        new = os.open(NEW, FOLDER, dir_fd=self._area)
         try:
             for folder, entry in _walk(new, check):
                 # It takes the set-user-ID bit away, too.
@@ -134,7 +133,7 @@ class Staging:
 
     def sync(self) -> None:
         """Have all that was unpacked on the disk."""
-        descriptor = os.open(NEW, _FOLDER, dir_fd=self._area)
+        descriptor = os.open(NEW, FOLDER, dir_fd=self._area)
         try:
             _sync_file_system(descriptor)
         finally:
@@ -153,9 +152,9 @@ class Staging:
         phase = Phase.STAGED
         try:
             os.mkdir(OLD, 0o700, dir_fd=self._area)
-            with _inside(self._area, NEW) as new, contextlib.suppress(FileNotFoundError):
+            with inside(self._area, NEW) as new, contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(AREA, dir_fd=new)  # of a backup that was made by another program
-            with _Folders(self._root, self._area) as folders:
+            with SwapFolders(self._root, self._area) as folders:
                 if whole:
                     phase = self._enter(Phase.OUT)
                     folders.clear(moved)
@@ -164,7 +163,7 @@ class Staging:
         except OSError as error:
             log.warning("%s: %s; the restore is undone", self.root, error)
             if moved:
-                with _Folders(self._root, self._area) as folders:
+                with SwapFolders(self._root, self._area) as folders:
                     folders.undo(moved)
             self.discard()
             raise StagingFailed(
@@ -199,10 +198,10 @@ def recover(root: str) -> Recovered | None:
     Raises:
         OSError: it cannot be done yet; nothing is lost.
     """
-    descriptor = os.open(root, _FOLDER)
+    descriptor = os.open(root, FOLDER)
     try:
         try:
-            area = os.open(AREA, _FOLDER, dir_fd=descriptor)
+            area = os.open(AREA, FOLDER, dir_fd=descriptor)
         except FileNotFoundError:
             return None
         try:
@@ -211,7 +210,7 @@ def recover(root: str) -> Recovered | None:
                 for name in (NEW, OLD):  # their removal may have begun
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(name, 0o700, dir_fd=area)
-                with _Folders(descriptor, area) as folders:
+                with SwapFolders(descriptor, area) as folders:
                     if found.phase is Phase.OUT:
                         folders.put_back()
                         _write(area, PHASE, Phase.STAGED.value)
@@ -242,122 +241,6 @@ def _phase(text: str) -> Phase:
         raise OSError(errno.EINVAL, f"{AREA}/{PHASE} says nothing that is known") from None
 
 
-class _Folders:
-    """The three folders of a swap: the server's, the new files', and the old ones'."""
-
-    def __init__(self, root: int, area: int) -> None:
-        self._root = root
-        self._new = os.open(NEW, _FOLDER, dir_fd=area)
-        try:
-            self._old = os.open(OLD, _FOLDER, dir_fd=area)
-        except BaseException:
-            os.close(self._new)
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._new)
-        os.close(self._old)
-
-    def clear(self, moved: list[tuple[str, str]]) -> None:
-        """Move all that is there to the old ones."""
-        for name in os.listdir(self._root):
-            if name != AREA:
-                os.rename(name, name, src_dir_fd=self._root, dst_dir_fd=self._old)
-                moved.append(("out", name))
-        _sync_folders(self._root, self._old)
-
-    def put_back(self) -> None:
-        """Move the old ones back; none of the new ones was moved yet."""
-        for name in os.listdir(self._old):
-            os.rename(name, name, src_dir_fd=self._old, dst_dir_fd=self._root)
-        _sync_folders(self._root, self._old)
-
-    def fill(self, moved: list[tuple[str, str]]) -> None:
-        """Move the new ones to their place, and what is there in their way to the old ones.
-
-        Done again after an interruption, it does the rest.
-        """
-        self._fill(self._new, self._root, "", moved)
-        _sync_folders(self._root, self._old, self._new)
-
-    def _fill(self, new: int, here: int, path: str, moved: list[tuple[str, str]]) -> None:
-        for name in os.listdir(new):
-            inner = f"{path}{name}"
-            there = _mode(name, here)
-            mine = _mode(name, new)
-            assert mine is not None
-            if there is not None and stat.S_ISDIR(there) and stat.S_ISDIR(mine):
-                with _inside(new, name) as new_folder, _inside(here, name) as folder:
-                    self._fill(new_folder, folder, f"{inner}/", moved)
-                    _sync_folders(folder)
-                continue
-            if there is not None:
-                with self._kept(path) as kept:
-                    os.rename(name, name, src_dir_fd=here, dst_dir_fd=kept)
-                moved.append(("out", inner))
-            os.rename(name, name, src_dir_fd=new, dst_dir_fd=here)
-            moved.append(("in", inner))
-
-    def undo(self, moved: list[tuple[str, str]]) -> None:
-        """Take back what was moved, last first."""
-        for way, path in reversed(moved):
-            folder, _, name = path.rpartition("/")
-            with _descended(self._root, folder) as here:
-                if way == "in":
-                    with _descended(self._new, folder) as new:
-                        os.rename(name, name, src_dir_fd=here, dst_dir_fd=new)
-                else:
-                    with _descended(self._old, folder) as old:
-                        os.rename(name, name, src_dir_fd=old, dst_dir_fd=here)
-        _sync_folders(self._root, self._old, self._new)
-
-    @contextlib.contextmanager
-    def _kept(self, path: str) -> Iterator[int]:
-        """The folder among the old ones that a path lies in, made where it is missing."""
-        folder = path.rstrip("/")
-        at = os.dup(self._old)
-        try:
-            for part in folder.split("/") if folder else ():
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o700, dir_fd=at)
-                above, at = at, os.open(part, _FOLDER, dir_fd=at)
-                os.close(above)
-            yield at
-        finally:
-            os.close(at)
-
-
-@contextlib.contextmanager
-def _inside(folder: int, name: str) -> Iterator[int]:
-    descriptor = os.open(name, _FOLDER, dir_fd=folder)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _descended(folder: int, path: str) -> Iterator[int]:
-    at = os.dup(folder)
-    try:
-        for part in path.split("/") if path else ():
-            above, at = at, os.open(part, _FOLDER, dir_fd=at)
-            os.close(above)
-        yield at
-    finally:
-        os.close(at)
-
-
-def _mode(name: str, folder: int) -> int | None:
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-    except FileNotFoundError:
-        return None
-
-
 def _walk(folder: int, check: Callable[[], None]) -> Iterator[tuple[int, os.DirEntry[str]]]:
     """Yield each entry below a folder with the descriptor of the folder that it is in."""
     check()
@@ -365,7 +248,7 @@ def _walk(folder: int, check: Callable[[], None]) -> Iterator[tuple[int, os.DirE
         for entry in entries:
             yield folder, entry
             if entry.is_dir(follow_symlinks=False):
-                with _inside(folder, entry.name) as inner:
+                with inside(folder, entry.name) as inner:
                     yield from _walk(inner, check)
 
 
@@ -395,11 +278,6 @@ def _read(area: int, name: str) -> str:
         os.close(descriptor)
 
 
-def _sync_folders(*folders: int) -> None:
-    for folder in folders:
-        os.fsync(folder)
-
-
 def _sync_file_system(descriptor: int) -> None:
     import ctypes
 
@@ -413,7 +291,7 @@ def _sync_file_system(descriptor: int) -> None:
 def _remove_area(root: int) -> None:
     """Remove the area, the phase last: until then it says what is to be done."""
     try:
-        area = os.open(AREA, _FOLDER, dir_fd=root)
+        area = os.open(AREA, FOLDER, dir_fd=root)
     except FileNotFoundError:
         return
     try:
