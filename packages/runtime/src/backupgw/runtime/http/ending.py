@@ -15,7 +15,8 @@ from math import inf
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from backupgw.runtime.http.exchange import STATUS_LINES, Exchange
+from backupgw.runtime.http.answer_lines import STATUS_LINES
+from backupgw.runtime.http.exchange import Exchange
 from backupgw.runtime.http.state import HostState
 from backupgw.runtime.http.upgrade import Tunnel
 

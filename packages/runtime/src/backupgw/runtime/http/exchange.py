@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 from collections.abc import Sequence
-from functools import lru_cache
-from http import HTTPStatus
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from backupgw.runtime.http.answer_lines import BAD_VALUE, STATUS_LINES, header_name
 from backupgw.runtime.http.direct_body import BodyLost, Consume, DirectBody
 from backupgw.runtime.http.file_body import FILE_BODY, FileBody
 from backupgw.runtime.threads import Threads
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")  # RFC 9110, 5.6.2: token
-BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 ABANDONED = 499  # nginx's status for a client that left before its answer began
 PIECE_COST = (
     64  # bytes; what CPython needs to keep one piece of a body, so that many tiny ones count
@@ -40,26 +36,6 @@ ANSWER_AT_ONCE = "backupgw.answer"
 ANSWER_LINES = "backupgw.answer_lines"
 """Key of the ASGI scope: `Exchange.answer_lines`, the same for heads that are written already."""
 DISCONNECT = {"type": "http.disconnect"}
-
-
-def status_line(status: int) -> bytes:
-    """Return the first line of an answer."""
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
-
-
-@lru_cache(maxsize=256)
-def header_name(given: bytes) -> bytes:
-    """Return a header's name in lower case. Raises RuntimeError if it can be no name."""
-    if BAD_NAME.search(given):
-        raise RuntimeError(f"the application sent a malformed header {given!r}")
-    return given.lower()
-
-
-STATUS_LINES = {status: status_line(status) for status in range(100, 600)}
 
 
 class ClientGone(OSError):
