@@ -35,7 +35,8 @@ from .errors import (
     ObjectNotFound,
     ReadRangeError,
 )
-from .gcs_requests import Body, Found, Requests
+from .gcs_downloads import Body
+from .gcs_requests import Found, Requests
 from .gcs_target import STAGING, GcsTarget
 from .google_errors import ERRORS
 from .google_session import Login

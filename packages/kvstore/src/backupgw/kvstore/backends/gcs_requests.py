@@ -6,21 +6,19 @@ Nothing here is repeated.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
-import re
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-import google_crc32c
 from google.api_core.exceptions import Conflict, NotFound
 from google.cloud import storage
 
-from .errors import BackendDoesNotExist, BackendError, ObjectNotFound
+from .errors import BackendDoesNotExist, ObjectNotFound
+from .gcs_checksums import crc32c
+from .gcs_downloads import SERVICE, Download, download_of
 from .google_errors import Translator
 from .google_uploads import Pieces, UploadSession
 
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
     from .google_session import Login
 
-SERVICE = "Google Cloud Storage"
 API = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
@@ -62,20 +59,6 @@ class Page(NamedTuple):
     found: Sequence[Found]
     prefixes: Sequence[str]
     after: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """An answer with an object's bytes, or a part of them."""
-
-    response: requests.Response
-    size: int
-    """Of the whole object."""
-    length: int
-    """Of what comes."""
-    generation: str | None
-    crc32c: str | None
-    """Of what comes, where it is the whole object."""
 
 
 class Requests:
@@ -215,7 +198,7 @@ class Requests:
         try:
             with self.translator.translated(what):
                 self.translator.check(response, what, 200, 206)
-            return _download(response, what)
+            return download_of(response, what)
         except BaseException:
             response.close()
             raise
@@ -378,35 +361,6 @@ class Requests:
                     raise
 
 
-class Body:
-    """The body of a download; a whole one is held against its CRC."""
-
-    def __init__(self, download: Download, what: str) -> None:
-        self._response = download.response
-        self._left = download.length
-        self._expected = download.crc32c
-        self._crc = 0
-        self._what = what
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, b"" at the end.
-
-        Raises:
-            BackendError: they are not what was stored.
-        """
-        data: bytes = self._response.raw.read(size, decode_content=False)
-        if self._expected is not None:
-            self._crc = google_crc32c.extend(self._crc, data)
-            self._left -= len(data)
-            if not self._left and encoded_crc(self._crc) != self._expected:
-                raise BackendError(f"{self._what}: came damaged from {SERVICE}: its CRC differs")
-        return data
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._response.close()
-
-
 def call_name(method: str, path: str) -> str:
     """Return what Google calls a request, as its price list has it: `objects.insert`."""
     if path.startswith("/upload/"):
@@ -419,23 +373,6 @@ def call_name(method: str, path: str) -> str:
     return "batch" if path.startswith("/batch") else f"buckets.{method.lower()}"
 
 
-def crc32c(data: bytes | bytearray) -> str:
-    """Return the CRC-32C of some bytes as Google writes it."""
-    return encoded_crc(extended(0, data))
-
-
-def extended(crc: int, data: bytes | bytearray) -> int:
-    """Return the CRC-32C of what had `crc` and these bytes."""
-    for start in range(0, len(data), 1 << 20):
-        crc = google_crc32c.extend(crc, bytes(data[start : start + (1 << 20)]))
-    return crc
-
-
-def encoded_crc(crc: int) -> str:
-    """Return a CRC-32C in base64, as Google writes it."""
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
-
-
 def _found(blob: Any) -> Found:
     updated = blob.updated
     return Found(
@@ -445,21 +382,4 @@ def _found(blob: Any) -> Found:
         int(blob.generation or 0),
         str((blob.metadata or {}).get(MARK, "")),
         str(blob.crc32c or ""),
-    )
-
-
-def _download(response: requests.Response, what: str) -> Download:
-    headers = response.headers
-    length = int(headers["content-length"])
-    span = re.search(r"/(\d+)\Z", headers.get("content-range", ""))
-    told = re.search(r"crc32c=([^,\s]+)", headers.get("x-goog-hash", ""))
-    if response.status_code == 206 and span is None:
-        raise BackendError(f"{what}: {SERVICE} sends a part and does not say which")
-    size = int(span[1]) if span else length
-    return Download(
-        response,
-        size,
-        length,
-        headers.get("x-goog-generation"),
-        told[1] if told and length == size else None,
     )

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from ..names import RESERVED_PREFIX
 from .errors import BackendError, ObjectExists, ObjectNotFound
-from .gcs_requests import Requests, encoded_crc, extended
+from .gcs_checksums import encoded_crc, extended
+from .gcs_requests import Requests
 from .google_target import PIECES, SessionTarget
 from .google_uploads import UploadSession
 from .part_checkpoints import Checkpoint
