@@ -17,7 +17,6 @@ import contextlib
 import datetime
 import secrets
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
 
 from dropbox import files
 
@@ -28,6 +27,7 @@ from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
 from .body_reader import NoBytes, open_steadily
 from .dropbox_calls import Calls, Found
 from .dropbox_names import decode, encode_path
+from .dropbox_namesakes import Namesakes
 from .dropbox_reader import NothingThere, begin
 from .dropbox_target import DropboxTarget
 from .errors import (
@@ -36,7 +36,6 @@ from .errors import (
     BackendError,
     BackendMustBeOpen,
     BackendMustNotBeOpen,
-    NameCollision,
     ObjectExists,
     ObjectNotFound,
 )
@@ -45,18 +44,12 @@ from .part_transfers import PartPool
 from .part_writer import PartWriter
 from .plan import Plan
 
-if TYPE_CHECKING:
-    pass
-
-T = TypeVar("T")
-
 PART_SIZE = 16 << 20
 SCHEDULE = Schedule(attempts=6, deadline=90.0, first=0.5)
 
 _PIECES = f"{RESERVED_PREFIX}-pieces"
 _ASIDE = f"{RESERVED_PREFIX}-aside"
 _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
-_KNOWN_FOLDERS = 10_000
 _TIMES_IN_THE_WAY = 20
 """How often somebody else may write an item that a renaming replaces, before it is given up."""
 
@@ -95,8 +88,7 @@ class Dropbox(Backend):
         self._schedule = schedule
         self.calls = Calls(login, schedule, f"dropbox:{root}")
         self._pool: PartPool | None = None
-        self._folders: dict[str, None] = {}
-        """Folders that were seen to exist, written as they are."""
+        self.namesakes = Namesakes(self.calls, self.path)
 
     # -- the place
 
@@ -256,68 +248,20 @@ class Dropbox(Backend):
         bytes.fromhex(reference)
         return KernelPath(f"{_PIECES}/{reference}")
 
-    def check_place(self, name: str) -> None:
-        """Raise where an item's folders cannot be what its name says.
-
-        Raises:
-            NameCollision: a folder exists whose name differs in case.
-            BackendError: one of them is an item.
-        """
-        parent = name
-        unseen = []
-        while (parent := parent.rpartition("/")[0]) and parent not in self._folders:
-            unseen.append(parent)
-        for folder in reversed(unseen):
-            path = self.path(folder)
-            try:
-                found = self.calls.look(folder, path)
-            except ObjectNotFound:
-                return  # it will be made as it is written here
-            self._require_same_name(folder, found)
-            if not isinstance(found, files.FolderMetadata):
-                raise BackendError(f"{name}: {folder!r} is an item, not a folder")
-            if len(self._folders) >= _KNOWN_FOLDERS:
-                self._folders.clear()
-            self._folders[folder] = None
-
-    def check_replaced(self, name: str) -> None:
-        """Raise unless what is in the way of `name` is an item of that very name.
-
-        Raises:
-            NameCollision: its name differs in case.
-            BackendError: it is a folder.
-        """
-        path = self.path(name)
-        try:
-            found = self.calls.look(name, path)
-        except ObjectNotFound:
-            return  # gone meanwhile
-        self._require_same_name(name, found)
-        if not isinstance(found, files.FileMetadata):
-            raise BackendError(f"{name}: is a folder")
-
-    def _require_same_name(self, name: str, found: Found) -> None:
-        there = decode(found.name)
-        if there != name.rpartition("/")[2]:
-            raise NameCollision(
-                f"{name}: Dropbox has {there!r} there, and takes names that differ only in case "
-                "for the same"
-            )
-
     # -- changing
 
     def mkdir(self, name: str) -> None:
         check_folder(name)
         self._opened()
-        if not name or name in self._folders:
+        if not name or self.namesakes.knows(name):
             return
-        self.check_place(name)
+        self.namesakes.check_place(name)
         path = self.path(name)
         try:
             self.calls.do(name, lambda: self.calls.client().files_create_folder_v2(path))
         except ObjectExists:
             found = self.calls.look(name, path)
-            self._require_same_name(name, found)
+            self.namesakes.require_same(name, found)
             if not isinstance(found, files.FolderMetadata):
                 raise BackendError(f"{name}: is an item, not a folder") from None
 
@@ -329,7 +273,7 @@ class Dropbox(Backend):
             raise ObjectNotFound(name)
         if not isinstance(found, files.FolderMetadata):
             raise BackendError(f"{name}: is an item, not a folder")
-        self._forget(name)
+        self.namesakes.forget(name)
         self._require_empty(name, self.path(name))
         # What comes into it from here on must not go with it: it is looked into out of the way.
         aside = self.path(KernelPath(f"{_ASIDE}/{secrets.token_hex(16)}"))
@@ -386,7 +330,7 @@ class Dropbox(Backend):
             try:
                 self._move(source, name, new_name)
             except ObjectExists:
-                self.check_replaced(new_name)
+                self.namesakes.check_replaced(new_name)
                 aside = KernelPath(f"{_ASIDE}/{secrets.token_hex(16)}")
                 with contextlib.suppress(ObjectNotFound):  # gone by itself
                     self._move(self._file(new_name), new_name, aside)
@@ -407,14 +351,14 @@ class Dropbox(Backend):
         try:
             self._move(source, name, new_name)
         except ObjectExists:
-            self.check_replaced(new_name)
+            self.namesakes.check_replaced(new_name)
             raise
 
     def _require_movable(self, name: str, new_name: str) -> None:
         check_path(name)
         check_path(new_name)
         self._opened()
-        self.check_place(new_name)
+        self.namesakes.check_place(new_name)
 
     def _move(self, source: files.FileMetadata, name: str, new_name: str) -> None:
         ends = self.path(name), self.path(new_name)
@@ -480,7 +424,7 @@ class Dropbox(Backend):
         if self._pool is not None:
             raise BackendMustNotBeOpen(f"dropbox:{self._root} is open")
         self.calls.connect()
-        self._folders.clear()
+        self.namesakes.forget()
         try:
             yield
         finally:
@@ -497,11 +441,6 @@ class Dropbox(Backend):
         except ObjectNotFound:
             return True
         return False
-
-    def _forget(self, name: str) -> None:
-        for folder in [*self._folders]:
-            if folder == name or folder.startswith(f"{name}/"):
-                self._folders.pop(folder, None)
 
 
 def _info(name: str, found: Found) -> ItemInfo:

@@ -48,7 +48,7 @@ class DropboxTarget(ResumableTarget):
         return self._place.part_size
 
     def put_whole(self, data: bytes | bytearray) -> None:
-        self._place.check_place(self._plan.name)
+        self._place.namesakes.check_place(self._plan.name)
         self._hashes = {1: _hashes(data)}
         whole = bytes(data)
         self._put(lambda mode: self._upload(whole, mode))
@@ -73,7 +73,7 @@ class DropboxTarget(ResumableTarget):
             try:
                 send(files.WriteMode.add)
             except ObjectExists:
-                self._place.check_replaced(self._plan.name)
+                self._place.namesakes.check_replaced(self._plan.name)
                 if self._plan.if_absent:
                     raise
                 self._replaces = True
@@ -81,7 +81,7 @@ class DropboxTarget(ResumableTarget):
             send(files.WriteMode.overwrite)
 
     def begin(self) -> str:
-        self._place.check_place(self._plan.name)
+        self._place.namesakes.check_place(self._plan.name)
         with self._place.calls.translated(self._plan.name):
             started = self._place.calls.client().files_upload_session_start(b"")
             return str(started.session_id)
