@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 
 from ..names import check_folder, check_path
 from . import paramiko_imports  # noqa: F401 - the first of them
 from . import sftp_config as config
+from . import sftp_moving as moving
 from . import sftp_naming as naming
 from . import sftp_urls as urls
 from . import sftp_wire as wire
@@ -38,21 +36,20 @@ from .errors import (
 )
 from .plan import Plan
 from .posixfs_options import Durability, known_durability, mode
-from .sftp_errors import not_written, translate
+from .sftp_errors import translate
 from .sftp_items import item_info, listed
 from .sftp_listing import reap_below
-from .sftp_login import Connection, Credentials, Patience
+from .sftp_login import Credentials, Patience
 from .sftp_naming import Features
 from .sftp_place import Place, Span
 from .sftp_pool import Pool
+from .sftp_reach import Reach
 from .sftp_root import Root
-from .sftp_tree import Tree, is_folder, is_item, is_link, link_refused
-from .sftp_wire import Attributes, Refused, Session
+from .sftp_tree import Tree, is_folder, is_link, link_refused
+from .sftp_wire import Refused, Session
 from .sftp_writer import SftpWriter
 
 logger = logging.getLogger(__name__)
-
-_QUARANTINE = ".backupgw-quarantine"
 
 _GATHERED_AT_ONCE = 16
 """Items that `gather` has open at once."""
@@ -105,7 +102,7 @@ def from_url(
     for path in files if ssh_config is not None else ():
         if not os.path.isfile(path):
             raise BackendURLInvalid(f"ssh_config: {path} does not exist")
-    return SFTP(
+    reach = Reach(
         target,
         Credentials(
             key_files=urls.files("key_file", key_file),
@@ -120,9 +117,12 @@ def from_url(
         ssh_config=files,
         known_hosts=urls.files("known_hosts", known_hosts),
         agent=urls.a_switch("agent", agent),
-        sync=known_durability(durability) == "full",
         connections=urls.a_count("connections", connections, 64),
         sessions=urls.a_count("sessions", sessions, 64),
+    )
+    return SFTP(
+        reach,
+        sync=known_durability(durability) == "full",
         file_mode=mode("file_mode", file_mode, 0o600),
         folder_mode=mode("folder_mode", folder_mode, 0o700),
     )
@@ -136,66 +136,25 @@ def get_sftp_backend(url: str) -> Backend | None:
 class SFTP(Backend):
     """Items as files in a folder on a server; made by `from_url`."""
 
-    def __init__(
-        self,
-        target: urls.Target,
-        credentials: Credentials,
-        patience: Patience,
-        *,
-        ssh_config: Sequence[str],
-        known_hosts: Sequence[str],
-        agent: bool,
-        sync: bool,
-        connections: int,
-        sessions: int,
-        file_mode: int,
-        folder_mode: int,
-    ) -> None:
-        self.server = target.server
-        self._target = target
-        self._credentials = credentials
-        self._patience = patience
-        self._ssh_config = ssh_config
-        self._known_hosts = tuple(known_hosts)
-        self._agent = agent
+    def __init__(self, reach: Reach, *, sync: bool, file_mode: int, folder_mode: int) -> None:
+        self.server = reach.server
+        self._reach = reach
         self._sync = sync
-        self._sizes = connections, sessions
         self._file_mode = file_mode
         self._folder_mode = folder_mode
-        self._root = Root(target, folder_mode, sync=sync)
+        self._root = Root(reach.target, folder_mode, sync=sync)
         self._place: Place | None = None
         self.capabilities = _capabilities(None)
 
     def __repr__(self) -> str:
-        return f"SFTP({self.server!r}, {self._target.path!r})"
+        return f"SFTP({self.server!r}, {self._reach.target.path!r})"
 
     # -- the place itself
-
-    def _dial(self) -> Connection:
-        """Connect. The settings are read each time: they may have changed."""
-        settings = config.Settings(self._ssh_config)
-        host = settings.host(self._target.host, user=self._target.user, port=self._target.port)
-        route = settings.route(host)
-        if self._known_hosts:
-            route = [replace(each, known_hosts=self._known_hosts) for each in route]
-        if not self._agent:
-            route = [replace(each, agent=None) for each in route]
-        return Connection(route, self._credentials, self._patience, self.server)
-
-    def _pool(self, *, small: bool = False) -> Pool:
-        connections, sessions = (1, 1) if small else self._sizes
-        return Pool(
-            self._dial,
-            self.server,
-            connections=connections,
-            sessions=sessions,
-            timeout=self._patience.answer,
-        )
 
     def create(self) -> None:
         if self._place is not None:
             raise BackendMustNotBeOpen(self.server)
-        pool = self._pool(small=True)
+        pool = self._reach.pool(small=True)
         try:
             pool.run(self._root.create)
         finally:
@@ -204,7 +163,7 @@ class SFTP(Backend):
     def destroy(self) -> None:
         if self._place is not None:
             raise BackendMustNotBeOpen(self.server)
-        pool = self._pool(small=True)
+        pool = self._reach.pool(small=True)
         try:
             pool.run(self._root.destroy)
         finally:
@@ -220,7 +179,7 @@ class SFTP(Backend):
         """
         if self._place is not None:
             raise BackendMustNotBeOpen(self.server)
-        pool = self._pool()
+        pool = self._reach.pool()
         try:
             place = pool.run(partial(self._found, pool))
         except BaseException:
@@ -383,72 +342,13 @@ class SFTP(Backend):
         place.pool.run(remove)
 
     def move(self, name: str, new_name: str) -> None:
-        self._move(name, new_name, naming.replace)
+        moving.move(self._opened, check_path(name), check_path(new_name), naming.replace)
 
     def move_if_absent(self, name: str, new_name: str) -> None:
-        self._move(name, new_name, naming.name_new)
-
-    def _move(self, name: str, new_name: str, give_name: naming.GiveName) -> None:
-        check_path(name)
-        check_path(new_name)
-        place = self._opened
-        attempts = 0
-
-        def rename(session: Session) -> None:
-            nonlocal attempts
-            attempts += 1
-            tree = place.tree
-            source_folder, folder = name.rpartition("/")[0], new_name.rpartition("/")[0]
-            tree.require_inside(session, source_folder, folder)
-            found = tree.look(session, [name, *([folder] if folder else [])])
-            self._require_item(found[name], name)
-            into = found.get(folder)
-            if folder and (into is None or not is_folder(into)):
-                tree.make_folders(session, [folder])
-            try:
-                give_name(session, place.features, tree, tree.path(name), new_name, lambda: None)
-            except Refused as error:
-                raise not_written(error, name, place.room(session), 1) from error
-            tree.sync_folders(session, dict.fromkeys((folder, source_folder)))
-
-        def moved(session: Session) -> None:
-            try:
-                rename(session)
-            except ObjectNotFound:
-                if attempts > 1 and place.tree.look(session, [new_name])[new_name] is not None:
-                    return  # done by the attempt whose answer was lost
-                raise
-
-        place.pool.run(moved)
-
-    @staticmethod
-    def _require_item(found: Attributes | None, name: str) -> None:
-        if found is not None and is_link(found):
-            raise link_refused(name)
-        if found is None or not is_item(found):
-            raise ObjectNotFound(name)
+        moving.move(self._opened, check_path(name), check_path(new_name), naming.name_new)
 
     def quarantine(self, name: str) -> str:
-        check_path(name)
-        place = self._opened
-        parent, _, segment = name.rpartition("/")
-        stamp = f"{int(time.time())}-{secrets.token_hex(4)}"
-        folder = f"{_QUARANTINE}/{parent}" if parent else _QUARANTINE
-        kept = f"{folder}/{segment[:200]}.{stamp}"
-
-        def set_aside(session: Session) -> None:
-            tree = place.tree
-            tree.require_inside(session, parent)
-            self._require_item(tree.look(session, [name])[name], name)
-            tree.make_folders(session, [folder])
-            try:
-                naming.replace(session, place.features, tree, tree.path(name), kept, lambda: None)
-            except Refused as error:
-                raise translate(error, name) from error
-            tree.sync_folders(session, dict.fromkeys((folder, parent)))
-
-        place.pool.run(set_aside)
-        return kept
+        return moving.quarantine(self._opened, check_path(name))
 
     # -- optional operations
 
