@@ -15,8 +15,9 @@ from typing import IO, cast
 import httpx
 
 from .errors import BackendConnectionError, BackendMustBeOpen
-from .rest_connections import Answer, Connections
+from .rest_connections import Connections
 from .rest_dialing import Dial, TcpConnection, TlsConnection
+from .rest_incoming import Answer
 from .rest_wire import Body
 
 BODY = "backupgw.body"

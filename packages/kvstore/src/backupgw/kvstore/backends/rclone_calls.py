@@ -17,7 +17,8 @@ from .errors import BackendError, ObjectNotFound
 from .rclone_errors import translate
 from .rclone_process import RcloneProcess
 from .rclone_remote import Remote
-from .rest_connections import Answer, Upload
+from .rest_incoming import Answer
+from .rest_upload import Upload
 from .rest_wire import lines_of
 
 PATIENCE = 900.0

@@ -29,8 +29,9 @@ from functools import lru_cache
 from http.client import HTTPConnection
 
 from .errors import BackendDoesNotExist, BackendError
-from .rest_connections import BLOCK, Connections
+from .rest_connections import Connections
 from .rest_dialing import ProgramConnection, wait_at_most
+from .rest_wire import BLOCK
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from .base import CHUNK, Reader
 from .body_reader import NoBytes
 from .errors import BackendConnectionError, BackendError, ObjectNotFound
 from .rclone_calls import AS_TOLD, LONG, Calls, seconds
-from .rest_connections import Answer
+from .rest_incoming import Answer
 from .rest_transfers import RestReader
 
 _TRIES = 3

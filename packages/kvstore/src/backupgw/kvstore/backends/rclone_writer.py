@@ -32,7 +32,7 @@ from .errors import (
 from .part_transfers import Attempts
 from .plan import Plan
 from .rclone_calls import AS_SENT, AS_TOLD, LONG, Calls
-from .rest_connections import Refused, Upload
+from .rest_upload import Refused, Upload
 
 TEMPORARY = f"{RESERVED_PREFIX}-tmp-"
 """How the name of a value begins that is being written."""

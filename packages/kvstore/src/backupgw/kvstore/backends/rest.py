@@ -36,11 +36,12 @@ from .errors import (
     UnsupportedOperation,
 )
 from .rest_answers import YES, ServerFailed, expect_ok, json_of, number, refuse, seconds
-from .rest_connections import AS_IT_IS, Answer, Body, Connections
+from .rest_connections import AS_IT_IS, Connections
 from .rest_dialing import CommandConnection
+from .rest_incoming import Answer
 from .rest_reading import Reads
 from .rest_transfers import RestWriter
-from .rest_wire import lines_of
+from .rest_wire import Body, lines_of
 
 ACCEPT = "application/vnd.x.borgstore.rest.v1"
 """What every request must accept; borgstore's server answers nothing else."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from http.client import HTTPConnection
 from typing import NamedTuple
 
-from .rest_connections import Answer, Connections
+from .rest_connections import Connections
+from .rest_incoming import Answer
 from .rest_wire import Body, Response, send
 
 

@@ -18,7 +18,7 @@ from .errors import (
     QuotaExceeded,
     ReadRangeError,
 )
-from .rest_connections import DRAIN, Answer
+from .rest_incoming import DRAIN, Answer
 
 YES = frozenset({int(Http.OK), int(Http.PARTIAL_CONTENT)})
 

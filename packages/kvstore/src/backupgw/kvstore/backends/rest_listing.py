@@ -15,7 +15,8 @@ from typing import IO, Any
 from ..names import InvalidName, check_path
 from .base import ItemInfo
 from .errors import BackendError
-from .rest_connections import BLOCK, Answer
+from .rest_incoming import Answer
+from .rest_wire import BLOCK
 
 IN_MEMORY = 256 << 10
 """Bytes of a listing that are held in memory."""

@@ -9,7 +9,7 @@ from http import HTTPStatus as Http
 from .base import ItemInfo, Reader
 from .errors import BackendError, ObjectNotFound
 from .rest_answers import ServerFailed, content_range
-from .rest_connections import DRAIN, Answer
+from .rest_incoming import DRAIN, Answer
 from .rest_transfers import RestReader
 
 

@@ -33,11 +33,11 @@ from .part_transfers import PartPool, SentPart
 from .plan import Plan
 from .posixfs_leftovers import STALE_AGE
 from .s3_conditions import Conditions, find_out
-from .s3_direct import NotDirect
 from .s3_records import Found
 from .s3_requests import Requests
 from .s3_settings import LEAST_PART, MEMORY, MOST_PART, MOST_PARTS, Settings
 from .s3_target import Target
+from .s3_told import NotDirect
 
 _log = logging.getLogger(__name__)
 

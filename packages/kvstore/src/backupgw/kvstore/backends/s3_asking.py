@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import s3_direct
 from .s3_client import connect
-from .s3_direct import Direct, NotDirect
+from .s3_direct import Direct
 from .s3_errors import TRANSLATED, translate
 from .s3_records import MARK
 from .s3_settings import Settings
+from .s3_told import NotDirect
 
 if TYPE_CHECKING:
     from botocore.session import Session

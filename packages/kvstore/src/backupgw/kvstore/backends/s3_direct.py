@@ -8,15 +8,12 @@ that the service encrypts with our key, or locks.
 
 from __future__ import annotations
 
-import email.utils
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus as Http
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
-from xml.etree import ElementTree
 
 from botocore.exceptions import ClientError
 from botocore.httpsession import get_cert_path
@@ -25,20 +22,18 @@ from botocore.utils import get_environ_proxies
 from .body_reader import Body
 from .errors import BackendConnectionError, BackendError
 from .rest_ahead import Ahead, look_and_do
-from .rest_connections import Answer, Connections
-from .rest_dialing import TcpConnection, TlsConnection, wait_at_most
+from .rest_connections import Connections
+from .rest_incoming import Answer
 from .rest_wire import lines_of
-from .s3_client import clean_xml
+from .s3_dialing import dial_to
 from .s3_errors import translate
-from .s3_records import MARK, Found
+from .s3_records import Found
 from .s3_settings import Settings
 from .s3_signature import sign
+from .s3_told import NotDirect, error_told, object_told
 
 if TYPE_CHECKING:
-    from http.client import HTTPConnection
-
     from botocore.credentials import Credentials
-    from botocore.exceptions import _ClientErrorResponseError
     from botocore.session import Session
     from types_boto3_s3 import S3Client
 
@@ -109,10 +104,6 @@ class Sending(Protocol):
         """Break off. Idempotent."""
 
 
-class NotDirect(Exception):
-    """The library has to ask."""
-
-
 class Direct:
     """One bucket, by the short way. Safe for threads.
 
@@ -146,7 +137,7 @@ class Direct:
         self._unanswered = 0
         self._connections = Connections(
             settings.server,
-            _dial(settings, base, authorities),
+            dial_to(settings, base, authorities),
             {"User-Agent": "backupgw"},
             idle=settings.connections,
             tries=0,
@@ -222,7 +213,7 @@ class Direct:
             return None
         if answer.status != Http.OK:
             self._refuse(answer, "HeadObject", what)
-        found = _found(key, answer)
+        found = object_told(key, answer)
         answer.release()
         return found
 
@@ -310,7 +301,7 @@ class Direct:
         if seen is not None and seen.status == Http.NOT_FOUND:
             return None, answer
         if seen is not None and seen.status == Http.OK:
-            return _found(key, seen), answer
+            return object_told(key, seen), answer
         return _UNKNOWN, answer
 
     def get(self, key: str, what: str, headers: Mapping[str, str]) -> Got:
@@ -409,7 +400,7 @@ class Direct:
         retry_after = answer.header("retry-after")
         raise ClientError(
             {
-                "Error": _error(said),
+                "Error": error_told(said),
                 "ResponseMetadata": {
                     "HTTPStatusCode": answer.status,
                     "HTTPHeaders": {} if retry_after is None else {"retry-after": retry_after},
@@ -429,46 +420,6 @@ class _Body:
         self.read = answer.read
         self.read_into = answer.read_into
         self.close = answer.discard
-
-
-class _Told(Protocol):
-    """An answer, as far as its headers go."""
-
-    def header(self, name: str) -> str | None: ...
-
-
-def _found(key: str, answer: _Told) -> Found:
-    """Return what an answer to HEAD tells. Raises NotDirect where it tells too little."""
-    length, etag, when = (answer.header(n) for n in ("content-length", "etag", "last-modified"))
-    try:
-        mtime = email.utils.parsedate_to_datetime(when or "").timestamp()
-    except ValueError as error:
-        raise NotDirect from error
-    if length is None or etag is None:
-        raise NotDirect
-    return Found(
-        key,
-        int(length),
-        etag,
-        mtime,
-        answer.header(f"x-amz-meta-{MARK}"),
-        answer.header("x-amz-version-id"),
-    )
-
-
-def _error(said: bytes) -> _ClientErrorResponseError:
-    """Return the code and message of an error, as far as it is one of S3's."""
-    try:
-        root = ElementTree.fromstring(clean_xml(said))  # noqa: S314 - as the library reads it
-    except ElementTree.ParseError:
-        return {}
-    found = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in root}
-    error: _ClientErrorResponseError = {}
-    if "Code" in found:
-        error["Code"] = found["Code"]
-    if "Message" in found:
-        error["Message"] = found["Message"]
-    return error
 
 
 def of_client(settings: Settings, session: Session, client: S3Client) -> Direct | None:
@@ -492,39 +443,3 @@ def of_client(settings: Settings, session: Session, client: S3Client) -> Direct 
     configured = session.get_config_variable("ca_bundle")
     authorities = str(settings.cacert or configured or get_cert_path(verify=True))
     return Direct(settings, base, credentials, client.meta.region_name, authorities)
-
-
-def _dial(settings: Settings, base: str, authorities: str) -> Callable[[float], HTTPConnection]:
-    parts = urlsplit(base)
-    host, port = parts.hostname or "", parts.port
-    wait = settings.connect_timeout
-    if parts.scheme == "http":
-        return lambda timeout: _Tcp(host, port, timeout, wait)
-    context = ssl.create_default_context(cafile=authorities)
-    return lambda timeout: _Tls(host, port, timeout, wait, context)
-
-
-class _Tcp(TcpConnection):
-    """A connection whose making may take another time than its answers."""
-
-    def __init__(self, host: str, port: int | None, timeout: float, connect: float) -> None:
-        super().__init__(host, port, timeout=connect)
-        self._answers = timeout
-
-    def connect(self) -> None:
-        super().connect()
-        wait_at_most(self.sock, self._answers)
-
-
-class _Tls(TlsConnection):
-    """The same with TLS."""
-
-    def __init__(
-        self, host: str, port: int | None, timeout: float, connect: float, context: ssl.SSLContext
-    ) -> None:
-        super().__init__(host, port, timeout=connect, context=context)
-        self._answers = timeout
-
-    def connect(self) -> None:
-        super().connect()
-        wait_at_most(self.sock, self._answers)

@@ -16,9 +16,10 @@ from .base import Reader
 from .body_reader import BodyReader
 from .errors import BackendError, ObjectExists, ObjectNotFound, PermissionDenied
 from .s3_client import content_md5
-from .s3_direct import Got, NotDirect, Sending
+from .s3_direct import Got, Sending
 from .s3_errors import TRANSLATED, code_of, translate
 from .s3_records import MARK, Found, Page
+from .s3_told import NotDirect
 from .s3_uploads import Uploads
 
 if TYPE_CHECKING:
