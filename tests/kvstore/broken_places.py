@@ -394,6 +394,12 @@ class CallsAnythingMissing(Memory):
         return True
 
 
+@breaks("operations.file_numbers_tell_items_apart")
+class OneNumberForAll(Memory):
+    def file_number(self, name: str) -> int:
+        return 1
+
+
 @breaks("operations.store_nowait_agrees")
 class ReplacesWithoutWaiting(Memory):
     def store_nowait(

@@ -212,18 +212,22 @@ class TestLoss:
             put(other, "b")
             assert used(other) == {ONE}
 
-    @pytest.mark.parametrize("version", [1, 2, 3, 4])
+    @pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
     def test_a_file_of_an_earlier_version_goes_on(self, path: str, version: int) -> None:
         with SQLiteLedger(path) as ledger:
             put(ledger, "a")
+            left_open = ledger.intend("", [Effect("b", SCOPES, NOTHING, ONE)])
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("ALTER TABLE held DROP COLUMN file")
             if version == 1:
                 db.execute("DROP TABLE log")
                 os.unlink(f"{path}-log")
             db.execute(f"PRAGMA user_version = {version}")
         with SQLiteLedger(path) as ledger:
-            put(ledger, "b")
-            assert used(ledger) == {ONE + ONE}
+            report = ledger.recover("", lambda _name: ONE)
+            assert [repair.generation for repair in report.repairs] == [left_open.generation]
+            put(ledger, "c")
+            assert used(ledger) == {Amount(3 * ONE.bytes, 3)}
         with closing(sqlite3.connect(path)) as db:
             # Who knows only the earlier one could not read the log.
-            assert db.execute("PRAGMA user_version").fetchone() == (5,)
+            assert db.execute("PRAGMA user_version").fetchone() == (6,)

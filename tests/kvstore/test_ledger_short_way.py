@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from backupgw.kvstore.ledger import (
     Amount,
     Change,
     Effect,
+    Item,
     LedgerFull,
     Limit,
     LimitExceeded,
@@ -234,8 +236,34 @@ def test_a_name_with_an_open_end_goes_the_long_way(
     assert other.usage("server").reserved == NOTHING
 
 
+@pytest.mark.parametrize("asked", ["by recover", "by who writes it next"])
+@pytest.mark.parametrize(("file", "counted"), [(7, 1), (8, 0), (0, 1)])
+def test_the_file_tells_whether_a_new_item_got_its_name_before_its_process_died(
+    tmp_path: Path, asked: str, file: int, counted: int
+) -> None:
+    path = str(tmp_path / "ledger")
+    with SQLiteLedger(path) as one, SQLiteLedger(path, lease=-1) as dying:
+        one.reconcile("", lambda _folder: [], lambda _name: ("server",))
+        with dying.changing("", ["first"]):
+            dying.release(dying.intend("", [Effect("first", ("server",), NOTHING, Amount(1, 1))]))
+        item = dying.begin_new("", "a", ("server",), 100, lambda _name: False, at_once=True, file=7)
+        assert item is not None
+        item.holder.let_go(item.held)
+        found = Item.of(100, file)
+        if asked == "by recover":
+            report = one.recover("", lambda _name: found)
+            assert [repair.found for repair in report.repairs] == [Amount(100 * counted, counted)]
+        else:
+            with one.changing("", ["a"]):
+                one.release(one.intend("", [Effect("a", ("server",), found, Amount(50, 1))]))
+        assert one.usage("server").used == Amount(100 * counted, counted)
+        assert one.usage("server").reserved == NOTHING
+        assert one.needs_reconcile("") == (file == 0), "nobody can tell, so it has to be counted"
+
+
+@pytest.mark.parametrize("version", [3, 5])
 def test_what_an_earlier_version_put_on_record_is_read(
-    both: tuple[SQLiteLedger, SQLiteLedger],
+    both: tuple[SQLiteLedger, SQLiteLedger], version: int
 ) -> None:
     one, other = both
     one.end_new(begin(one, "a", *SCOPES[1]), settled=True)
@@ -247,9 +275,16 @@ def test_what_an_earlier_version_put_on_record_is_read(
     first, second = ((9 << 32) + number for number in (1, 2))
     end: int | None = memory.end
     for settled, number, size in (([], first, 7), ([first], second, 8)):
-        former = [settled, number, 1 << 33, f"name {number} é", size, "", list(SCOPES[1])]
+        name = f"name {number} é"
+        if version == 3:
+            former = [settled, number, 1 << 33, name, size, "", list(SCOPES[1])]
+            record = b"+" + json.dumps(former).encode()
+        else:
+            text, tail = name.encode(), json.dumps(["", SCOPES[1]]).encode()
+            start = struct.pack("<cBIqqq", b"*", len(settled), len(text), number, 1 << 33, size)
+            record = start + struct.pack(f"<{len(settled)}q", *settled) + text + tail
         assert end is not None
-        end = log.append(memory.tag, end, b"+" + json.dumps(former).encode())
+        end = log.append(memory.tag, end, record)
     for ledger in both:
         usage = ledger.usage(SCOPES[1][1])
         assert usage.used == Amount(107, 2)

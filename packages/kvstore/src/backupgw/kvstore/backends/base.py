@@ -360,6 +360,14 @@ class Backend(ABC):
         """
         return False
 
+    def file_number(self, name: str) -> int:
+        """Return the number that the item's file has on this machine's disk; 0 where there is none.
+
+        No other item has it as long as this one is there, which keeps it through a move. A place
+        that tells it has one for its root, too: for any other the answer is always 0.
+        """
+        return 0
+
     def sync(self, name: str) -> None:
         """Make sure that the item seen at `name` outlasts a power loss, whoever wrote it.
 

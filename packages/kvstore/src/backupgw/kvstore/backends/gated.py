@@ -46,3 +46,7 @@ class GatedWriter(Writer):
     @abstractmethod
     def surely_new(self, known_as: str) -> bool:
         """Whether nothing has the value's name for sure, as `Backend.surely_missing`."""
+
+    def file_number(self) -> int:
+        """Return what `Backend.file_number` is going to say of the item; 0 where it may say 0."""
+        return 0

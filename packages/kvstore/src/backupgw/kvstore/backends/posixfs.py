@@ -42,6 +42,7 @@ from .posixfs_kept import KeptFiles
 from .posixfs_kind import is_local
 from .posixfs_leftovers import reap_below
 from .posixfs_listing import entries, sizes
+from .posixfs_look import file_number
 from .posixfs_options import Durability, known_durability, mode, targets
 from .posixfs_reader import PosixReader, item_info
 from .posixfs_root import ignores_case, is_empty, make_root, remove_root
@@ -263,6 +264,21 @@ class PosixFS(Backend):
 
     def surely_missing(self, name: str) -> bool:
         return self._root.surely_missing(name)
+
+    def file_number(self, name: str) -> int:
+        check_folder(name)
+        if not self._local:
+            return 0
+        try:
+            fd = self._root.open(name, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+        except OSError as error:
+            raise translate(error, name) from error
+        try:
+            return file_number(fd)
+        finally:
+            os.close(fd)
 
     def open_reader(self, name: str, *, offset: int = 0, size: int | None = None) -> Reader:
         check_path(name)

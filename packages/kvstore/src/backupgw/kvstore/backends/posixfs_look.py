@@ -1,4 +1,5 @@
-"""A look whether a name is new, before a small item is counted: a part of each upload.
+"""A look at a small item before it is counted, a part of each upload: whether its name is new, or
+which file it is, so that it can be told from another one that has the name.
 
 `os.stat` lets go of the interpreter's lock, which other threads take at once, and raises an error
 where nothing has the name, as is nearly always so. On a disk of this machine the answer is nearly
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
+import struct
 
 _arguments = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 
@@ -34,3 +37,43 @@ def is_new(folder: int, segment: str, *, local: bool) -> bool:
     """
     look = _at_once if local else _waiting
     return look(folder, segment.encode(), _UNREAD_AT, 1) < 0 and _get_errno() == _NOTHING
+
+
+_LARGEST = (1 << 63) - 1
+"""Number of a file that a database takes."""
+
+# The number of a file is the second word of struct stat wherever words have 64 bits.
+_Status = ctypes.c_char * 256
+_words = struct.Struct("=QQ").unpack_from
+_fstat = getattr(ctypes.PyDLL(None), "fstat", None)  # not in the C library before glibc 2.33
+
+
+def _at_once_number(fd: int) -> int:
+    status = _Status()
+    if _fstat is None or _fstat(fd, status) != 0:
+        return 0
+    number: int = _words(status)[1]
+    return number if number <= _LARGEST else 0
+
+
+def _number(fd: int) -> int:
+    number = os.fstat(fd).st_ino
+    return number if number <= _LARGEST else 0
+
+
+def _words_are_right() -> bool:
+    fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status, found = _Status(), os.fstat(fd)
+        done = _fstat is not None and _fstat(fd, status) == 0
+        return done and _words(status) == (found.st_dev, found.st_ino)
+    finally:
+        os.close(fd)
+
+
+if _fstat is not None:
+    _fstat.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    _fstat.restype = ctypes.c_int
+
+file_number = _at_once_number if _words_are_right() else _number
+"""Return the number of an open file on a disk of this machine, 0 where it is too large for us."""

@@ -30,7 +30,7 @@ from .plan import Plan
 from .posixfs_copying import fill
 from .posixfs_errors import translate
 from .posixfs_leftovers import PART, TEMPORARY
-from .posixfs_look import is_new
+from .posixfs_look import file_number, is_new
 from .posixfs_naming import NO_LINK, Modes, make_folder, rename_new
 from .posixfs_writeback import FIRST as WRITEBACK_FIRST
 from .posixfs_writeback import Writeback
@@ -216,6 +216,9 @@ class PosixWriter(GatedWriter):
         if self._missing:
             return False
         return is_new(self._folder, self._plan.name.rpartition("/")[2], local=self.looks_at_once)
+
+    def file_number(self) -> int:
+        return file_number(self._fd) if self.looks_at_once and not self._missing else 0
 
     def commit(self) -> None:
         gate, plan = self.gate, self._plan

@@ -184,3 +184,21 @@ def surely_missing_is_right(at: Ground) -> str:
     at.backend.store(second, b"again")
     require(not at.backend.surely_missing(second), f"{wrong} after it was deleted and stored")
     return "tells" if knows else "never tells"
+
+
+@check()
+def file_numbers_tell_items_apart(at: Ground) -> str:
+    """An item keeps the number of its file, and no other one has it, whenever it is written."""
+    backend = at.backend
+    first, second, moved = at.put("first", b"value"), at.put("second", b"value"), at.name("moved")
+    number = backend.file_number(first)
+    require(
+        bool(number) == bool(backend.file_number("")), "the root says whether files have numbers"
+    )
+    require(number != backend.file_number(second) or not number, "two items have one number")
+    backend.move(first, moved)
+    require(backend.file_number(moved) == number, "a move changed the number")
+    require(backend.file_number(first) == 0, "what is missing has a number")
+    new = at.put("new", b"value")
+    require(backend.file_number(new) != number or not number, "a new item has another's number")
+    return "tells" if number else "never tells"

@@ -262,6 +262,9 @@ class ClaimsLayer(ReadingThrough):
     def surely_missing(self, name: str) -> bool:
         return self.inner.surely_missing(name)
 
+    def file_number(self, name: str) -> int:
+        return self.inner.file_number(name)
+
     def quota(self) -> Quota:
         return self.inner.quota()
 

@@ -38,6 +38,7 @@ from ..ledger import (
     Amount,
     Change,
     Effect,
+    Item,
     Ledger,
     LedgerError,
     LimitExceeded,
@@ -278,6 +279,7 @@ class QuotaLayer(Layer, Keeper):
             self.place,
             scopes,
             lookup=self.held_by,
+            numbered=self._numbered(),
             room=lambda name, size: self._room(name, size=size, if_absent=True),
         )
 
@@ -508,7 +510,13 @@ class QuotaLayer(Layer, Keeper):
         if not kernel and self.inner.surely_missing(name):
             return NOTHING
         info = self.inner.info(KernelPath(name) if kernel else name)
-        return Amount(info.size, 1) if info.exists and not info.directory else NOTHING
+        if not info.exists or info.directory:
+            return NOTHING
+        return Item.of(info.size, 0 if kernel else self.inner.file_number(name))
+
+    def _numbered(self) -> bool:
+        """Whether `held_by` tells the files of items."""
+        return self.inner.file_number("") != 0
 
     def _effect(self, name: str, *, after: Amount) -> Effect:
         return Effect(name, self.scopes_of(name), self.held_by(name), after)

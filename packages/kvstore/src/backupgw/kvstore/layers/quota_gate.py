@@ -19,10 +19,11 @@ class NewItemGate:
 
     Args:
         lookup: tells what a name holds now.
+        numbered: it tells the file, too (`Item`), of what is written with a gate.
         room: returns the room for a new item of a name and a size, for whatever is not simple.
     """
 
-    __slots__ = ("_ledger", "_lookup", "_place", "_room", "_scopes")
+    __slots__ = ("_ledger", "_lookup", "_numbered", "_place", "_room", "_scopes")
 
     def __init__(
         self,
@@ -31,18 +32,21 @@ class NewItemGate:
         scopes: tuple[str, ...],
         *,
         lookup: Callable[[str], Amount],
+        numbered: bool,
         room: Callable[[str, int], AnyRoom],
     ) -> None:
         self._ledger = ledger
         self._place = place
         self._scopes = scopes
         self._lookup = lookup
+        self._numbered = numbered
         self._room = room
 
     def commit(self, writer: GatedWriter, size: int) -> None:
         """As `Gate.commit`."""
         ledger, name = self._ledger, writer.known_as
         try:
+            file = writer.file_number() if self._numbered else 0
             item = ledger.begin_new(
                 self._place,
                 name,
@@ -50,6 +54,7 @@ class NewItemGate:
                 size,
                 writer.surely_new,
                 at_once=writer.looks_at_once,
+                file=file,
             )
             if item is None:
                 QuotaWriter(writer, self._room(name, size), offset=size).commit()
@@ -59,7 +64,7 @@ class NewItemGate:
             except BaseException as error:
                 try:
                     change = change_of(item, self._place, name, self._scopes, size)
-                    did_not_end_well(ledger, change, error, self._lookup)
+                    did_not_end_well(ledger, change, error, self._lookup, file)
                 finally:
                     ledger.end_new(item, settled=False)
                 raise

@@ -24,6 +24,7 @@ from ..ledger import (
     Amount,
     Change,
     Effect,
+    Item,
     Ledger,
     LimitExceeded,
     NewItem,
@@ -62,9 +63,17 @@ def carry_out(
 
 
 def did_not_end_well(
-    ledger: Ledger, change: Change, error: BaseException, lookup: Callable[[str], Amount]
+    ledger: Ledger,
+    change: Change,
+    error: BaseException,
+    lookup: Callable[[str], Amount],
+    file: int = 0,
 ) -> None:
-    """Tell the ledger how a change ended that raised an error."""
+    """Tell the ledger how a change ended that raised an error.
+
+    Args:
+        file: number of the file that was to be the one new item; 0 where its name was free.
+    """
     if isinstance(error, _HAPPENED_NOT):
         ledger.release(change)
         return
@@ -74,7 +83,10 @@ def did_not_end_well(
     except BackendError as unknown:
         logger.warning("%s: left for recover to settle: %s", change.effects[0].name, unknown)
     else:
-        ledger.resolve(change, found)
+        if file and isinstance(found[0], Item) and found[0].file not in (0, file):
+            ledger.release(change)  # that one was there before
+        else:
+            ledger.resolve(change, found)
 
 
 def change_of(item: NewItem, place: str, name: str, scopes: tuple[str, ...], size: int) -> Change:

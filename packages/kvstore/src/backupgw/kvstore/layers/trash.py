@@ -309,6 +309,9 @@ class TrashLayer(ReadingThrough, Keeper):
     def surely_missing(self, name: str) -> bool:
         return self.inner.surely_missing(name)
 
+    def file_number(self, name: str) -> int:
+        return self.inner.file_number(name)
+
     # -- names
 
     def _is_free(self, name: str) -> bool:

@@ -157,6 +157,7 @@ class Ledger(Protocol):
         missing: Callable[[str], bool],
         *,
         at_once: bool = False,
+        file: int = 0,
     ) -> NewItem | None:
         """Do `changing` and `intend` at once for an item of `size` bytes where there is none.
 
@@ -167,6 +168,9 @@ class Ledger(Protocol):
         Args:
             missing: tells that nothing has the name for sure; asked while the name is held.
             at_once: `missing` waits for nothing, so others may be kept waiting for its answer.
+            file: number of the file that is going to be the item, and nothing else has meanwhile.
+                Where it is not 0 there may be another item: then the new one does not get the name,
+                and its change is told to `release`. After a crash the file tells (`Item`).
         """
 
     def end_new(self, item: NewItem, *, settled: bool) -> None:

@@ -101,7 +101,7 @@ class LoggedBooks(HeldBooks):
         row = self._memory.held.get(number)
         if row is None or row[3] != place or row[5] != name:
             return None
-        return Amount(*row[-2:])
+        return Amount(*row[10:12])
 
     def is_counted(self, place: str, name: str) -> bool:
         return self._memory.is_counted(place, name)
@@ -126,6 +126,7 @@ class LoggedBooks(HeldBooks):
 
     # -- what is in the file alone
 
+    doubt = _beyond_log
     set_limit = _beyond_log
     all_accounts = _beyond_log
     bury = _beyond_log

@@ -33,6 +33,23 @@ class Amount(NamedTuple):
 NOTHING = Amount()
 
 
+class Item(Amount):
+    """What a name holds, and by which file of this machine.
+
+    Attributes:
+        file: the file's number, 0 where nobody can tell.
+    """
+
+    file: int = 0
+
+    @classmethod
+    def of(cls, size: int, file: int) -> Item:
+        """Return one item of `size` bytes."""
+        item = cls(size, 1)
+        item.file = file
+        return item
+
+
 class Measure(enum.StrEnum):
     """What a limit counts."""
 

@@ -160,13 +160,13 @@ class ShortWay:
         size: int,
         missing: Callable[[str], bool],
         lease: float,
-        *,
         at_once: bool,
+        file: int,
     ) -> NewItem | None:
         """As `Ledger.begin_new`; `lease` is in seconds."""
         lane = self._lane
         if not at_once or lane is None or lane.scopes != scopes or lane.place != place:
-            return self._begin(place, name, scopes, size, missing, lease)
+            return self._begin(place, name, scopes, size, missing, lease, file)
         text, tenure, turns = name.encode(), self._tenure, self._turns
         byte, mine = NAMES + crc32(text, lane.checksum), (lane.of_place,)
         flags, turn = self._flags, self._turn
@@ -186,19 +186,19 @@ class ShortWay:
             ):
                 number = 0
                 try:
-                    if not missing(name):
+                    if not file and not missing(name):
                         return None
                     coming = lane.first | next(self._owner.numbers)
                     memory = lane.memory
                     if len(self._settled) < SOME_SETTLED:
-                        start = head(MARK, 0, len(text), coming, lane.deadline, size)
+                        start = head(MARK, 0, len(text), coming, lane.deadline, size, file)
                         data = start + text + lane.tail
                         ended = 0
                     else:
                         numbers = [
                             each for each, _ in itertools.islice(self._settled, MOST_SETTLED)
                         ]
-                        data = record(numbers, coming, lane.deadline, name, size, lane.tail)
+                        data = record(numbers, coming, lane.deadline, name, size, file, lane.tail)
                         ended = len(numbers)
                     begin = memory.end
                     end = begin + FRAME + len(data)
@@ -209,7 +209,7 @@ class ShortWay:
                         route.room_objects -= 1
                         route.added_bytes += size
                         route.added_objects += 1
-                        lane.new[coming] = route, lane.deadline, name, size
+                        lane.new[coming] = route, lane.deadline, name, size, file
                         if ended:
                             self._end(lane, ended)
                         tenure.came = True
@@ -227,7 +227,7 @@ class ShortWay:
             turn.release()
             if turns.queue:
                 turns.catch_up()
-        return self._begin(place, name, scopes, size, missing, lease)
+        return self._begin(place, name, scopes, size, missing, lease, file)
 
     def _end(self, lane: Lane, count: int) -> None:
         """Let so many items have ended: it is on record."""
@@ -252,6 +252,7 @@ class ShortWay:
         size: int,
         missing: Callable[[str], bool],
         lease: float,
+        file: int,
     ) -> NewItem | None:
         """As `begin_new`, wherever it is not one of many in a lane."""
         tenure, turns = self._tenure, self._turns
@@ -261,7 +262,7 @@ class ShortWay:
         turn = turns.turn
         number = 0
         try:
-            if not missing(name):
+            if not file and not missing(name):
                 return None
             if turns.queue or turns.kept:
                 return None  # others wait, whose steps are one transaction with ours
@@ -315,8 +316,8 @@ class ShortWay:
                     route.added_objects += 1
                     coming = owner.session << 32 | next(owner.numbers)
                     deadline = int(self._clock() + lease) + 1
-                    new[coming] = route, deadline, name, size
-                    text = record(ended, coming, deadline, name, size, route.tail)
+                    new[coming] = route, deadline, name, size, file
+                    text = record(ended, coming, deadline, name, size, file, route.tail)
                     end = log.append(memory.tag, memory.end, text)
                     if end is None:
                         state.begin_anew(memory)

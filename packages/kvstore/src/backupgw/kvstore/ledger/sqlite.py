@@ -108,11 +108,12 @@ class SQLiteLedger(TransactedLedger[HeldBooks]):
         missing: Callable[[str], bool],
         *,
         at_once: bool = False,
+        file: int = 0,
     ) -> NewItem | None:
         short_way = self._sqlite.short_way
         if short_way is None:
             return None
-        return short_way.begin_new(place, name, scopes, size, missing, self.lease, at_once=at_once)
+        return short_way.begin_new(place, name, scopes, size, missing, self.lease, at_once, file)
 
     def end_new(self, item: NewItem, *, settled: bool) -> None:
         short_way = self._sqlite.short_way

@@ -10,6 +10,7 @@ from .held import HeldBooks, HeldRow, load_holds
 from .records import NOTHING, Amount, Correction
 from .sqlite_rows import (
     READ_ACCOUNTS,
+    WRITE_HELD,
     account_of,
     add_to_tallies,
     held_of,
@@ -75,7 +76,7 @@ class SQLiteBooks(HeldBooks):
 
     def put(self, row: HeldRow, deadline: float) -> None:
         self.db.execute(
-            "INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            WRITE_HELD,
             row_of(row, self.session, deadline),
         )
 
@@ -140,6 +141,9 @@ class SQLiteBooks(HeldBooks):
             " AND (session = ? OR deadline < ?)",
             (place, DEAD, self.now),
         ).fetchall()
+
+    def doubt(self, place: str) -> None:
+        self.db.execute("UPDATE places SET stale = 1 WHERE place = ?", (place,))
 
     # -- counting a place anew
 

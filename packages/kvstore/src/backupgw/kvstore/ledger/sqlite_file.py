@@ -9,8 +9,9 @@ import sqlite3
 
 from .errors import LedgerError, LedgerFull
 
-VERSION = 5
-"""1 had no log, 2 none with records of new items (`sqlite_uploads`), 3 had these as JSON."""
+VERSION = 6
+"""1 had no log, 2 none with records of new items (`sqlite_uploads`), 3 had these as JSON, 5 had no
+numbers of files."""
 
 # The tag of the log's records that belong to this file.
 _LOG = "CREATE TABLE log (tag BLOB NOT NULL); INSERT INTO log VALUES (zeroblob(8));"
@@ -38,7 +39,8 @@ _SCHEMA = f"""
         session INTEGER, deadline REAL NOT NULL, place TEXT NOT NULL,
         holds TEXT NOT NULL,
         name TEXT, scopes TEXT, siblings TEXT,
-        before_bytes INTEGER, before_objects INTEGER, after_bytes INTEGER, after_objects INTEGER
+        before_bytes INTEGER, before_objects INTEGER, after_bytes INTEGER, after_objects INTEGER,
+        file INTEGER NOT NULL DEFAULT 0
     );
     CREATE INDEX held_by_name ON held (place, name) WHERE name IS NOT NULL;
     CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL);
@@ -50,8 +52,11 @@ _SCHEMA = f"""
     PRAGMA user_version = {VERSION};
     COMMIT;
 """
-_WITH_LOG = f"PRAGMA user_version = {VERSION};"
-_FROM_VERSION_1 = f"BEGIN IMMEDIATE; {_LOG} PRAGMA user_version = {VERSION}; COMMIT;"
+_NEWER = f"""
+    ALTER TABLE held ADD COLUMN file INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = {VERSION};
+"""
+_WITH_LOG = f"BEGIN IMMEDIATE; {_NEWER} COMMIT;"
+_FROM_VERSION_1 = f"BEGIN IMMEDIATE; {_LOG} {_NEWER} COMMIT;"
 
 
 def prepare(path: str) -> None:
@@ -83,7 +88,7 @@ def connect(path: str) -> sqlite3.Connection:
             db.executescript(_SCHEMA)
         elif version == 1:
             db.executescript(_FROM_VERSION_1)
-        elif version in (2, 3, 4):
+        elif version in (2, 3, 4, 5):
             db.executescript(_WITH_LOG)
         elif version != VERSION:
             raise LedgerError(f"{path}: made by another version of the ledger ({version})")

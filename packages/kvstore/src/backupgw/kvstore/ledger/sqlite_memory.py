@@ -14,7 +14,14 @@ from typing import Any
 from . import sqlite_uploads as uploads
 from .accounts import Account
 from .records import Amount
-from .sqlite_rows import Row, add_to_tallies, read_accounts, write_accounts
+from .sqlite_rows import (
+    ROW_LENGTH,
+    WRITE_HELD,
+    Row,
+    add_to_tallies,
+    read_accounts,
+    write_accounts,
+)
 
 _MOST_ACCOUNTS = 10_000
 """Accounts remembered when the log begins anew."""
@@ -23,15 +30,15 @@ _text = json.encoder.encode_basestring_ascii
 
 
 def _row_text(row: Row) -> str:
-    number, session, deadline, place, holds, name, scopes, siblings, *amounts = row
+    number, session, deadline, place, holds, name, scopes, siblings, *amounts, file = row
     start = f"[{number},{_number(session)},{deadline!r},{_text(place)},{_text(holds)}"
     if name is None:
-        return start + ",null,null,null,null,null,null,null]"
+        return start + ",null,null,null,null,null,null,null,0]"
     last = "null" if siblings is None else _text(siblings)
     before_bytes, before_objects, after_bytes, after_objects = amounts
     return (
         f"{start},{_text(name)},{_text(scopes)},{last},"
-        f"{before_bytes},{before_objects},{after_bytes},{after_objects}]"
+        f"{before_bytes},{before_objects},{after_bytes},{after_objects},{file}]"
     )
 
 
@@ -183,7 +190,7 @@ class Memory:
         if item is None:
             self._ended.append(number)
             return
-        route, _, name, size = item
+        route, _, name, size, _ = item
         route.ended_bytes += size
         route.ended_objects += 1
         if route is not lane:
@@ -207,9 +214,9 @@ class Memory:
         self.settle_up()
         self.others.clear()
         while self.new:
-            number, (route, deadline, name, size) = self.new.popitem()
+            number, (route, deadline, name, size, file) = self.new.popitem()
             start = number, number >> 32, deadline, route.place, route.holds(size)
-            self.put((*start, name, route.scopes_text, None, 0, 0, size, 1))
+            self.put((*start, name, route.scopes_text, None, 0, 0, size, 1, file))
 
     def _settle(self, number: int) -> None:
         row = self.drop(number)
@@ -245,7 +252,7 @@ class Memory:
 
     def _replay_new(self, record: bytes) -> None:
         # In one frame, since it is a part of each upload where two processes have them.
-        settled, number, deadline, name, size, tail = uploads.read(record)
+        settled, number, deadline, name, size, file, tail = uploads.read(record)
         route = self._tails.get(tail)
         if route is None:
             route = self._tails[tail] = self._surely_route(*uploads.route_of(tail))
@@ -267,7 +274,7 @@ class Memory:
         route.room_objects -= 1
         route.added_bytes += size
         route.added_objects += 1
-        new[number] = route, deadline, name, size
+        new[number] = route, deadline, name, size, file
         others[route.place, name] = number
 
     # -- the log
@@ -307,7 +314,7 @@ class Memory:
 
     def replay(self, record: bytes) -> None:
         """Take over what another process, or an earlier memory of this one, put on record."""
-        if record.startswith((uploads.MARK, uploads.FORMER_MARK)):
+        if record.startswith((uploads.MARK, *uploads.FORMER_MARKS)):
             self._replay_new(record)
             return
         self.spread()
@@ -327,7 +334,7 @@ class Memory:
         for number in dropped:
             self.drop(number)
         for row in put:
-            self.put(tuple(row))
+            self.put(tuple(row) if len(row) == ROW_LENGTH else (*row, 0))
 
     def _add_to_tally(
         self,
@@ -352,7 +359,7 @@ class Memory:
         ended = [(number,) for number in self._rows if number not in self.held]
         db.executemany("DELETE FROM held WHERE number = ?", ended)
         rows = [self.held[number] for number in self._rows if number in self.held]
-        db.executemany("INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+        db.executemany(WRITE_HELD, rows)
 
     def written(self, tag: bytes, end: int) -> None:
         """The file has it all, and its log begins anew."""

@@ -14,10 +14,16 @@ from .records import Amount, Limit
 Row = tuple[Any, ...]
 """A row of `held`, in the order of its columns."""
 
+ROW_LENGTH = 13
+"""Up to version 5 the last column was missing, the number of a file."""
+
 READ_ACCOUNTS = (
     "SELECT scope, hard_bytes, hard_objects, soft_bytes, soft_objects,"
     " used_bytes, used_objects, reserved_bytes, reserved_objects, raised FROM scopes"
 )
+
+WRITE_HELD = "INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+"""Writes a `Row`."""
 
 _AT_ONCE = 8
 """Rows written by one statement; few, so that the statements stay in SQLite's cache."""
@@ -104,7 +110,7 @@ def _upsert(db: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None
 def row_of(held: HeldRow, session: int, deadline: float) -> Row:
     """Return the row that stands for what a session holds."""
     if held.name is None:
-        return (held.number, session, deadline, held.place, held.holds, *_NO_EFFECT)
+        return (held.number, session, deadline, held.place, held.holds, *_NO_EFFECT, 0)
     return (
         held.number,
         session,
@@ -116,13 +122,14 @@ def row_of(held: HeldRow, session: int, deadline: float) -> Row:
         held.siblings,
         *held.before,
         *held.after,
+        held.file,
     )
 
 
 def held_of(row: Row) -> HeldRow:
     """Return what a row stands for."""
-    number, _, _, place, holds, name, scopes, siblings, *amounts = row
+    number, _, _, place, holds, name, scopes, siblings, *amounts, file = row
     if name is None:
         return HeldRow(number, place, holds)
     before, after = Amount(*amounts[:2]), Amount(*amounts[2:])
-    return HeldRow(number, place, holds, name, scopes, siblings, before, after)
+    return HeldRow(number, place, holds, name, scopes, siblings, before, after, file)

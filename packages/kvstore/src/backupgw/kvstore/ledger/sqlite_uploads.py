@@ -23,19 +23,21 @@ from collections.abc import Sequence
 
 from .accounts import Account
 
-MARK = b"*"
+MARK = b"#"
 """What these records begin with; most others are JSON from the start."""
 
-FORMER_MARK = b"+"
-"""What they began with in files of version 3; the rest was JSON."""
+FORMER_MARKS = b"*", b"+"
+"""What they began with in files of version 5, without the number of a file, and of version 3, where
+the rest was JSON."""
 
 MOST_SETTLED = 64
 """Settles that one record has at most."""
 
-_HEAD = struct.Struct("<cBIqqq")
+_HEAD = struct.Struct("<cBIqqqq")
+_FORMER_HEAD = struct.Struct("<cBIqqq")
 head = _HEAD.pack
 """Return what the record of an intent begins with: MARK, how many settles follow, the length of the
-name, number, deadline and size."""
+name, number, deadline, size and the file's number."""
 _SETTLED = [struct.Struct(f"<{count}q") for count in range(MOST_SETTLED + 1)]
 
 
@@ -126,8 +128,8 @@ class Route:
         self.added_bytes = self.added_objects = self.ended_bytes = self.ended_objects = 0
 
 
-New = tuple[Route, int, str, int]
-"""The route, deadline, name and size of one that is on record."""
+New = tuple[Route, int, str, int, int]
+"""The route, deadline, name, size and file of one that is on record."""
 
 
 def tail_of(place: str, scopes: Sequence[str], *, counted: bool = False) -> bytes:
@@ -142,22 +144,27 @@ def route_of(tail: bytes) -> tuple[str, tuple[str, ...], bool]:
 
 
 def record(
-    settled: Sequence[int], number: int, deadline: int, name: str, size: int, tail: bytes
+    settled: Sequence[int], number: int, deadline: int, name: str, size: int, file: int, tail: bytes
 ) -> bytes:
     """Return what the log gets for an intent, and for the settles before it, by their numbers."""
     text = name.encode()
     count = len(settled)
-    start = head(MARK, count, len(text), number, deadline, size)
+    start = head(MARK, count, len(text), number, deadline, size, file)
     return start + _SETTLED[count].pack(*settled) + text + tail
 
 
-def read(text: bytes) -> tuple[Sequence[int], int, int, str, int, bytes]:
+def read(text: bytes) -> tuple[Sequence[int], int, int, str, int, int, bytes]:
     """Return what `record` was given."""
-    if text.startswith(FORMER_MARK):
+    if text.startswith(MARK):
+        _, count, length, number, deadline, size, file = _HEAD.unpack_from(text)
+        start = _HEAD.size
+    elif text.startswith(FORMER_MARKS[0]):
+        _, count, length, number, deadline, size = _FORMER_HEAD.unpack_from(text)
+        start, file = _FORMER_HEAD.size, 0
+    else:
         settled, number, deadline, name, size, place, scopes = json.loads(text[1:])
-        return settled, number, deadline, name, size, tail_of(place, scopes)
-    _, count, length, number, deadline, size = _HEAD.unpack_from(text)
-    ended = _SETTLED[count].unpack_from(text, _HEAD.size)
-    start = _HEAD.size + 8 * count
+        return settled, number, deadline, name, size, 0, tail_of(place, scopes)
+    ended = _SETTLED[count].unpack_from(text, start)
+    start += 8 * count
     end = start + length
-    return ended, number, deadline, text[start:end].decode(), size, text[end:]
+    return ended, number, deadline, text[start:end].decode(), size, file, text[end:]

@@ -274,6 +274,7 @@ class TransactedLedger(Claiming[B]):
         missing: Callable[[str], bool],  # noqa: ARG002
         *,
         at_once: bool = False,  # noqa: ARG002
+        file: int = 0,  # noqa: ARG002
     ) -> NewItem | None:
         return None  # there is no way that is shorter
 

@@ -38,6 +38,9 @@ class FenceLayer(ReadingThrough):
     def surely_missing(self, name: str) -> bool:
         return self.inner.surely_missing(name)
 
+    def file_number(self, name: str) -> int:
+        return self.inner.file_number(name)
+
     def mkdir(self, name: str) -> None:
         with self._fences.shared(self._folder):
             self.inner.mkdir(name)
