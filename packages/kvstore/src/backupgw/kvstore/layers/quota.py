@@ -2,7 +2,8 @@
 
 A body is reserved in steps as it arrives, so a writer that lies or dawdles holds little more than
 what it has sent. Just before an item gets or loses its name, within a lock on that name, the layer
-looks at what the name holds, records the intent, changes the place and settles. What is counted is
+looks at what the name holds, records the intent, changes the place and settles; of a small new item
+on a local disk it records the file that is to have the name, and does not look. What is counted is
 what names hold: replacing an item costs the difference, and deleting it, or setting it aside as
 damaged, frees what it held.
 

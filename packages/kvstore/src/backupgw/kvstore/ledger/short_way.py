@@ -5,6 +5,11 @@ than what it touches, which the processor's caches have forgotten since the uplo
 happens for each item stands in one function that asks few objects, and what is rare, or can be done
 for many items at once, stands elsewhere: in a tenure the ends of items and the names they had wait
 until there are some (SOME_SETTLED), or somebody wants to know.
+
+Nor does anybody look whether a name is new where the new item's file has a number: the name is held
+and the record says which file is to have it, so whoever finds the intent open after a crash can
+tell the item that came from one that was there before. Where one was, the new one does not get the
+name, and its intent is released.
 """
 
 from __future__ import annotations
