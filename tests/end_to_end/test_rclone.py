@@ -110,10 +110,19 @@ def test_a_backup_to_s3_where_a_fifth_of_all_requests_fails(
             restic = Restic(
                 peers.get(peers.RESTIC_NEW), server.repository("mine"), tmp_path / "home"
             )
+            restic.run("init")  # two requests for each of 256 folders
+            before = tree.describe(small_tree)
             proxy.faults = Faults(rate=0.2, seed=1)
-            restic.run("init")
-            whole_cycle(restic, small_tree, tmp_path / "restored")
+            restic.run("backup", "--pack-size", "4", ".", directory=small_tree)
+            (small_tree / "another").write_bytes(os.urandom(300_000))
+            restic.run("backup", ".", directory=small_tree)
+            first, _second = restic.snapshots()
+            restic.run("restore", first, "--target", tmp_path / "restored")
+            assert tree.differences(before, tree.describe(tmp_path / "restored")) == []
+            restic.run("forget", "--keep-last", "1", "--prune", "--max-unused", "0")
             assert proxy.faults.hit > 20
+            proxy.faults = Faults()
+            restic.check()
             printed = "\n".join(server.process.lines)
         assert SECRET not in printed
         assert "Traceback" not in printed

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.conftest import SOAK
 from tests.kvstore import adapted_places
 from tests.kvstore.adapted_places import InADictionary
 
@@ -47,7 +48,7 @@ def subject(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Subject]:
     factory = getattr(adapted_places, request.param)
-    with Subject(partial(factory, str(tmp_path_factory.mktemp("adapted")))) as subject:
+    with Subject(partial(factory, str(tmp_path_factory.mktemp("adapted"))), soak=SOAK) as subject:
         yield subject
 
 

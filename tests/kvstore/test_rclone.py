@@ -19,8 +19,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import SOAK
-from tests.kvstore.filled_folders import on_disk
 from tests.kvstore.rclone_places import KEY_ID, SECRET, crypt_place, place, s3_place
 from tests.servers import peers
 from tests.servers.double import Double, Faults
@@ -43,7 +41,6 @@ from backupgw.kvstore.backends.rclone import Rclone
 from backupgw.kvstore.backends.rclone_errors import translate
 from backupgw.kvstore.backends.rclone_names import decoded, encoded
 from backupgw.kvstore.backends.rclone_remote import parse
-from backupgw.kvstore.conformance import Check, Status, Subject, checks
 from backupgw.kvstore.conformance.memory import measured
 from backupgw.kvstore.layers.retry import from_options as retry
 from backupgw.kvstore.registry import redact_url
@@ -82,78 +79,6 @@ def kill_rclone(backend: Rclone) -> int:
     os.kill(pid, signal.SIGKILL)
     assert running._ended.wait(30)
     return pid
-
-
-# -- every promise of a backend
-
-SLOW = {"listing.list_streams"}  # 20,000 items by two calls each; see the test of large folders
-"""Left to `make soak` on these places."""
-UNKNOWN_TO_MOTO = {"naming.decent_names_come_back"}  # a key with a line's end gets moto's 404
-
-
-def chosen(*left_out: set[str]) -> list[object]:
-    names = set().union(SLOW, *left_out)
-    return [
-        pytest.param(check, id=str(check), marks=[pytest.mark.soak] * (check.name in names))
-        for check in checks
-    ]
-
-
-@pytest.fixture(scope="module")
-def local_subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    folder = tmp_path_factory.mktemp("local") / "place"
-    make = partial(place, f":local:{folder}", 2 * MIB)
-    with Subject(make, soak=SOAK, fill=on_disk(folder)) as subject:
-        yield subject
-
-
-@pytest.mark.parametrize("check", chosen())
-def test_conformance_on_disk(check: Check, local_subject: Subject) -> None:
-    result = check.run(local_subject)
-    assert result.status is not Status.FAILED, result.note
-
-
-@pytest.fixture(scope="module")
-def s3_subject(s3: str) -> Iterator[Subject]:
-    with Subject(partial(s3_place, s3, "conformance/place"), soak=SOAK) as subject:
-        yield subject
-
-
-FEW = {
-    "concurrency.threads_see_no_torn_value",
-    "concurrency.processes_see_no_torn_value",
-    "listing.abandoned_lists_are_harmless",
-    "listing.entries_may_vanish",
-    "ranges.every_small_range",
-    "streaming.copies_in_bounded_memory",
-    "streaming.deleted_value_leaves_no_memory",
-}
-"""Thousands of requests, or many MiB, which moto takes long for."""
-
-
-@pytest.mark.parametrize(
-    "check",
-    [each for each in chosen(FEW) if each.id not in UNKNOWN_TO_MOTO],  # type: ignore[attr-defined]
-)
-def test_conformance_on_s3(check: Check, s3_subject: Subject) -> None:
-    result = check.run(s3_subject)
-    assert result.status is not Status.FAILED, result.note
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("url", [":memory:bucket/place", ':alias,remote=":memory:other":place'])
-def test_conformance_elsewhere(url: str) -> None:
-    with Subject(partial(place, url)) as subject:
-        results = [check.run(subject) for check in checks]
-    assert [(r.check, r.note) for r in results if r.status is Status.FAILED] == []
-
-
-@pytest.mark.soak
-def test_conformance_encrypted(tmp_path: Path) -> None:
-    """rclone's own encryption (`crypt`) of a folder: names and values change on the way."""
-    with Subject(partial(crypt_place, f"{tmp_path}/sealed")) as subject:
-        results = [check.run(subject) for check in checks]
-    assert [(r.check, r.note) for r in results if r.status is Status.FAILED] == []
 
 
 def test_rclones_encryption_shows_nothing(tmp_path: Path) -> None:

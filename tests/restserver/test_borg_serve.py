@@ -12,13 +12,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.servers.borg import BorgServer, BorgstoreServer, FastBorgServer
+from tests.servers.borg import BorgServer, FastBorgServer
 from tests.servers.rest_server import htpasswd_line
 
 from backupgw.kvstore.backends.errors import (
@@ -26,20 +25,9 @@ from backupgw.kvstore.backends.errors import (
     PermissionDenied,
     QuotaExceeded,
 )
-from backupgw.kvstore.conformance import Check, Status, Subject, checks
 from backupgw.kvstore.registry import open_place
 
 HEADERS = {"Accept": "application/vnd.x.borgstore.rest.v1"}
-SLOW = {"listing.list_streams"}
-BORGSTORES_LIMITS = {
-    "failing.folders_are_no_items": "it moves a folder as it moves an item",
-    "naming.decent_names_come_back": "it does not unquote names, so blanks are refused",
-    "naming.deep_paths_work": "its names have 100 characters at most",
-    "naming.case_is_kept_apart": "its names are in lower case",
-}
-"""The checks that borgstore 0.7's own server cannot pass, whatever the client does; plain requests
-show the same."""
-
 BACKUPGW = str(Path(sys.executable).parent / "backupgw")
 
 
@@ -66,48 +54,6 @@ def ask(
     connection.request(method, target, body=body, headers=sent)
     answer = connection.getresponse()
     return answer.status, answer.read()
-
-
-@pytest.mark.parametrize("transport", ["network", "command"])
-def test_our_client_keeps_what_every_backend_promises(tmp_path: Path, transport: str) -> None:
-    """The conformance suite, over HTTP and over a command's standard streams."""
-    soak = os.environ.get("BACKUPGW_SOAK") == "1"
-    chosen = [each for each in checks if soak or each.name not in SLOW]
-    if transport == "command":
-        chosen = [each for each in chosen if soak or each.name.startswith(("operat", "ranges"))]
-        command = f"{BACKUPGW} borg serve"
-        factory = partial(open_place, f"rest:///{tmp_path}/store", server_command=command)
-        failed = _failed(Subject(factory), chosen)
-    else:
-        with BorgServer(tmp_path / "store") as running:
-            failed = _failed(Subject(partial(open_place, running.url)), chosen)
-    assert failed == {}
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("lists", ["short lists", "long lists"])
-def test_our_client_keeps_what_every_backend_promises_on_borgstores_server(
-    tmp_path: Path, lists: str
-) -> None:
-    """The conformance suite on the server that borgstore has, but for its own limits."""
-    long = {*SLOW, "listing.abandoned_lists_are_harmless"}  # 2,000 of them, 45 ms each
-    chosen = [each for each in checks if (each.name in long) == (lists == "long lists")]
-    with BorgstoreServer(tmp_path / "store") as running:
-        failed = _failed(Subject(partial(open_place, running.url)), chosen)
-    limits = {each.name for each in chosen} & set(BORGSTORES_LIMITS)
-    assert {check: note for check, note in failed.items() if check not in limits} == {}
-    assert limits <= set(failed), "what it can do now is no limit any more"
-
-
-def test_borgstores_limits_are_checks() -> None:
-    assert set(BORGSTORES_LIMITS) <= {each.name for each in checks}
-
-
-def _failed(subject: Subject, chosen: Sequence[Check]) -> dict[str, str]:
-    with subject:
-        results = [each.run(subject) for each in chosen]
-    assert any(result.status is Status.OK for result in results)
-    return {r.check: r.note for r in results if r.status is Status.FAILED}
 
 
 def test_a_refused_body_leaves_the_connection_usable(server: BorgServer) -> None:

@@ -13,6 +13,7 @@ from itertools import islice
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import ObjectNotFound
 
+from .folders_ahead import FoldersAhead
 from .paths import Target, is_id
 
 _FIRST_BATCH = 256
@@ -36,6 +37,9 @@ class Listing:
     def __init__(self, backend: Backend, target: Target, *, sizes: bool) -> None:
         self._backend = backend
         self._folders = self._data(target) if target.type == "data" else iter([("", target.name)])
+        self._several: FoldersAhead | None = None
+        if target.type == "data" and backend.capabilities.parallel_lists:
+            self._several = FoldersAhead(backend, self._folders)
         self._prefix = ""
         self._found: Iterator[_Found] = iter(())
         self._optional = target.type == "data"
@@ -90,6 +94,11 @@ class Listing:
             return []  # removed while we were listing
 
     def _open_next(self) -> bool:
+        if self._several is not None:
+            following = self._several.next()
+            if following is not None:
+                self._prefix, self._found = following
+            return following is not None
         for prefix, folder in self._folders:
             self._prefix = prefix
             try:
@@ -103,6 +112,8 @@ class Listing:
 
     def close(self) -> None:
         """Let go of the folders that are being read."""
+        if self._several is not None:
+            self._several.close()
         for reading in (self._found, self._folders):
             close = getattr(reading, "close", None)
             if close is not None:

@@ -161,7 +161,9 @@ class B2(Backend):
         schedule: how often and how long the requests of writes and reads are repeated.
     """
 
-    capabilities = Capabilities(ranges=True, resumable_write=True, copy=True, mtime=True)
+    capabilities = Capabilities(
+        ranges=True, resumable_write=True, copy=True, mtime=True, parallel_lists=True
+    )
 
     def __init__(
         self,

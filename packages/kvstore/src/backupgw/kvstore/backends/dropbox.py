@@ -71,6 +71,7 @@ class Dropbox(Backend):
         move=True,
         copy=True,
         mtime=True,
+        parallel_lists=True,
         quota=True,
         case_sensitive=False,
     )

@@ -84,7 +84,12 @@ class Gcs(BucketPlace[Found]):
     """
 
     capabilities = Capabilities(
-        atomic_create=True, ranges=True, resumable_write=True, copy=True, mtime=True
+        atomic_create=True,
+        ranges=True,
+        resumable_write=True,
+        copy=True,
+        mtime=True,
+        parallel_lists=True,
     )
 
     def __init__(self, settings: Settings) -> None:

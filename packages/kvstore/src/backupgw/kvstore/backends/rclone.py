@@ -173,6 +173,7 @@ class Rclone(Backend):
             copy=features.copy,
             hash="sha256" in features.hashes,
             mtime=True,
+            parallel_lists=not features.local and not features.in_memory,
             quota=features.about,
             case_sensitive=features.case_sensitive,
             shared=not features.in_memory,

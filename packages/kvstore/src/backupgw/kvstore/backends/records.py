@@ -41,6 +41,9 @@ class Capabilities:
     copy: bool = False
     hash: bool = False
     mtime: bool = False
+    parallel_lists: bool = False
+    """Whoever lists many folders should list several at a time: each list waits for a service
+    elsewhere, which does not bring the neighbours along."""
     local_path: bool = False
     """Items are files of this machine."""
     quota: bool = False

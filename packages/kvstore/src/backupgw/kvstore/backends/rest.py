@@ -56,7 +56,9 @@ LONG = 3600.0
 """The same for what makes the server read or remove much before it answers."""
 
 _KEPT_OVER_TCP = 32
-_KEPT_COMMANDS = 4
+_KEPT_COMMANDS = 8
+"""A command is a login and the start of a program: more work than most of what it is asked for, so
+those that work together are kept together."""
 _PLAIN = "/!$&'()*+,;=:@-._~"
 _UNRESERVED = re.compile(r"[A-Za-z0-9/._-]+\Z", re.ASCII)
 """Names that nobody needs to quote, as nearly all are."""
@@ -182,6 +184,7 @@ class REST(Backend):
         self._base = to.path.rstrip("/")
         self._timeout = timeout
         self._tries = reconnect_tries
+        self._over_tcp = command is None
         self._pool: Callable[[], Connections] = partial(
             Connections,
             self.server,
@@ -201,7 +204,13 @@ class REST(Backend):
 
     def _capabilities(self) -> Capabilities:
         return Capabilities(
-            atomic_create=self._ours, ranges=True, move=True, hash=True, mtime=True, quota=True
+            atomic_create=self._ours,
+            ranges=True,
+            move=True,
+            hash=True,
+            mtime=True,
+            parallel_lists=self._over_tcp,
+            quota=True,
         )
 
     # -- the place itself

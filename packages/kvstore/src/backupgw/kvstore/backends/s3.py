@@ -208,6 +208,7 @@ class S3(BucketPlace[Found]):
             resumable_write=True,
             copy=True,
             mtime=True,
+            parallel_lists=True,
         )
 
     # -- the place itself

@@ -433,6 +433,7 @@ def _capabilities(features: Features | None) -> Capabilities:
         move=True,
         copy=features is not None and features.copy,
         mtime=True,
+        parallel_lists=True,
         quota=features is not None and features.room,
     )
 
