@@ -82,6 +82,15 @@ def test_only_who_shows_a_good_token_is_let_in(gateway: VfsGateway) -> None:
         ("GET", "/v1/folders?limit=0", None, 400, "invalid"),
         ("GET", "/v1/folders?limit=2&limit=3", None, 400, "invalid"),
         ("GET", "/v1/folders?surprise=1", None, 400, "invalid"),
+        *(
+            ("GET", f"/v1/{path}?{name}={text}", None, 400, "invalid")
+            for path, name in (("folders", "limit"), ("tasks", "limit"), ("audit", "after"))
+            for text in ("1_0", "+5", "%2B5", "%205", "5%20", "05", "5.0", "%D9%A5", "")
+        ),
+        ("POST", "/v1/folders", b'{"name": "a", "limits": {"bytes": "10"}}', 400, "invalid"),
+        ("POST", "/v1/folders", b'{"name": "a", "limits": {"bytes": true}}', 400, "invalid"),
+        ("POST", "/v1/folders", b'{"name": "a", "limits": {"bytes": 1.5}}', 400, "invalid"),
+        ("POST", "/v1/folders", b'{"name": 5}', 400, "invalid"),
         ("GET", "/v1/folders?name=%ff", None, 400, "malformed"),
         ("GET", "/v1/folders?name=%zz", None, 400, "malformed"),
         ("POST", "/v1/folders", b"{", 400, "malformed"),
@@ -107,6 +116,14 @@ def test_what_is_wrong_is_told_as_a_problem(
         answer = client.request(method, path, content=content, headers=json)
         told = problem(answer, status, code)
         assert told["status"] == status
+
+
+def test_a_wrong_parameter_is_named(gateway: VfsGateway) -> None:
+    with gateway.client("wrong") as client:
+        told = problem(client.get("/v1/folders?limit=1_0&surprise=1"), 400, "invalid")
+        assert {mistake["at"] for mistake in told["data"]["mistakes"]} == {"limit", "surprise"}
+        whole = {"name": "whole", "limits": {"bytes": 5.0}}  # JSON has one kind of number
+        assert client.post("/v1/folders", json=whole).json()["limits"]["bytes"] == 5
 
 
 def test_a_browser_may_ask(gateway: VfsGateway) -> None:

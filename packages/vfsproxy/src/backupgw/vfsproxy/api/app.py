@@ -17,7 +17,7 @@ from ..problems import Problem, problem_of
 from .cors import Cors
 from .exchange import ClientGone, Exchange
 from .operation import Answer, Auth, Call, NoModel, Operation
-from .router import Router, checked, parameters_of
+from .router import Router, body_of, parameters_of
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,7 @@ class Api:
         parameters = parameters_of(operation.parameters, path, query)
         body: Any = _NOTHING
         if operation.body is not None:
-            given = await exchange.json()
-            body = checked(operation.body, {} if given is None else given, "body")
+            body = body_of(operation.body, await exchange.json())
             exchange.folder = exchange.folder or folder_in(getattr(body, "vfid", None))
         call: Call[Any, Any] = Call(who, parameters, body, exchange)
         handler: Any = operation.handler

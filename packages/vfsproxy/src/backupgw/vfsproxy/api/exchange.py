@@ -104,7 +104,7 @@ class Exchange:
         if kind is not None and not _JSON_TYPE.match(kind):
             raise Problem(415, "media-type", "the body must be application/json")
         try:
-            return json.loads(body, parse_constant=_no_constant)
+            return json.loads(body, parse_constant=_no_constant, parse_float=_number)
         except (ValueError, RecursionError):
             raise Problem(400, "malformed", "the body is not valid JSON") from None
 
@@ -154,6 +154,12 @@ class Exchange:
             raise problem
         body = problem.document().model_dump_json().encode()
         await self.answer(problem.status, [(b"content-type", MEDIA_TYPE), *problem.headers], body)
+
+
+def _number(text: str) -> float | int:
+    """JSON does not tell 5 from 5.0 (JSON Schema 2020-12, core, 4.2.3)."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def _no_constant(name: str) -> Any:
