@@ -95,6 +95,7 @@ def test_only_who_shows_a_good_token_is_let_in(gateway: VfsGateway) -> None:
         ("GET", "/v1/folders?name=%zz", None, 400, "malformed"),
         ("POST", "/v1/folders", b"{", 400, "malformed"),
         ("POST", "/v1/folders", b"[]", 400, "invalid"),
+        ("PATCH", f"/v1/folders/{'0' * 32}", b"null", 400, "invalid"),
         ("POST", "/v1/folders", b"{}", 400, "invalid"),
         ("POST", "/v1/folders", b'{"name": "a", "surprise": 1}', 400, "invalid"),
         ("POST", "/v1/folders", b'{"name": "a/b"}', 400, "invalid-name"),

@@ -92,14 +92,14 @@ class Exchange:
         return b"".join(pieces)
 
     async def json(self) -> Any:
-        """Return the request's JSON, None where the body is empty.
+        """Return the request's JSON, an empty object where the body is empty.
 
         Raises:
             Problem: it is too large, is none, or is announced as something else.
         """
         body = await self.whole_body(LARGEST_JSON)
         if not body:
-            return None
+            return {}
         kind = self.header(b"content-type")
         if kind is not None and not _JSON_TYPE.match(kind):
             raise Problem(415, "media-type", "the body must be application/json")
