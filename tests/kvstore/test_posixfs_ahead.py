@@ -13,7 +13,7 @@ import pytest
 from backupgw.kvstore.backends import posixfs_ahead
 from backupgw.kvstore.backends.posixfs import PosixFS
 
-FILES = 1000
+FILES = 3000
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 A folder's order is none in which its files lie on the disk. What the system's caches have is told
 in microseconds; for what they do not have the disk is asked, entry by entry, and a page of a
-thousand takes a good part of a second. A disk that is asked for many at once takes a fraction.
+thousand takes a good part of a second. A disk that is asked for many at once takes a fraction, and
+less if those come together that lie together: what it reads for one entry holds others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SAMPLE = 16
 """Entries of which one is timed."""
 AT_ONCE = 16
 """Questions to the disk."""
-BATCH = 256
+BATCH = 1024
 """Entries looked at ahead of who asks for them, at most."""
 
 _pool: ThreadPoolExecutor | None = None
@@ -62,5 +63,8 @@ def _look_together(entries: Sequence[os.DirEntry[str]]) -> None:
     global _pool
     if _pool is None:
         _pool = ThreadPoolExecutor(AT_ONCE, "look-ahead")
-    for _ in _pool.map(_look, [entries[start::AT_ONCE] for start in range(AT_ONCE)]):
+    on_disk = sorted(entries, key=os.DirEntry.inode)
+    each = -(-len(on_disk) // AT_ONCE) or 1
+    starts = range(0, len(on_disk), each)
+    for _ in _pool.map(_look, [on_disk[start : start + each] for start in starts]):
         pass
