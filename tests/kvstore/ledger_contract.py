@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytest
 
+from backupgw.kvstore.backends.base import ItemInfo
 from backupgw.kvstore.ledger import (
     NOTHING,
     Alarm,
@@ -430,6 +432,34 @@ class Changes(_Limited):
             assert ledger.recover("", lambda name: NOTHING).repairs == []
             ledger.settle(change)
         assert ledger.usage("server").used == ONE
+
+    def test_who_counts_a_folder_sees_that_changes_wait_for_it(
+        self, make_ledger: MakeLedger
+    ) -> None:
+        seen: list[tuple[str, bool]] = []
+
+        def listing(folder: str) -> Iterator[ItemInfo]:
+            seen.append((folder, one.delays("")))
+            if folder == "a":
+                thread = threading.Thread(target=put, args=(other, "a/b/c", 60))
+                thread.start()
+                end = time.monotonic() + 60
+                while not one.delays("") and time.monotonic() < end:
+                    pass
+                seen.append((folder, one.delays("")))
+                waiting.append(thread)
+            elif not folder:
+                yield ItemInfo("a", True, 0, True)
+                yield ItemInfo("z", True, 0, True)
+
+        waiting: list[threading.Thread] = []
+        with make_ledger() as one, make_ledger() as other:
+            put(other, "z", 1)
+            one.reconcile("", listing, lambda _name: USER)
+            waiting[0].join(60)
+            assert one.usage("server").used == ONE
+            assert not one.delays("")
+        assert sorted(seen) == [("", False), ("a", False), ("a", True), ("z", False)]
 
 
 class Claims(_Ledger):

@@ -121,8 +121,10 @@ def test_what_is_wrong_is_told_as_a_problem(
 
 def test_a_wrong_parameter_is_named(gateway: VfsGateway) -> None:
     with gateway.client("wrong") as client:
-        told = problem(client.get("/v1/folders?limit=1_0&surprise=1"), 400, "invalid")
-        assert {mistake["at"] for mistake in told["data"]["mistakes"]} == {"limit", "surprise"}
+        answer = client.get("/v1/folders?limit=1_0&surprise=1")
+        problem(answer, 400, "invalid")
+        mistakes = answer.json()["data"]["mistakes"]
+        assert {mistake["at"] for mistake in mistakes} == {"limit", "surprise"}
         whole = {"name": "whole", "limits": {"bytes": 5.0}}  # JSON has one kind of number
         assert client.post("/v1/folders", json=whole).json()["limits"]["bytes"] == 5
 

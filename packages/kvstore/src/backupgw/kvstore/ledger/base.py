@@ -224,5 +224,11 @@ class Ledger(Protocol):
             BackendError: the place could not be listed; the accounts are as they were.
         """
 
+    def delays(self, place: str) -> bool:
+        """Whether changes wait for the folder that `reconcile` lists just now in this process.
+
+        Asked by who lists it and could do so at leisure.
+        """
+
     def forget(self, place: str) -> None:
         """The place is gone with all it held: nothing of it counts any more."""

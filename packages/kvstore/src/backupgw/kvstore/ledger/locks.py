@@ -4,7 +4,7 @@ Byte-range locks of open file descriptions (fcntl(2), F_OFD_SETLK, Linux 3.15 an
 beside the ledger. Unlike SQLite's own locks they are waited for in the kernel and not by sleeping
 and polling, unlike a row in a table nobody has to find out that its holder died, and unlike
 ordinary POSIX locks they hold between threads as well. The bytes stand for things; nothing is
-kept in the file but two flags.
+kept in the file but three flags.
 
 Names are locked so that a change can look a name up, change it and record that as one step:
 
@@ -18,6 +18,8 @@ Names are locked so that a change can look a name up, change it and record that 
 
 Who has to wait for a lock raises the second byte: a process may have more locked than it needs just
 now (`tenure`), and gives that up then.
+
+Who has to wait for a folder that is counted raises the third one, so that the count can hurry.
 
 Names are locked in the order of their bytes, and a count holds one folder at a time: no circle can
 arise. Two names whose checksums agree wait for each other now and then, nothing more.
@@ -96,9 +98,10 @@ _ALL = _flock(fcntl.F_UNLCK, 0, 0)
 _EVERY_NAME = _flock(fcntl.F_WRLCK, NAMES, _ALL_NAMES)
 _EVERY_PLACE = _flock(fcntl.F_RDLCK, PLACES, _ALL_NAMES)
 
-COUNTING, WANTED = 0, 1
+COUNTING, WANTED, _DELAYED = 0, 1, 2
 """The flags, by their places in the file: changes have to look out for a count; somebody waits, or
-has waited, for a lock."""
+has waited, for a lock; for the folder that is counted just now."""
+_FLAGS = 3
 
 
 def _checksum(place: str, name: str = "") -> int:
@@ -125,7 +128,7 @@ class ByteLocks:
         self._fd = self._open()
         try:
             self._lengthen()
-            self.flags = mmap.mmap(self._fd, WANTED + 1, prot=mmap.PROT_READ)
+            self.flags = mmap.mmap(self._fd, _FLAGS, prot=mmap.PROT_READ)
         except OSError as error:
             self._close(self._fd)
             raise LedgerError(f"the ledger's locks {path}: {error.strerror}") from error
@@ -134,8 +137,8 @@ class ByteLocks:
         """Make room for the flags, in a new file or one that had fewer."""
         with self.writing():
             size = os.fstat(self._fd).st_size
-            if size < WANTED + 1:
-                os.pwrite(self._fd, bytes(WANTED + 1 - size), size)
+            if size < _FLAGS:
+                os.pwrite(self._fd, bytes(_FLAGS - size), size)
 
     def _open(self) -> int:
         try:
@@ -312,7 +315,10 @@ class ByteLocks:
                 return
         self._wait(fd, fcntl.F_RDLCK, _GATE)
         for folder in {folder for name in names for folder in _folders(name)}:
-            self._wait(fd, fcntl.F_RDLCK, _FOLDERS + _checksum(place, folder))
+            byte = _FOLDERS + _checksum(place, folder)
+            if not _try(fd, fcntl.F_RDLCK, byte):
+                self._raise_flag(_DELAYED, b"\1")
+                self._wait(fd, fcntl.F_RDLCK, byte)
         _drop(fd, _GATE)
 
     # -- names of new items, by a descriptor for many of them
@@ -392,13 +398,17 @@ class ByteLocks:
             raise LedgerError(f"the ledger's locks {self._path}: {error.strerror}") from error
 
     @contextmanager
-    def listing(self, place: str, folder: str) -> Iterator[None]:
-        """Wait until no change beneath a folder is under way, and keep new ones waiting."""
+    def listing(self, place: str, folder: str) -> Iterator[Callable[[], bool]]:
+        """Wait until no change beneath a folder is under way, and keep new ones waiting.
+
+        Yields what tells whether there are any.
+        """
         with self._holder() as fd:
+            self._raise_flag(_DELAYED, b"\0")
             self._wait(fd, fcntl.F_WRLCK, _GATE)
             self._wait(fd, fcntl.F_WRLCK, _FOLDERS + _checksum(place, folder))
             _drop(fd, _GATE)
-            yield
+            yield lambda: bool(self.flags[_DELAYED])
 
 
 class _Waiter(threading.Thread):

@@ -59,8 +59,11 @@ class Locks(Protocol):
     def counting(self, place: str) -> AbstractContextManager[None]:
         """Be the only one who counts a place, and let all changes know."""
 
-    def listing(self, place: str, folder: str) -> AbstractContextManager[None]:
-        """Wait until no change beneath a folder is under way, and keep new ones waiting."""
+    def listing(self, place: str, folder: str) -> AbstractContextManager[Callable[[], bool]]:
+        """Wait until no change beneath a folder is under way, and keep new ones waiting.
+
+        Yields what tells whether there are any.
+        """
 
 
 class Session(Protocol[B_co]):
@@ -105,6 +108,8 @@ class TransactedLedger(Claiming[B]):
     def __init__(self, session: Session[B], lease: float) -> None:
         self.lease = lease
         self._session = session
+        self._delaying: dict[str, Callable[[], bool]] = {}
+        """What tells whether somebody waits for a place that is counted here."""
 
     def open(self) -> None:
         self._session.open()
@@ -341,12 +346,19 @@ class TransactedLedger(Claiming[B]):
                 self._session.run(lambda books: books.begin_count(place), Needs(durable=True))
                 folder: str | None = ""
                 while folder is not None:
-                    with locks.listing(place, folder):
+                    with locks.listing(place, folder) as delaying:
+                        self._delaying[place] = delaying
                         folder = self._count(place, folder, listing, belongs, report)
             except BaseException:
                 self._session.post(lambda books: books.give_count_up(place))
                 raise
+            finally:
+                self._delaying.pop(place, None)
             return report
+
+    def delays(self, place: str) -> bool:
+        delaying = self._delaying.get(place)
+        return delaying is not None and delaying()
 
     def _count(
         self, place: str, folder: str, listing: Listing, belongs: Belongs, report: Report

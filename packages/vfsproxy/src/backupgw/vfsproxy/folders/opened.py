@@ -121,6 +121,7 @@ class Belonging:
         self.database = database
         self._volume = volume
         self._known: dict[str, Scopes] = {}
+        self._last: tuple[str, Scopes] = ("", ())
 
     def learn(self) -> None:
         """Look all folders up at once."""
@@ -130,7 +131,15 @@ class Belonging:
                 self._known[folder.id] = folder.scopes
 
     def scopes_of(self, name: str) -> Scopes:
-        """Return the accounts of a name."""
+        """Return the accounts of a name: those of all that lies with it."""
+        within, found = self._last
+        folder = name[: name.rfind("/") + 1]
+        if folder != within or not folder:
+            found = self._look_up(name)
+            self._last = (folder, found)
+        return found
+
+    def _look_up(self, name: str) -> Scopes:
         segments = name.split("/")
         if segments[0] in ("staging", "snapshots"):
             key = segments[1] if len(segments) > 2 else ""

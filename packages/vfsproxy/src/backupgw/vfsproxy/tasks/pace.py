@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from backupgw.runtime.jobs import JobContext
@@ -58,12 +59,21 @@ class Pace:
 
     Args:
         rest: how many times as long as a slice the rest after it is.
+        awaited: whether somebody waits for this very work, which does not rest then.
     """
 
-    def __init__(self, context: JobContext, traffic: Traffic, *, rest: float) -> None:
+    def __init__(
+        self,
+        context: JobContext,
+        traffic: Traffic,
+        *,
+        rest: float,
+        awaited: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._context = context
         self._traffic = traffic
         self._rest = rest
+        self._awaited = awaited
         self._since = time.monotonic()
 
     def step(self) -> None:
@@ -76,6 +86,6 @@ class Pace:
         if worked < SLICE:
             return
         self._context.check()
-        if self._traffic.busy():
+        if self._traffic.busy() and not self._awaited():
             self._context.wait(worked * self._rest)
         self._since = time.monotonic()
