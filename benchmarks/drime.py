@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -40,6 +41,13 @@ CONNECTIONS = 5
 """restic's for a REST server."""
 
 _PORT = 18471
+
+_ATTEMPTS = 5
+"""How often a blob is tried, as restic does: pyrestserver answers 500 where two of its uploads make
+a folder at the same moment."""
+
+refused: Counter[str] = Counter()
+"""How many requests were answered with 500, by server."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +109,7 @@ def measure(
         if what == "list":
             done = partial(_list, address, repository, {name for name, _ in named})
         else:
-            done = partial(
-                _in_shares, partial(_work, address, repository), what, named, connections
-            )
+            done = partial(_in_shares, partial(_work, server, repository), what, named, connections)
         yield _figure(server, what, drime, values, done, connections)
 
 
@@ -165,20 +171,32 @@ def _list(address: str, repository: str, names: set[str]) -> None:
         raise SystemExit(f"{len(found)} of {len(names)} blobs are listed")
 
 
-def _work(address: str, repository: str, what: str, named: Sequence[tuple[str, bytes]]) -> None:
-    connection = HTTPConnection(address, timeout=120)
+def _work(server: Server, repository: str, what: str, named: Sequence[tuple[str, bytes]]) -> None:
+    connection = HTTPConnection(server.address, timeout=120)
     with contextlib.closing(connection):
         for name, value in named:
-            path = f"{repository}data/{name}"
-            connection.request(
-                "POST" if what == "upload" else "GET",
-                path,
-                body=value if what == "upload" else None,
-            )
-            response = connection.getresponse()
-            body = response.read()
-            if response.status != 200 or (what == "download" and body != value):
-                raise SystemExit(f"{what} of {name}: status {response.status}, {len(body)} bytes")
+            status, body = 0, b""
+            for _ in range(_ATTEMPTS):
+                try:
+                    status, body = _answer(connection, f"{repository}data/{name}", value, what)
+                except ConnectionError:  # it ends a connection whose request it refused
+                    status, body = 500, b"the connection was reset"
+                if status != 500:
+                    break
+                refused[server.name] += 1
+                connection.close()
+            if status != 200 or (what == "download" and body != value):
+                told = "other bytes" if status == 200 else body[:200].decode("latin-1")
+                raise SystemExit(f"{server.name}: {what} of {name}: status {status}, {told}")
+
+
+def _answer(connection: HTTPConnection, path: str, value: bytes, what: str) -> tuple[int, bytes]:
+    if what == "upload":
+        connection.request("POST", path, body=value)
+    else:
+        connection.request("GET", path)
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 def _ask(address: str, method: str, path: str, body: bytes | None) -> None:
@@ -332,6 +350,8 @@ def main() -> None:
         f"{os.cpu_count()} processors, {chosen.latency * 1000:.0f} ms before each answer of Drime"
     )
     print(table(figures))
+    for name, count in refused.items():
+        print(f"{name} answered {count} requests with status 500, or not; they were made again")
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -1,6 +1,6 @@
 """What pyrestserver 0.1.1 got wrong, on a backend that is named and served as its documents say.
 
-What belongs to Drime alone is in `tests/kvstore/test_drime*.py` (two folders of one name, one page
+What belongs to Drime alone is in `tests/kvstore/drime` (two folders of one name, one page
 of a listing, a 429 that becomes a 404), to its files in `tests/runtime/test_named_places.py`
 (settings that swap contents).
 """

@@ -12,6 +12,7 @@ whoever shows it the key. For measurements it has a process of its own, `drime_p
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import re
 import secrets
@@ -364,7 +365,8 @@ class DrimeDouble:
     async def _download(self, request: Request) -> Response:
         entry = self.account.by_hash(request.path_params["hash"])
         if self.switches.redirect_downloads:
-            return RedirectResponse(f"{self.storage.url}/object/{entry.id}?signature=1", 302)
+            signed = _signature(self.switches.link_seconds)
+            return RedirectResponse(f"{self.storage.url}/object/{entry.id}?{signed}", 302)
         return _content(request, entry, self.account)
 
     async def _delete(self, request: Request) -> Response:
@@ -463,11 +465,27 @@ def _storage(account: Account) -> Starlette:
     )
 
 
+def _signature(seconds: int | None) -> str:
+    """Return the query of a signed link, with the names that S3's presigned URLs have."""
+    if seconds is None:
+        return "signature=1"
+    made = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return f"X-Amz-Date={made}&X-Amz-Expires={seconds}&signature=1"
+
+
+def _run_out(query: Any) -> bool:
+    """Whether a signed link is older than it may become."""
+    if "X-Amz-Date" not in query:
+        return False
+    made = calendar.timegm(time.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
+    return time.time() > made + int(query["X-Amz-Expires"])
+
+
 def _stranger(request: Request) -> Response | None:
     """Refuse who shows the API's key to a host that is none of its business, or has no URL."""
     if "Authorization" in request.headers:
         return Response("<Error><Code>InvalidArgument</Code></Error>", 400)
-    if request.query_params.get("signature") != "1":
+    if request.query_params.get("signature") != "1" or _run_out(request.query_params):
         return Response("<Error><Code>AccessDenied</Code></Error>", 403)
     return None
 

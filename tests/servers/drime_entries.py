@@ -40,6 +40,8 @@ class Switches:
         need_extension: registering an upload needs an extension.
         ranges: a download honours Range; else it comes whole with 200.
         redirect_downloads: a download is a redirect to the storage's host.
+        link_seconds: for how long a link to the storage is good; None: until the file is gone, and
+            the link does not say.
         trash_is_readable: what lies in the trash can be downloaded.
         search_finds: a query finds names that hold it; else it finds nothing.
         search_scoped: a query keeps to the folders asked for.
@@ -62,6 +64,7 @@ class Switches:
     need_extension: bool = True
     ranges: bool = True
     redirect_downloads: bool = True
+    link_seconds: int | None = 300
     trash_is_readable: bool = True
     search_finds: bool = True
     search_scoped: bool = True

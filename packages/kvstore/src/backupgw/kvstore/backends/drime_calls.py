@@ -16,7 +16,7 @@ from . import drime_errors
 from .drime_entry import Entry, Page, entry_of
 from .drime_requests import Requests
 from .drime_transport import BODY
-from .errors import BackendError, ObjectNotFound, PermissionDenied
+from .errors import BackendError, BackendMustBeOpen, ObjectNotFound, PermissionDenied
 
 PER_PAGE = 200
 """Entries that Drime lists at most in one answer."""
@@ -102,6 +102,7 @@ class Calls(Requests):
 
     def delete(self, what: str, ids: Sequence[int], *, forever: bool) -> None:
         """Delete entries; `Refused`, and nothing is deleted, where one of them is gone."""
+        self._links.forget(ids)
         self._ask(
             what,
             lambda: self._client.delete_file_entries(
@@ -254,8 +255,14 @@ class Calls(Requests):
 
     # -- bytes out
 
-    def download(self, what: str, entry: Entry, first: int, last: int | None) -> Download:
+    def download(
+        self, what: str, entry: Entry, first: int, last: int | None, *, linked: bool = False
+    ) -> Download:
         """Ask for a file from a byte on, to another (inclusive) or to its end.
+
+        Args:
+            linked: use a link again that the storage was asked by before; whether the entry is
+                still there is not looked at then.
 
         Raises:
             ObjectNotFound: there is no such entry any more.
@@ -263,12 +270,9 @@ class Calls(Requests):
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if first or last is not None:
             headers["Range"] = f"bytes={first}-{'' if last is None else last}"
-        url = f"{self._base}/file-entries/download/{entry.hash}"
-        request = self._ours.build_request("GET", url, headers=headers)
-        try:
-            response = self._send(what, request, stream=True)
-        except drime_errors.Refused as error:
-            raise ObjectNotFound(what) from error
+        response = self._linked(what, entry, headers) if linked else None
+        if response is None:
+            response = self._redirected(what, entry, headers)
         length = response.headers.get("Content-Length", "")
         if "text/html" in response.headers.get("Content-Type", "") and length != str(entry.size):
             response.close()
@@ -280,6 +284,40 @@ class Calls(Requests):
                 raise BackendError(f"{what}: the storage sends another range than was asked for")
             return Download(response, int(span[1]), int(span[3]))
         return Download(response, None, int(length) if length.isdigit() else None)
+
+    def _linked(self, what: str, entry: Entry, headers: dict[str, str]) -> httpx.Response | None:
+        """Return the answer to a link that is known; None where there is none that is good."""
+        link = self._links.get(entry.id)
+        if link is None:
+            return None
+        request = self._strangers.build_request("GET", link, headers=headers)
+        try:
+            return self._send(what, request, stranger=True, stream=True)
+        except BackendMustBeOpen:
+            raise
+        except BackendError:  # it has run out, or the bytes are gone: Drime knows
+            self._links.forget([entry.id])
+            return None
+
+    def _redirected(self, what: str, entry: Entry, headers: dict[str, str]) -> httpx.Response:
+        url = f"{self._base}/file-entries/download/{entry.hash}"
+        request = self._ours.build_request("GET", url, headers=headers)
+        try:
+            response = self._send(what, request, stream=True)
+            if (onward := response.next_request) is None:
+                return response
+            self._read(what, response)
+            stranger = _origin(onward.url) != _origin(request.url)
+            answer = self._send(what, onward, stranger=stranger, stream=True)
+        except drime_errors.Refused as error:
+            raise ObjectNotFound(what) from error
+        if stranger:
+            self._links.keep(entry.id, str(onward.url))
+        return answer
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def stored_as(key: str) -> str:

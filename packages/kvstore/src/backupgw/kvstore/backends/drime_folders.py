@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from ..layers.retry_schedule import Trials
@@ -58,6 +59,28 @@ class Folders(FolderIds[int]):
                 found.setdefault(segment, []).append(entry.id)
         self.note_children(parent, {name: sorted({*ids}) for name, ids in found.items()})
         return set()
+
+    def confirm(self, path: str) -> None:
+        chain = self._chain(path)
+        if not path or not chain:
+            return
+        asked_at = time.monotonic()
+        parents = (self.root, *(ids for _, ids in chain[:-1]))
+        around = [id_ for ids in parents for id_ in ids]
+        page = self._calls.repeated(lambda: self._calls.page(path, around, folders=True))
+        if not page.last:
+            return
+        for (each, ids), within in zip(chain, parents, strict=True):
+            name = each.rpartition("/")[2]
+            seen = {
+                entry.id
+                for entry in page.entries
+                if entry.parent in within and drime_names.read(entry.name) == name
+            }
+            if seen != {*ids}:
+                return
+        for each, ids in chain:
+            self._note(each, ids, asked_at)
 
     def named(self, what: str, parents: Sequence[int], segment: str) -> list[Entry]:
         """Return the entries of a name in folders, the lowest id first: items and folders.

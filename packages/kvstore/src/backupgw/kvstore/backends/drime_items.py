@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -32,8 +32,11 @@ STAGING = f"{RESERVED_PREFIX}-staging"
 _LISTED_AT_ONCE = 64
 """Folders that are listed together at most: their ids are in the request's URL."""
 
+_LISTINGS = 4
+"""Requests for folders side by side that are made at the same time: all packs' are 256."""
+
 _LOOKERS = 16
-"""Looks for older entries that are made while their values are sent."""
+"""Looks for other entries of a name that are made beside another request."""
 
 
 class Look(NamedTuple):
@@ -54,7 +57,9 @@ class Items(EntryItems[int, Entry]):
 
     def __init__(self, calls: Calls, folders: Folders, *, forever: bool) -> None:
         ahead: Ahead[int, Entry] = Ahead(
-            lambda what, ids: all_entries(calls, what, ids), at_once=_LISTED_AT_ONCE
+            lambda what, ids: all_entries(calls, what, ids),
+            at_once=_LISTED_AT_ONCE,
+            requests=_LISTINGS,
         )
         super().__init__(folders, ahead, keeps=forever)
         self.calls = calls
@@ -115,14 +120,16 @@ class Items(EntryItems[int, Entry]):
     def look(self, name: str) -> Look | None:
         """Look, beside what the caller does, for what there is of a name, by one request; None
         where one would not tell."""
-        folder, _, segment = name.rpartition("/")
-        parents = self.folders.make(folder)
+        return self._look_into(name, self.folders.make(name.rpartition("/")[0]))
+
+    def _look_into(self, name: str, parents: tuple[int, ...]) -> Look | None:
         if parents in self._large:
             return None
+        segment = name.rpartition("/")[2]
         try:
             found = self._lookers.submit(self._look, name, parents, drime_names.written(segment))
         except RuntimeError as error:
-            raise BackendMustBeOpen("the place was closed in the middle of a write") from error
+            raise BackendMustBeOpen("the place was closed in the middle of a request") from error
         return Look(parents, found)
 
     def _look(self, what: str, parents: tuple[int, ...], name: str) -> list[Entry] | None:
@@ -172,6 +179,12 @@ class Items(EntryItems[int, Entry]):
 
     def delete(self, name: str) -> None:
         """Delete an item, all entries of it. Raises ObjectNotFound."""
+        known = self.known(name)
+        if known is not None and drime_names.is_hash(name.rpartition("/")[2]):
+            parents = self.folders.find(name.rpartition("/")[0])
+            look = None if parents is None else self._look_into(name, parents)
+            if look is not None and self._delete_known(name, known, look):
+                return
         found = self.entries(name)
         if not found or found[0].folder:
             raise ObjectNotFound(name)
@@ -179,6 +192,23 @@ class Items(EntryItems[int, Entry]):
         self.note(name, None)
         if not self.remove(name, ids, forever=self._forever):
             raise ObjectNotFound(name)
+
+    def _delete_known(self, name: str, known: Entry, look: Look) -> bool:
+        """Delete an item that is named by its hash: the entry that is known, while others of the
+        name are looked for. They have the same bytes, so who sees one of them for a moment more
+        sees nothing else. False where none of them was there."""
+        try:
+            gone = self.remove(name, [known.id], forever=self._forever)
+        finally:
+            wait([look.found])
+            self.note(name, None)
+        there = look.found.result()
+        if there is None:  # the folder has more in it than one request tells
+            there = self.entries(name)
+        others = [e.id for e in there if not e.folder and e.id != known.id]
+        if others:
+            gone |= self.remove(name, others, forever=self._forever)
+        return gone
 
     def remove(self, what: str, ids: Sequence[int], *, forever: bool = True) -> bool:
         """Delete entries; False where somebody else had deleted all of them.

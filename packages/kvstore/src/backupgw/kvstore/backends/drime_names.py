@@ -23,11 +23,17 @@ _ESCAPED = re.compile(
 )
 _ESCAPES = re.compile(r"(?:%[0-9A-F]{2})+")
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+\Z", re.ASCII)
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def is_plain(segment: str) -> bool:
     """Whether a search surely finds the name: letters of ASCII, digits, `.`, `_` and `-`."""
     return _PLAIN.match(segment) is not None
+
+
+def is_hash(segment: str) -> bool:
+    """Whether a name is the SHA-256 of its value, as all but `config` are in a repository."""
+    return _HASH.match(segment) is not None
 
 
 def written(segment: str) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 
 from ..layers.retry_reader import ReplacedMeanwhile
-from . import drime_errors
+from . import drime_errors, drime_names
 from .base import Reader
 from .body_reader import BodyReader, NoBytes
 from .drime_calls import Download
 from .drime_entry import Entry
 from .drime_items import Items
+from .drime_transport import body_of
 from .errors import BackendError, ObjectNotFound
 
 ERRORS: tuple[type[Exception], ...] = (httpx.HTTPError, httpx.StreamError)
 """What reading a body raises when its connection breaks."""
+
+_PIECE = 256 << 10
 
 
 class DownloadBody:
@@ -30,24 +33,23 @@ class DownloadBody:
 
     def __init__(self, name: str, download: Download, start: int) -> None:
         self._response = download.response
-        self._pieces: Iterator[bytes] = download.response.iter_raw()
-        self._held = memoryview(b"")
+        self._body = body_of(download.response)
         self._skip = start - (download.first or 0)
         if self._skip < 0:
             raise BackendError(f"{name}: the storage sends another range than was asked for")
 
     def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, b"" at the end."""
-        while not self._held:
-            piece = next(self._pieces, None)
-            if piece is None:
+        """Return `size` bytes, fewer only at the end: each read costs whoever reads a thread."""
+        while self._skip:
+            dropped = self._body.read(min(self._skip, _PIECE))
+            if not dropped:
                 return b""
-            self._held = memoryview(piece)
-            dropped = min(self._skip, len(piece))
-            self._skip -= dropped
-            self._held = self._held[dropped:]
-        data, self._held = self._held[:size], self._held[size:]
-        return bytes(data)
+            self._skip -= len(dropped)
+        pieces: list[bytes] = []
+        while size and (piece := self._body.read(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -100,7 +102,9 @@ class Opener:
         end = start + wanted
         last = None if end == entry.size else end - 1
         calls, name = self._items.calls, self._name
-        download = calls.download(name, entry, start, last)
+        # A name that is a hash has one value for ever, so nobody can have replaced it.
+        linked = drime_names.is_hash(name.rpartition("/")[2])
+        download = calls.download(name, entry, start, last, linked=linked)
         try:
             if start or last is not None:
                 self._told(download.first is not None)

@@ -25,6 +25,7 @@ from pydrime.exceptions import DrimeAPIError
 from ..layers.retry_schedule import Schedule, Trials
 from . import drime_errors
 from .api_calls import OnCall, route
+from .drime_links import Links
 from .drime_transport import Transport
 from .errors import BackendError, BackendMustBeOpen, PermissionDenied
 
@@ -80,6 +81,7 @@ class Requests:
         self._ours = _client(timeout, key)
         self._strangers = _client(timeout, {})
         """For the storage, which must not see the key."""
+        self._links = Links()
         theirs = self._client._get_client()  # it makes one for each thread that is the first
         if on_call is not None:
             for client in (theirs, self._ours):
@@ -159,7 +161,7 @@ class Requests:
         self._admit()
         client = self._strangers if stranger else self._ours
         try:
-            response = client.send(request, stream=stream, follow_redirects=stream)
+            response = client.send(request, stream=stream)
             if response.is_error:
                 response.read()
         except httpx.HTTPError as error:
@@ -176,6 +178,13 @@ class Requests:
                 drime_errors.of_status(response.status_code, response.headers, message, what)
             )
         return response
+
+    def _read(self, what: str, response: httpx.Response) -> None:
+        """Read an answer to its end that is not needed, so that its connection is."""
+        try:
+            response.read()
+        except httpx.HTTPError as error:
+            raise drime_errors.of_transport(error, what) from error
 
     def _json(self, what: str, response: httpx.Response) -> dict[str, Any]:
         if "text/html" in response.headers.get("Content-Type", ""):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 import httpx
 
@@ -21,7 +21,8 @@ from .rest_incoming import Answer
 from .rest_wire import Body
 
 BODY = "backupgw.body"
-"""Extension of a request: pieces of its body, instead of httpx's stream of it."""
+"""Extension of a request: pieces of its body, instead of httpx's stream of it; and of an answer:
+its body as a file to read."""
 
 _JOINED = 64 << 10
 _PIECE = 128 << 10
@@ -81,8 +82,13 @@ class Transport(httpx.BaseTransport):
             raise _of_httpx(error) from error
         except BackendMustBeOpen as error:
             raise RuntimeError("the client is closed") from error
+        stream = _Stream(answer)
         return httpx.Response(
-            answer.status, headers=answer.headers, stream=_Stream(answer), request=request
+            answer.status,
+            headers=answer.headers,
+            stream=stream,
+            request=request,
+            extensions={BODY: stream},
         )
 
     def _of(self, url: httpx.URL) -> Connections:
@@ -111,18 +117,48 @@ class Transport(httpx.BaseTransport):
             server.close()
 
 
+class Readable(Protocol):
+    """The body of an answer, read as one likes; raises `httpx.TransportError`."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return 1 to `size` bytes, b"" at the end."""
+
+
+def body_of(response: httpx.Response) -> Readable:
+    """Return the body of an answer of which nothing was read yet."""
+    body = response.extensions.get(BODY)
+    return _Iterated(response.iter_raw()) if body is None else cast(Readable, body)
+
+
+class _Iterated:
+    """The body of an answer that came over httpx's own connections."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._held = b""
+
+    def read(self, size: int, /) -> bytes:
+        held = self._held or next(self._pieces, b"")
+        self._held = held[size:]
+        return held[:size]
+
+
 class _Stream(httpx.SyncByteStream):
     """The body of an answer."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
-    def __iter__(self) -> Iterator[bytes]:
+    def read(self, size: int, /) -> bytes:
+        """Return 1 to `size` bytes, b"" at the end."""
         try:
-            while piece := self._answer.read(_PIECE):
-                yield piece
+            return self._answer.read(size)
         except BackendConnectionError as error:
             raise _of_httpx(error) from error
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self.read(_PIECE):
+            yield piece
 
     def close(self) -> None:
         self._answer.release()

@@ -111,6 +111,10 @@ class FolderIds(ABC, Generic[Id]):
         known = self._known.get(path)
         return time.monotonic() - known[1] if known is not None else 0.0
 
+    def confirm(self, path: str) -> None:
+        """See by one request, where the service has such a one, whether a folder and those around
+        it are what they were; what is not seen so is looked for by `find`."""
+
     # -- making
 
     def make(self, path: str) -> tuple[Id, ...]:
@@ -174,9 +178,17 @@ class FolderIds(ABC, Generic[Id]):
         for name, ids in children.items():
             self._note(f"{parent}/{name}" if parent else name, ids)
 
-    def _note(self, path: str, ids: Sequence[Id]) -> tuple[Id, ...]:
+    def _chain(self, path: str) -> list[tuple[str, tuple[Id, ...]]] | None:
+        """Return the folders on the way to one, with their ids; None where one is not known."""
+        segments = path.split("/")
+        paths = ["/".join(segments[:end]) for end in range(1, len(segments) + 1)]
+        chain = [(each, self._seen(each, 0.0)) for each in paths]
+        found = [(each, ids) for each, ids in chain if ids is not None]
+        return found if len(found) == len(chain) else None
+
+    def _note(self, path: str, ids: Sequence[Id], seen: float | None = None) -> tuple[Id, ...]:
         with self._changed:
-            self._known[path] = (tuple(ids), time.monotonic())
+            self._known[path] = (tuple(ids), time.monotonic() if seen is None else seen)
         return tuple(ids)
 
     def forget(self, path: str) -> None:

@@ -94,11 +94,13 @@ class EntryPlace(Backend, Generic[Id, E]):
         first = next(entries, None)
         if first is None and (ids is None or folders.age(name) > FRESH):
             # Nothing in it; or another gateway has removed it and made it again.
-            ids = folders.find(name, seen_after=asked_at)
-            if ids is None:
+            folders.confirm(name)
+            again = folders.find(name, seen_after=asked_at)
+            if again is None:
                 raise ObjectNotFound(name)
-            entries = self._noting(items, name, ids)
-            first = next(entries, None)
+            if again != ids:
+                entries = self._noting(items, name, again)
+                first = next(entries, None)
         if first is not None:
             yield from one_of_each(_chained(first, entries))
 

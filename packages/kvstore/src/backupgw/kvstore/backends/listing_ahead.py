@@ -11,6 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from .errors import ObjectNotFound
@@ -43,19 +45,28 @@ class Ahead(Generic[Id, E]):
 
     Args:
         entries: lists several folders: their ids, after what it is for.
-        at_once: folders that are fetched together at most.
+        at_once: folders that one request lists at most.
+        requests: how many are made at the same time.
     """
 
     def __init__(
-        self, entries: Callable[[str, Sequence[Id]], Iterator[E]], *, at_once: int
+        self,
+        entries: Callable[[str, Sequence[Id]], Iterator[E]],
+        *,
+        at_once: int,
+        requests: int = 1,
     ) -> None:
         self._entries = entries
         self._at_once = at_once
+        self._requests = requests
         self._lock = threading.Lock()
         self._row: list[tuple[str, tuple[Id, ...]]] = []
         """Folders side by side that were shown last and not listed since, in their order."""
         self._seen = 0.0
-        self._typical = 0
+        self._around = ""
+        """The folder around the row."""
+        self._typical: int | None = None
+        """Entries in each folder of the row, as far as was seen; None: none of them was listed."""
         self._fetched: dict[str, list[E]] = {}
         self._at = 0.0
         self._changing: list[set[str]] = []
@@ -69,7 +80,9 @@ class Ahead(Generic[Id, E]):
         with self._lock:
             # By name: long listings are handed out so, whatever the service's order was.
             self._row = [(base + name, tuple(ids)) for name, ids in sorted(children.items())]
-            self._seen, self._typical = time.monotonic(), 0
+            if folder != self._around:
+                self._around, self._typical = folder, None
+            self._seen = time.monotonic()
             self._fetched.clear()
 
     def changed(self, folder: str) -> None:
@@ -83,7 +96,7 @@ class Ahead(Generic[Id, E]):
         """Note how many entries a folder had that was listed by itself."""
         with self._lock:
             if self._position(folder) is not None:
-                self._typical = max(self._typical, count)
+                self._typical = max(self._typical or 0, count)
                 self._seen = time.monotonic()
 
     def take(self, folder: str) -> list[E] | None:
@@ -94,9 +107,9 @@ class Ahead(Generic[Id, E]):
             if now - self._at < _VALID and (kept := self._fetched.pop(folder, None)) is not None:
                 return kept
             position = self._position(folder)
-            if position is None or now - self._seen > _VALID or position == 0:
+            if position is None or now - self._seen > _VALID or self._typical is None:
                 return None  # the first tells how many there are in each
-            row = self._next(position)
+            row = self._next(position, self._typical)
             if len(row) < 2:
                 return None
             self._fetched.clear()
@@ -111,22 +124,21 @@ class Ahead(Generic[Id, E]):
                 self._changing = [each for each in self._changing if each is not changed]
         with self._lock:
             if found is None:
-                self._row = []
+                self._row, self._around = [], ""
                 return None
             mine = found.pop(folder)
             self._fetched = {path: each for path, each in found.items() if path not in changed}
             self._at = time.monotonic()
             self._seen = self._at
-            self._typical = max(self._typical, len(mine))
+            self._typical = max(self._typical or 0, len(mine))
         return mine
 
-    def _next(self, position: int) -> list[tuple[str, tuple[Id, ...]]]:
+    def _next(self, position: int, typical: int) -> list[tuple[str, tuple[Id, ...]]]:
         """Return the folders that are worth fetching together, from a position on."""
-        row, ids = [], 0
-        count = min(self._at_once, _ENTRIES // max(1, self._typical))
-        for each in self._row[position : position + count]:
+        row, ids, most = [], 0, self._at_once * self._requests
+        for each in self._row[position : position + min(most, _ENTRIES // max(1, typical))]:
             ids += len(each[1])
-            if ids > self._at_once:
+            if ids > most:
                 break
             row.append(each)
         return row
@@ -140,8 +152,22 @@ class Ahead(Generic[Id, E]):
         """Return what lies in each folder; None where there is too much for this."""
         owner: dict[object, str] = {id_: path for path, ids in row for id_ in ids}
         found: dict[str, list[E]] = {path: [] for path, _ in row}
-        for count, entry in enumerate(self._entries(what, [id_ for _, ids in row for id_ in ids])):
-            if count > 2 * _ENTRIES:
+        ids = [id_ for _, ids in row for id_ in ids]
+        shares = [ids[at : at + self._at_once] for at in range(0, len(ids), self._at_once)]
+        if len(shares) == 1:
+            taken = [self._share(what, ids, 2 * _ENTRIES)]
+        else:
+            with ThreadPoolExecutor(len(shares), thread_name_prefix="backupgw-ahead") as pool:
+                most = 2 * _ENTRIES // len(shares)
+                taken = [*pool.map(lambda share: self._share(what, share, most), shares)]
+        for entries in taken:
+            if entries is None:
                 return None
-            found[owner[entry.parent]].append(entry)
+            for entry in entries:
+                found[owner[entry.parent]].append(entry)
         return found
+
+    def _share(self, what: str, ids: Sequence[Id], most: int) -> list[E] | None:
+        """Return what lies in folders; None where there is more."""
+        entries = [*islice(self._entries(what, ids), most + 1)]
+        return entries if len(entries) <= most else None

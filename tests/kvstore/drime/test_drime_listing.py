@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.kvstore.drime_places import place
+from tests.kvstore.drime.places import place
 from tests.servers.drime_double import DrimeDouble
 from tests.servers.drime_entries import Switches
 

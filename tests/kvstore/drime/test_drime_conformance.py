@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pytest
-from tests.kvstore.drime_places import place
+from tests.kvstore.drime.places import place
 from tests.kvstore.filled_folders import in_double
 from tests.servers.drime_double import DrimeDouble
 from tests.servers.drime_entries import Switches
