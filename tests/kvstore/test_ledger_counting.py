@@ -78,15 +78,26 @@ def counting(ledger: SQLiteLedger, there: dict[str, None], paused: str) -> Itera
     assert corrections == []
 
 
-def test_only_what_is_listed_just_now_is_kept_waiting(
-    both: tuple[SQLiteLedger, SQLiteLedger],
-) -> None:
+@contextmanager
+def being_counted(
+    both: tuple[SQLiteLedger, SQLiteLedger], *names: str
+) -> Iterator[dict[str, None]]:
+    """Have these items there, known to both ledgers, while the other one counts in the middle of
+    the folder "m"; yields what is there."""
     one, other = both
-    there = dict.fromkeys(["a/1", "m/1", "z/1"])
+    there = dict.fromkeys(names)
     for name in there:
         upload(one, name)
     other.reconcile("", lambda folder: entries(there, folder), lambda _name: SCOPES)
     with counting(other, there, "m"):
+        yield there
+
+
+def test_only_what_is_listed_just_now_is_kept_waiting(
+    both: tuple[SQLiteLedger, SQLiteLedger],
+) -> None:
+    one, other = both
+    with being_counted(both, "a/1", "m/1", "z/1") as there:
         for folder in ("a", "z", "new"):  # counted, still to be counted, and not there before
             short = 0
             for number in range(2, 12):
@@ -108,11 +119,7 @@ def test_an_item_under_way_keeps_its_own_folders_waiting_and_no_others(
     both: tuple[SQLiteLedger, SQLiteLedger],
 ) -> None:
     one, other = both
-    there = dict.fromkeys(["a/b/1", "m/1", "z/1"])
-    for name in there:
-        upload(one, name)
-    other.reconcile("", lambda folder: entries(there, folder), lambda _name: SCOPES)
-    with counting(other, there, "m"):
+    with being_counted(both, "a/b/1", "m/1", "z/1") as there:
         there["z/2"] = None
         upload(one, "z/2")  # it asks for the accounts
         begun = [begin(one, f"z/{number}") for number in range(3, 6)]

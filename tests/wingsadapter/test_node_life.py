@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import SOAK
 from tests.servers import peers
-from tests.servers.panel import Backup, NodeRefused, NodeUnreachable, Panel
+from tests.servers.panel import Backup, Panel
 from tests.servers.s3 import KEY_ID, SECRET, RcloneS3
 
 from backupgw.wingsadapter.staging_swap import AREA
@@ -113,72 +110,6 @@ def test_a_stop_in_good_order(slow: NodeSite) -> None:
     site.start()
     assert panel.wait_for_backup(row)
     assert len(site.snapshots(server)) == 1
-
-
-@pytest.mark.soak  # those of test_kill.py are for every day
-@pytest.mark.parametrize("seed", range(13 if SOAK else 1))
-def test_kills_at_any_moment(tmp_path: Path, seed: int) -> None:
-    """The node, its restics and the Panel, in turn, while it backs up and restores."""
-    chance = random.Random(seed)
-    with Panel() as panel:
-        site = NodeSite(tmp_path, panel=panel, more="running = 3")
-        site.make_repository()
-        site.start()
-        try:
-            servers = [site.add_server(files=6, size=300_000) for _ in range(3)]
-            restored = site.add_server(files=40, size=20_000)
-            known = panel.create_backup(restored)
-            assert panel.wait_for_backup(known)
-            one = site.tree(restored)
-            wipe(site.root(restored))
-            (site.root(restored) / "other").write_text("another world")
-            other = site.tree(restored)
-            rows: list[Backup] = []
-            restores = 0
-            for victim in ("node", "restic", "panel", "node"):
-                for server in servers:
-                    with suppress(NodeUnreachable, NodeRefused):
-                        rows.append(panel.create_backup(server))
-                with suppress(NodeUnreachable, NodeRefused):
-                    panel.restore_backup(known, truncate=True)
-                    restores += 1
-                threading.Event().wait(chance.uniform(0.0, 2.0))
-                _kill(victim, site, panel)
-                assert all(panel.wait_for_backup(row) is not None for row in rows)
-                panel.wait_for_restore(known, restores)
-                assert site.tree(restored) in (one, other)
-                assert AREA not in os.listdir(site.root(restored))
-                if site.tree(restored) == one:
-                    wipe(site.root(restored))
-                    (site.root(restored) / "other").write_text("another world")
-                other = site.tree(restored)
-            assert panel.pending == []
-            assert rows
-            assert any(row.successful for row in rows)
-            for row in rows:
-                status = site.request(
-                    "GET", f"/api/servers/{row.server}/backup/{row.uuid}/status"
-                ).json()
-                assert status["exists"] or not row.successful
-        finally:
-            site.stop()
-        restic = site.restic()
-        restic.unlock()
-        restic.check(read_data="all")
-
-
-def _kill(victim: str, site: NodeSite, panel: Panel) -> None:
-    if victim == "restic":
-        for pid in restics(site):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    elif victim == "panel":
-        panel.kill()
-        threading.Event().wait(0.5)
-        panel.start()
-    else:
-        site.process.kill()
-        site.start()
 
 
 @pytest.mark.parametrize("where", [pytest.param("folder", marks=pytest.mark.soak), "place"])
