@@ -27,17 +27,27 @@ arise. Two names whose checksums agree wait for each other now and then, nothing
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import mmap
 import os
-import struct
-import threading
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
+from .byte_ranges import (
+    EXCLUSIVE,
+    SET,
+    SETLK,
+    UNLOCKED,
+    Waiter,
+    at_once,
+    attempt,
+    drop,
+    pack,
+    refused,
+    set_lock,
+    span,
+)
 from .errors import LedgerError, NameBusy
 
 _WRITER = 0
@@ -55,48 +65,11 @@ _MOST_IDLE = 64
 """Descriptors kept for the next change."""
 
 
-_FLOCK = struct.Struct("hhqqi0q")
-_pack = _FLOCK.pack
-_SETLK, _SET = fcntl.F_OFD_SETLK, os.SEEK_SET
-_EXCLUSIVE, _UNLOCKED = fcntl.F_WRLCK, fcntl.F_UNLCK
-
-# Without handing the interpreter's lock around as the fcntl module does: what does not wait is
-# done before another thread would have begun, and an upload locks and unlocks five times.
-_fcntl = ctypes.PyDLL(None, use_errno=True).fcntl
-_fcntl.restype = ctypes.c_int
-_fcntl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
-
-
-def _flock(kind: int, byte: int, length: int = 1) -> bytes:
-    return _pack(kind, os.SEEK_SET, byte, length, 0)
-
-
-def _set(fd: int, flock: bytes) -> bool:
-    """Lock or unlock bytes; return False where somebody else has them. Raises LedgerError."""
-    return _fcntl(fd, _SETLK, flock) == 0 or _refused()
-
-
-def _refused() -> bool:
-    """Return False where somebody else has the bytes; raise LedgerError for all else."""
-    code = ctypes.get_errno()
-    if code in (errno.EAGAIN, errno.EACCES):
-        return False
-    raise LedgerError(f"the ledger's locks: {os.strerror(code)}")
-
-
-def _try(fd: int, kind: int, byte: int) -> bool:
-    return _set(fd, _flock(kind, byte))
-
-
-def _drop(fd: int, byte: int) -> None:
-    _set(fd, _flock(fcntl.F_UNLCK, byte))
-
-
-_TO_WRITE = _flock(fcntl.F_WRLCK, _WRITER)
-_WRITTEN = _flock(fcntl.F_UNLCK, _WRITER)
-_ALL = _flock(fcntl.F_UNLCK, 0, 0)
-_EVERY_NAME = _flock(fcntl.F_WRLCK, NAMES, _ALL_NAMES)
-_EVERY_PLACE = _flock(fcntl.F_RDLCK, PLACES, _ALL_NAMES)
+_TO_WRITE = span(fcntl.F_WRLCK, _WRITER)
+_WRITTEN = span(fcntl.F_UNLCK, _WRITER)
+_ALL = span(fcntl.F_UNLCK, 0, 0)
+_EVERY_NAME = span(fcntl.F_WRLCK, NAMES, _ALL_NAMES)
+_EVERY_PLACE = span(fcntl.F_RDLCK, PLACES, _ALL_NAMES)
 
 COUNTING, WANTED, _DELAYED = 0, 1, 2
 """The flags, by their places in the file: changes have to look out for a count; somebody waits, or
@@ -176,7 +149,7 @@ class ByteLocks:
     def let_go(self, fd: int) -> None:
         """Give up all locks held by a descriptor."""
         if fd in self._fds and len(self._idle) < _MOST_IDLE:
-            _fcntl(fd, _SETLK, _ALL)
+            at_once(fd, SETLK, _ALL)
             self._idle.append(fd)
         else:
             self._close(fd)
@@ -203,7 +176,7 @@ class ByteLocks:
 
     def _take(self, fd: int, flock: bytes) -> None:
         """Lock bytes as soon as nobody else has them, and let those who may do without know."""
-        if _set(fd, flock):
+        if set_lock(fd, flock):
             return
         self._raise_flag(WANTED, b"\1")
         try:
@@ -212,15 +185,15 @@ class ByteLocks:
             raise LedgerError(f"the ledger's locks: {error.strerror}") from error
 
     def _wait(self, fd: int, kind: int, byte: int) -> None:
-        self._take(fd, _flock(kind, byte))
+        self._take(fd, span(kind, byte))
 
     def _wait_within(self, seconds: float, fd: int, byte: int) -> None:
         """Lock a byte within so many seconds. Raises NameBusy: the descriptor is gone then."""
-        flock = _flock(fcntl.F_WRLCK, byte)
-        if _set(fd, flock):
+        flock = span(fcntl.F_WRLCK, byte)
+        if set_lock(fd, flock):
             return
         self._raise_flag(WANTED, b"\1")
-        _Waiter(fd, flock, self._close).within(seconds)
+        Waiter(fd, flock, self._close).within(seconds)
 
     def answer(self) -> None:
         """Take back what the flag WANTED says: who waits gets the lock now."""
@@ -239,17 +212,17 @@ class ByteLocks:
 
     def begin_writing(self) -> None:
         """Wait until this process is the one that writes."""
-        if not self._keeps_writing and _fcntl(self._fd, _SETLK, _TO_WRITE):
+        if not self._keeps_writing and at_once(self._fd, SETLK, _TO_WRITE):
             self._take(self._fd, _TO_WRITE)
 
     def end_writing(self) -> None:
         """Let others write, unless this process keeps it up."""
         if not self._keeps_writing:
-            _fcntl(self._fd, _SETLK, _WRITTEN)
+            at_once(self._fd, SETLK, _WRITTEN)
 
     def keep_writing(self) -> bool:
         """Be the one process that writes, until `stop_writing`; returns whether that is so."""
-        self._keeps_writing = _set(self._fd, _TO_WRITE)
+        self._keeps_writing = set_lock(self._fd, _TO_WRITE)
         return self._keeps_writing
 
     def stop_writing(self) -> None:
@@ -264,7 +237,7 @@ class ByteLocks:
     def is_dead(self, session: int) -> bool:
         """Whether the process of another session has ended."""
         with self._holder() as fd:
-            return _try(fd, fcntl.F_WRLCK, _SESSIONS + session)
+            return attempt(fd, fcntl.F_WRLCK, _SESSIONS + session)
 
     # -- names
 
@@ -299,12 +272,12 @@ class ByteLocks:
         with self._holder() as fd:
             self._enter(fd, place, [name])
             byte = NAMES + _checksum(place, name)
-            free = _try(fd, fcntl.F_WRLCK, byte)
+            free = attempt(fd, fcntl.F_WRLCK, byte)
             if not free:
                 # Perhaps it is just among all that somebody holds; he gives that up with this.
                 self._wait(fd, fcntl.F_WRLCK, _WRITER)
-                _drop(fd, _WRITER)
-                free = _try(fd, fcntl.F_WRLCK, byte)
+                drop(fd, _WRITER)
+                free = attempt(fd, fcntl.F_WRLCK, byte)
             yield free
 
     def _enter(self, fd: int, place: str, names: Sequence[str]) -> None:
@@ -316,16 +289,16 @@ class ByteLocks:
         self._wait(fd, fcntl.F_RDLCK, _GATE)
         for folder in {folder for name in names for folder in _folders(name)}:
             byte = _FOLDERS + _checksum(place, folder)
-            if not _try(fd, fcntl.F_RDLCK, byte):
+            if not attempt(fd, fcntl.F_RDLCK, byte):
                 self._raise_flag(_DELAYED, b"\1")
                 self._wait(fd, fcntl.F_RDLCK, byte)
-        _drop(fd, _GATE)
+        drop(fd, _GATE)
 
     # -- names of new items, by a descriptor for many of them
 
     def share_place(self, fd: int, byte: int) -> bool:
         """Keep counts of a place waiting, if that needs no waiting itself."""
-        return _try(fd, fcntl.F_RDLCK, byte)
+        return attempt(fd, fcntl.F_RDLCK, byte)
 
     def share_folders(
         self, fd: int, place: str, name: str, shared: Container[int]
@@ -338,42 +311,42 @@ class ByteLocks:
         Args:
             shared: those that are held so by the descriptor already.
         """
-        if not _try(fd, fcntl.F_RDLCK, _GATE):
+        if not attempt(fd, fcntl.F_RDLCK, _GATE):
             return None
         try:
             above = sorted({_FOLDERS + _checksum(place, folder) for folder in _folders(name)})
             for index, byte in enumerate(above):
-                if byte not in shared and not _try(fd, fcntl.F_RDLCK, byte):
+                if byte not in shared and not attempt(fd, fcntl.F_RDLCK, byte):
                     for taken in above[:index]:
                         if taken not in shared:
-                            _drop(fd, taken)
+                            drop(fd, taken)
                     return None
             return above
         finally:
-            _drop(fd, _GATE)
+            drop(fd, _GATE)
 
     def take_name(self, fd: int, byte: int) -> bool:
         """Hold a name, if that needs no waiting."""
-        return _fcntl(fd, _SETLK, _pack(_EXCLUSIVE, _SET, byte, 1, 0)) == 0 or _refused()
+        return at_once(fd, SETLK, pack(EXCLUSIVE, SET, byte, 1, 0)) == 0 or refused()
 
     def take_all(self, fd: int) -> bool:
         """Hold all names and keep all counts waiting, if that needs no waiting; where it returns
         False, some of that may be so."""
-        return _set(fd, _EVERY_NAME) and _set(fd, _EVERY_PLACE)
+        return set_lock(fd, _EVERY_NAME) and set_lock(fd, _EVERY_PLACE)
 
     def drop(self, fd: int, byte: int) -> None:
         """Let go of a name, a folder or a place."""
-        if _fcntl(fd, _SETLK, _pack(_UNLOCKED, _SET, byte, 1, 0)) != 0:
-            _refused()
+        if at_once(fd, SETLK, pack(UNLOCKED, SET, byte, 1, 0)) != 0:
+            refused()
 
     def drop_all_but(self, fd: int, kept: Iterable[int]) -> None:
         """Let go of all names, folders and places but some, and of those never."""
         start = PLACES
         for byte in sorted(kept):
             if byte > start:
-                _set(fd, _flock(fcntl.F_UNLCK, start, byte - start))
+                set_lock(fd, span(fcntl.F_UNLCK, start, byte - start))
             start = byte + 1
-        _set(fd, _flock(fcntl.F_UNLCK, start, NAMES + _ALL_NAMES - start))
+        set_lock(fd, span(fcntl.F_UNLCK, start, NAMES + _ALL_NAMES - start))
 
     # -- counts
 
@@ -386,7 +359,7 @@ class ByteLocks:
             self._raise_flag(COUNTING, b"\1")
             try:
                 self._wait(fd, fcntl.F_WRLCK, PLACES + _checksum(place))
-                _drop(fd, PLACES + _checksum(place))
+                drop(fd, PLACES + _checksum(place))
                 yield
             finally:
                 self._raise_flag(COUNTING, b"\0")
@@ -407,41 +380,8 @@ class ByteLocks:
             self._raise_flag(_DELAYED, b"\0")
             self._wait(fd, fcntl.F_WRLCK, _GATE)
             self._wait(fd, fcntl.F_WRLCK, _FOLDERS + _checksum(place, folder))
-            _drop(fd, _GATE)
+            drop(fd, _GATE)
             yield lambda: bool(self.flags[_DELAYED])
-
-
-class _Waiter(threading.Thread):
-    """Waits in the kernel for a lock, which nobody can call it back from: a descriptor whose lock
-    nobody waits for any more is closed as soon as it has it."""
-
-    def __init__(self, fd: int, flock: bytes, close: Callable[[int], None]) -> None:
-        super().__init__(name="ledger-waiter", daemon=True)
-        self._fd, self._flock, self._close = fd, flock, close
-        self._lock = threading.Lock()
-        self._over = self._given_up = False
-        self._error: OSError | None = None
-
-    def run(self) -> None:
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, self._flock)
-        except OSError as error:
-            self._error = error
-        with self._lock:
-            self._over = True
-            given_up = self._given_up
-        if given_up:
-            self._close(self._fd)
-
-    def within(self, seconds: float) -> None:
-        self.start()
-        self.join(seconds)
-        with self._lock:
-            self._given_up = not self._over
-        if self._given_up:
-            raise NameBusy(f"the name is held for more than {seconds:g} s", retryable=True)
-        if self._error is not None:
-            raise LedgerError(f"the ledger's locks: {self._error.strerror}") from self._error
 
 
 class _Changing:
