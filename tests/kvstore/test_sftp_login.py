@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -462,3 +463,18 @@ def test_a_forked_process_has_connections_of_its_own(sshd: Sshd, served: Path) -
         assert reader.read(100) == b"parent's"
         reader.close()
         assert backend.load("child") == b"child's"
+
+
+def test_what_only_match_exec_needs_is_imported_when_it_is_needed() -> None:
+    program = (
+        "import sys\n"
+        "import backupgw.kvstore.backends.sftp\n"
+        "from paramiko import SSHConfig\n"
+        "print('asyncio' in sys.modules, 'invoke.runners' in sys.modules)\n"
+        "config = SSHConfig.from_text('Match exec \"true\"\\n  User found\\n')\n"
+        "print(config.lookup('box')['user'], 'invoke.runners' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "False", "found", "True"]

@@ -25,9 +25,12 @@ def kind(request: pytest.FixtureRequest, site: Site, tmp_path: Path) -> Iterator
     """A provider on its server, ready to be used."""
     name: str = request.param
     with SERVERS[name](_server(tmp_path)) as config:
-        site.run("enable", name, *[f"--set={field}={value}" for field, value in config.items()])
-        site.run("test", name)
+        _enable(site, name, **config)
         yield name
+
+
+def _enable(site: Site, name: str, **fields: object) -> None:
+    site.run("enable", name, *[f"--set={field}={value}" for field, value in fields.items()])
 
 
 def _server(folder: Path) -> Path:
@@ -82,11 +85,9 @@ def _begun(
 
 
 def test_all_of_it_but_what_cannot_be(kind: str, site: Site, home: Path) -> None:
-    site.run("set", kind, "encryption_enabled", "true")
-    site.run("set", kind, "encryption_key", PASSPHRASE)
+    _enable(site, kind, encryption_enabled="true", encryption_key=PASSPHRASE)
     large = site.file("0/large", os.urandom(9 << 20))
     site.file("only/one", b"1")
-    before = _calls(site, kind)
     process, _, told = _begun(site, "sync", kind, home, "small", then=lambda _: None)
     assert process.returncode == 0, told[-1]
     content = _by_name(home)
@@ -95,7 +96,7 @@ def test_all_of_it_but_what_cannot_be(kind: str, site: Site, home: Path) -> None
     assert told[-1]["uploaded"] == len(content)
     assert told[-1]["bytes"] == sum(map(len, content.values()))
     if kind == "aws_s3":  # each is billed, whichever process sent it
-        assert _calls(site, kind) - before >= FILES
+        assert sum(each["count"] for each in site.json("calls", kind)) >= FILES
     back = site.folder / "back"
     back.mkdir()
     (back / "only").write_bytes(b"no folder")
@@ -109,10 +110,6 @@ def test_all_of_it_but_what_cannot_be(kind: str, site: Site, home: Path) -> None
     site.run(*words)
     assert _by_name(back) == content
     assert (back / "0" / "large").read_bytes() == large.read_bytes()
-
-
-def _calls(site: Site, kind: str) -> int:
-    return sum(each["count"] for each in site.json("calls", kind))
 
 
 def _nothing_is_left_of(crew: list[int]) -> None:

@@ -1,7 +1,8 @@
 """Processes that move small files beside each other: one interpreter moves them one at a time.
 
 A process is forked before the place is opened, so it has nothing of its parent's but what was
-imported and made ready, and opens the place for itself when it gets its first file. It is told of
+imported and made ready, and opens the place for itself when it gets its first file, or sooner where
+its parent is busy with a passphrase meanwhile. The key comes from there, in memory. It is told of
 files, and tells what became of each, over a socket of its own. Where that socket ends, because the
 parent was killed, it ends what is under way as Ctrl-C would, and itself.
 
@@ -319,11 +320,16 @@ class _Work:
         self._over = threading.Event()
 
     def run(self) -> None:
+        opening = threading.Thread(target=self._provider.open_early, name="open", daemon=True)
+        if self._provider.opens_early:
+            opening.start()
         with self._sock.makefile("rb") as stream:
             try:
                 handed: Mapping[str, Any] = pickle.load(stream)  # noqa: S301 - its parent
             except EOFError:
                 return  # it was not needed
+            if self._provider.opens_early:
+                opening.join()
             self._provider.take_over(handed)
             teller = threading.Thread(target=self._tell, name="tell", daemon=True)
             teller.start()

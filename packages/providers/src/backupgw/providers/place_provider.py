@@ -11,6 +11,7 @@ nobody has the provider any more.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from abc import abstractmethod
@@ -204,6 +205,25 @@ class PlaceProvider(BaseProvider):
 
         assert isinstance(place, EncryptLayer)  # the outermost
         return {"secret": place.secret}
+
+    @property
+    def opens_early(self) -> bool:
+        """Whether `open_early` is of use: stretching a passphrase takes half a second, by one
+        processor. Not where requests are billed: the files may turn out to be few."""
+        return (
+            self.encryption_enabled
+            and self.costs is None
+            and not is_age_key(self.values["encryption_key"])
+        )
+
+    def open_early(self) -> None:
+        """Be connected by the time another process hands on the key. The place is made and not
+        open. What fails here fails again by `open`."""
+        from backupgw.kvstore.layers.encrypt import EncryptLayer
+
+        assert isinstance(self._made, EncryptLayer)  # the outermost
+        with contextlib.suppress(BackendError):
+            self._made.open_early()
 
     def take_over(self, handed: Mapping[str, Any]) -> None:
         """Take what another process has handed on. The place is made and not open yet."""

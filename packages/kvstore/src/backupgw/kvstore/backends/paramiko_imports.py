@@ -8,6 +8,26 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
+from types import ModuleType
+from typing import Any
+
+_loading = threading.RLock()
+
+
+class _Later(ModuleType):
+    """A module that is loaded when something in it is wanted. The standard library's LazyLoader
+    loads it at its second import: that looks at `__spec__`, and any look will do."""
+
+    def __getattr__(self, name: str) -> Any:
+        with _loading:
+            if type(self) is _Later:
+                spec = self.__spec__
+                assert spec is not None
+                assert spec.loader is not None
+                self.__class__ = ModuleType  # type: ignore[assignment]  # its own look again
+                spec.loader.exec_module(self)
+        return getattr(self, name)
 
 
 def _later(name: str) -> None:
@@ -15,9 +35,9 @@ def _later(name: str) -> None:
     spec = None if name in sys.modules else importlib.util.find_spec(name)
     if spec is None or spec.loader is None:
         return
-    loader = spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
+    module = importlib.util.module_from_spec(spec)
+    module.__class__ = _Later
+    sys.modules[name] = module
 
 
 _later("invoke")

@@ -114,6 +114,7 @@ class EncryptLayer(Layer):
         self._key: Key | None = None
         self._secret: bytes | None = None
         self._names: Names = ReadableNames()
+        self._early = False
         if secret is not None:
             self._use(secret)
 
@@ -147,6 +148,16 @@ class EncryptLayer(Layer):
 
     # -- the place itself
 
+    def open_early(self) -> None:
+        """Open what lies beneath, while somebody else still finds out the key. `take_secret` and
+        `open` are to follow; without them nothing can be asked.
+
+        Raises:
+            BackendError: it cannot be opened, as by `open`, which then tries again.
+        """
+        self.inner.open()
+        self._early = True
+
     def open(self) -> None:
         """Open the place and see that the key is the right one; a place without items gets one.
 
@@ -154,7 +165,9 @@ class EncryptLayer(Layer):
             Undecryptable: the key or the passphrase is not this place's.
             BackendError: it was not written by this layer, or with names in the other style.
         """
-        self.inner.open()
+        if not self._early:
+            self.inner.open()
+        self._early = False
         try:
             if not self.inner.info(PLACE_FILE).exists:
                 self._begin()
