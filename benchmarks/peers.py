@@ -18,6 +18,7 @@ from types import TracebackType
 import bcrypt
 import trustme
 from tests.servers.free_port import free_ports
+from tests.servers.orphans import ends_with_us
 
 from benchmarks.load import PASSWORD, USER, Address
 
@@ -202,6 +203,7 @@ class Server:
                 },
             )
         self.pid = self._process.pid
+        ends_with_us(self.pid)
         try:
             self._wait_until_listening()
         except BaseException:

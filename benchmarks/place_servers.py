@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.servers.free_port import free_ports
+from tests.servers.orphans import ends_with_us
 from tests.servers.sshd import Sshd
 
 from benchmarks import peers, process_tree
@@ -235,6 +236,7 @@ def _running(command: list[str], port: int, work: Path) -> Iterator[int]:
     output = work / "output"
     with output.open("wb") as file:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    ends_with_us(process.pid)
     try:
         _wait_for(port, process, output)
         yield process.pid

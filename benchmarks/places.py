@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from tests.servers.orphans import ends_with_us
+
 from benchmarks import dataset, peers, process_tree, report
 from benchmarks.peers import MissingPeer
 from benchmarks.place_s3 import CephPlace, RclonePlace
@@ -104,6 +106,7 @@ def line_to(port: int, line: Line) -> Iterator[int]:
     proxy = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
+    ends_with_us(proxy.pid)
     assert proxy.stdout is not None
     assert proxy.stdin is not None
     with proxy, proxy.stdout, proxy.stdin:

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.servers.orphans import ends_with_us
+
 ROOT = Path(__file__).resolve().parents[2]
 
 START_LINE = re.compile(r"start server on (?:https?://)?\S*:(\d+)")
@@ -86,6 +88,7 @@ class Running:
             errors="replace",
             start_new_session=True,
         )
+        ends_with_us(self.process.pid)
         assert self.process.stderr is not None
         self._errors = self.process.stderr
         self.port = self._wait_for_start()

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendError, ObjectExists, ObjectNotFound
+from tests.servers.orphans import ends_with_us
 
 
 def content(seed: str, size: int) -> bytes:
@@ -51,6 +52,7 @@ class ClaimingGateway:
             env=dict(environ),
             text=True,
         )
+        ends_with_us(self._process.pid)
 
     def __enter__(self) -> Self:
         if (answer := self.answer()) != "ready":

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.servers.orphans import ends_with_us
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds; a test that waits longer fails
 
@@ -34,6 +36,7 @@ class HostProcess:
             text=True,
             bufsize=1,
         )
+        ends_with_us(self.process.pid)
         self.lines: list[str] = []
         self.addresses: list[str] = []
         self._changed = threading.Condition()

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .orphans import ends_with_us
+
 START_TIMEOUT = 60
 """Seconds until a server must have said that it listens; generous, for loaded machines."""
 STOP_TIMEOUT = 30
@@ -59,6 +61,7 @@ class ServerProcess:
             # A group of its own: a stop reaches its workers, and Ctrl-C in pytest does not.
             start_new_session=True,
         )
+        ends_with_us(self.process.pid)
         self._reader = threading.Thread(target=self._read, name="server output", daemon=True)
         self._reader.start()
         with self._changed:

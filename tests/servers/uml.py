@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .orphans import ends_with_us
+
 MODULES = Path("/usr/lib/uml/modules")
 """Where Debian's package user-mode-linux has its modules, one folder a kernel version."""
 
@@ -98,6 +100,7 @@ def run(
                 stderr=console,
                 start_new_session=True,
             )
+            ends_with_us(process.pid)
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired:

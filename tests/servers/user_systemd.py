@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .orphans import ends_with_us
+
 PROGRAM = "/lib/systemd/systemd"
 PATIENCE = 30.0
 _TARGETS = ("default", "basic", "sysinit", "timers", "shutdown", "exit", "sockets", "paths")
@@ -85,6 +87,7 @@ class UserSystemd:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
+        ends_with_us(self._process.pid)
         self._await((self._runtime / "systemd" / "private").exists, "systemd did not start")
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         self._inside = children.read_text().split()[0]
