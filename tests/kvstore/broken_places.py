@@ -282,7 +282,18 @@ class IgnoresCase(Memory):
         return super().open_writer(folder + slash + last.capitalize(), **options)
 
 
-@breaks("failing.missing_items_are_not_found", "operations.delete_deletes")
+@breaks("operations.delete_sized_tells_the_size")
+class ForgetsWhatItRemoved(Memory):
+    def delete_sized(self, name: str) -> int:
+        self.delete(name)
+        return 0
+
+
+@breaks(
+    "failing.missing_items_are_not_found",
+    "operations.delete_deletes",
+    "operations.delete_sized_tells_the_size",
+)
 class DeletesWhatIsNotThere(Memory):
     def delete(self, name: str) -> None:
         try:

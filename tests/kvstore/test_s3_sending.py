@@ -174,6 +174,10 @@ def test_a_small_object_and_its_look_share_a_round_trip(rclone: RcloneS3) -> Non
                 write(place, SMALL_DIGEST, SMALL)
             assert place.load(SMALL_DIGEST) == SMALL
             calls.clear()
+            assert place.delete_sized(SMALL_DIGEST) == len(SMALL)
+            assert objects(calls) == ["HeadObject", "DeleteObject"]
+            write(place, SMALL_DIGEST, SMALL)
+            calls.clear()
             place.delete(SMALL_DIGEST)
             assert objects(calls) == ["HeadObject", "DeleteObject"]
             with pytest.raises(ObjectNotFound):

@@ -86,6 +86,34 @@ def test_what_repositories_hold_is_shown_by_every_worker(tmp_path: Path) -> None
             time.sleep(0.1)
 
 
+def test_bytes_that_were_removed_are_counted(tmp_path: Path) -> None:
+    with site(tmp_path, 'refresh = "1 s"') as server:
+        client = Client(server)
+        for size in (700, 30):
+            status, path = client.save("ann/laptop", content=bytes(size))
+            assert status == 200
+            for _ in range(2):  # the second finds nothing, and counts nothing
+                assert client.status("DELETE", path) == 200
+        end = time.monotonic() + 10
+        wanted = "blob_delete_total", 2.0, "blob_delete_bytes_total", 730.0
+        while (found := removed(client)) != wanted:
+            assert time.monotonic() < end, found
+            time.sleep(0.1)
+
+
+def removed(client: Client) -> tuple[object, ...]:
+    text = client.call("GET", "/metrics").text
+    sums: Counter[str] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            sums[sample.name.removeprefix("rest_server_")] += sample.value  # type: ignore[assignment]
+    return tuple(
+        part
+        for name in ("blob_delete_total", "blob_delete_bytes_total")
+        for part in (name, sums[name])
+    )
+
+
 def test_no_more_are_shown_than_the_settings_say(tmp_path: Path) -> None:
     with site(tmp_path, 'refresh = "1 s"\nmost = 2') as server:
         client = Client(server)

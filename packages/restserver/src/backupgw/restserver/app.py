@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
@@ -310,11 +311,11 @@ class RestApp:
 
     async def _delete(self, exchange: _Request) -> None:
         target = exchange.found
-        size = 0
+        sized = self._counters is not None
         try:
-            if self._counters is not None:
-                size = (await self._threads.run(self._backend.info, target.name)).size
-            await self._threads.run(delete_object, self._backend, target.name, exchange.user)
+            size = await self._threads.run(
+                partial(delete_object, self._backend, target.name, exchange.user, sized=sized)
+            )
         except ObjectNotFound:
             log.debug("%s was gone already", target.name)
         else:

@@ -63,8 +63,11 @@ def list_objects(backend: Backend, target: Target) -> Iterator[ItemInfo]:
                 continue  # removed while we were listing
 
 
-def delete_object(backend: Backend, name: str, user: str | None) -> None:
+def delete_object(backend: Backend, name: str, user: str | None, *, sized: bool = False) -> int:
     """Remove an object on behalf of `user`, whom a trash will name.
+
+    Args:
+        sized: return its size in bytes, and not just 0; this may cost another round trip.
 
     Raises:
         ObjectNotFound: there is none.
@@ -72,7 +75,10 @@ def delete_object(backend: Backend, name: str, user: str | None) -> None:
     who = user or ""
     # Quotes, so that no client is noted as what the operator's commands are noted as.
     with on_behalf_of(f"'{who}'" if who == OPERATOR else who):
+        if sized:
+            return backend.delete_sized(name)
         backend.delete(name)
+        return 0
 
 
 @functools.cache

@@ -397,26 +397,30 @@ class B2(Backend):
             self._remove(version)
 
     def delete(self, name: str) -> None:
+        self.delete_sized(name)
+
+    def delete_sized(self, name: str) -> int:
         self._found(name)
         _ = self._open
         self._folders.before_removing(name)
-        self._delete(name)
+        return self._delete(name)
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str) -> int:
         if self._hide:
-            if self._bucket.head(name) is None:
+            if (found := self._bucket.head(name)) is None:
                 raise ObjectNotFound(name)
             self._bucket.hide(name)
-            return
+            return found.size
         versions = self._bucket.versions(name)
         if not versions or versions[0].hidden:
             raise ObjectNotFound(name)
         if self._keep_versions:
             self._bucket.hide(name)
-            return
+            return versions[0].size
         for version in reversed(versions[1:]):  # the newest last, or an older one would be seen
             self._remove(version)
         self._bucket.delete(versions[0])
+        return versions[0].size
 
     def move(self, name: str, new_name: str) -> None:
         self._found(name)

@@ -300,6 +300,16 @@ class Backend(ABC):
 
     # -- optional operations, each with a default on top of the core
 
+    def delete_sized(self, name: str) -> int:
+        """Like delete, and return how many bytes the item had.
+
+        The default looks first. A place that learns the size on the way overrides it; a look of its
+        own costs a round trip. What an attempt removed whose answer was lost may count as 0.
+        """
+        size = self.info(name).size
+        self.delete(name)
+        return size
+
     def move_if_absent(self, name: str, new_name: str) -> None:
         """Like move, but never replaces an item.
 

@@ -302,15 +302,19 @@ class Dropbox(Backend):
                     self.calls.rename(name, *ends)
 
     def delete(self, name: str) -> None:
+        self.delete_sized(name)
+
+    def delete_sized(self, name: str) -> int:
         check_path(name)
         self._opened()
         for _ in range(_TIMES_IN_THE_WAY):
             # By its revision: without one, Dropbox would remove a folder with all that is in it.
-            rev = self._file(name).rev
+            found = self._file(name)
             try:
-                return self._delete(name, rev)
+                self._delete(name, found.rev)
             except ObjectExists:
                 continue  # it was replaced meanwhile
+            return int(found.size)
         raise BackendError(f"{name}: others write it all the time", retryable=True)
 
     def _delete(self, name: str, rev: str) -> None:

@@ -342,24 +342,29 @@ class S3(BucketPlace[Found]):
         self._repeat(lambda: target.put_whole(data))
 
     def delete(self, name: str) -> None:
+        self.delete_sized(name)
+
+    def delete_sized(self, name: str) -> int:
         check_path(name)
         _ = self._opened_pool
         key = self._key_there(name)
         unsure = False
         if not self._settings.delete_versions:
             with contextlib.suppress(NotDirect):
-                if (there := self._requests.look_and_delete(key, name)) is False:
+                removed = self._requests.look_and_delete(key, name)
+                if isinstance(removed, Found):
+                    return removed.size
+                if removed is False:
                     raise ObjectNotFound(name)
-                if there:
-                    return
                 unsure = True
         try:
             found = self._found(name)
         except ObjectNotFound:
             if unsure:
-                return  # the answer was lost
+                return 0  # the answer was lost
             raise
         self._remove(found, name)
+        return found.size
 
     def _remove(self, found: Found, name: str, *, etag: str | None = None) -> None:
         version = found.version if self._settings.delete_versions else None

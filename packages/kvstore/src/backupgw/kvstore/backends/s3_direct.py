@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus as Http
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import quote, urlsplit
 
 from botocore.exceptions import ClientError
@@ -225,8 +225,8 @@ class Direct:
         """
         self._must_be_done(self._ask("DELETE", key, what, {}, None), "DeleteObject", what)
 
-    def look_and_delete(self, key: str) -> bool | None:
-        """Remove an object, and tell whether there was one: by one round trip.
+    def look_and_delete(self, key: str) -> Found | Literal[False] | None:
+        """Remove an object, and tell what it was, False for nothing: by one round trip.
 
         Returns:
             None where neither can be told; it may be gone.
@@ -241,7 +241,7 @@ class Direct:
                     answer.discard()
                 return None
             answer.release()
-            return True
+            return found
         if answer is not None:
             answer.discard()  # an error of its own, where the key is a folder's
         return False if found is None else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..layers.retry_reader import ReplacedMeanwhile
 from .base import Reader
@@ -333,9 +333,9 @@ class Requests(Uploads):
             return None
         return None
 
-    def look_and_delete(self, key: str, what: str) -> bool | None:
-        """Remove an object; return whether there was one, None where that cannot be told: it may
-        be gone.
+    def look_and_delete(self, key: str, what: str) -> Found | Literal[False] | None:
+        """Remove an object; return what it was, False for nothing, None where that cannot be told:
+        it may be gone.
 
         Raises:
             NotDirect: not by one round trip; nothing was asked.

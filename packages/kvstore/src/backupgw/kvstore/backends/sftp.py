@@ -45,7 +45,7 @@ from .sftp_place import Place, Span
 from .sftp_pool import Pool
 from .sftp_reach import Reach
 from .sftp_root import Root
-from .sftp_tree import Tree, is_folder, is_link, link_refused
+from .sftp_tree import Tree, attributes_of, is_folder, is_link, link_refused
 from .sftp_wire import Refused, Session
 from .sftp_writer import SftpWriter
 
@@ -316,18 +316,30 @@ class SFTP(Backend):
         place.pool.run(remove)
 
     def delete(self, name: str) -> None:
+        self._delete(name, sized=False)
+
+    def delete_sized(self, name: str) -> int:
+        return self._delete(name, sized=True)
+
+    def _delete(self, name: str, *, sized: bool) -> int:
+        """Remove an item. With `sized`, what it has is asked for just before, and not waited for
+        by itself."""
         check_path(name)
         place = self._opened
-        attempts = 0
+        attempts, size = 0, 0
 
         def remove(session: Session) -> None:
-            nonlocal attempts
+            nonlocal attempts, size
             attempts += 1
             parent = name.rpartition("/")[0]
             place.tree.require_inside(session, parent)
-            request = session.send(wire.REMOVE, wire.text(place.tree.path(name)))
+            path = wire.text(place.tree.path(name))
+            looked = session.send(wire.LSTAT, path) if sized else None
+            request = session.send(wire.REMOVE, path)
             sync = place.tree.syncing(session, parent)
             try:
+                if looked is not None and (found := attributes_of(session, looked, name)):
+                    size = found.size or 0
                 session.done(request)
             except Refused as error:
                 if attempts > 1 and error.code == wire.NO_SUCH_FILE:
@@ -340,6 +352,7 @@ class SFTP(Backend):
                 sync()
 
         place.pool.run(remove)
+        return size
 
     def move(self, name: str, new_name: str) -> None:
         moving.move(self._opened, check_path(name), check_path(new_name), naming.replace)

@@ -146,6 +146,17 @@ def delete_deletes(at: Ground) -> None:
     expect(ObjectNotFound, lambda: at.backend.delete(name), "a second delete")
 
 
+@check()
+def delete_sized_tells_the_size(at: Ground) -> None:
+    """What delete_sized removes is gone as after delete, and its size is told."""
+    for value in (b"value", b""):
+        name = at.put("folder/item", value)
+        size = at.backend.delete_sized(name)
+        require(size == len(value), f"{len(value)} bytes were told as {size}")
+        require(not at.backend.info(name).exists, "info still tells of it")
+    expect(ObjectNotFound, lambda: at.backend.delete_sized(name), "a second delete_sized")
+
+
 @check(own_place=True)
 def quarantine_sets_aside(at: Ground) -> str:
     """A damaged item is out of reach at once, its name is free, and a second one fits beside it."""

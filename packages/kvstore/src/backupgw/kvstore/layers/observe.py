@@ -240,6 +240,10 @@ class ObserveLayer(Layer):
         with self._operation("delete", name):
             self.inner.delete(name)
 
+    def delete_sized(self, name: str) -> int:
+        with self._operation("delete", name):
+            return self.inner.delete_sized(name)
+
     def move(self, name: str, new_name: str) -> None:
         with self._operation("move", name):
             self.inner.move(name, new_name)

@@ -197,6 +197,9 @@ class PrefixLayer(Layer):
     def delete(self, name: str) -> None:
         self.inner.delete(self._full(name))
 
+    def delete_sized(self, name: str) -> int:
+        return self.inner.delete_sized(self._full(name))
+
     def move(self, name: str, new_name: str) -> None:
         self.inner.move(self._full(name), self._full(new_name))
 

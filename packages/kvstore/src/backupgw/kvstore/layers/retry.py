@@ -203,6 +203,16 @@ class RetryLayer(Layer):
     def delete(self, name: str) -> None:
         self._repeat_until_gone(lambda: self.inner.delete(name))
 
+    def delete_sized(self, name: str) -> int:
+        size = 0
+
+        def remove() -> None:
+            nonlocal size
+            size = self.inner.delete_sized(name)
+
+        self._repeat_until_gone(remove)
+        return size
+
     def move(self, name: str, new_name: str) -> None:
         self._repeat_move(lambda: self.inner.move(name, new_name), name, new_name)
 

@@ -185,6 +185,10 @@ class ThrottleLayer(Layer):
         with self._operation():
             self.inner.delete(name)
 
+    def delete_sized(self, name: str) -> int:
+        with self._operation():
+            return self.inner.delete_sized(name)
+
     def move(self, name: str, new_name: str) -> None:
         with self._operation():
             self.inner.move(name, new_name)
