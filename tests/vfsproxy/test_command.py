@@ -105,7 +105,7 @@ def test_files_by_hand(shell: Shell, gateway: VfsGateway, tmp_path: Path) -> Non
     source = tmp_path / "data.bin"
     source.write_bytes(content)
     assert shell.json("file", "put", "hand/work", str(source), "in/")["path"] == "in/data.bin"
-    assert "exists already" in shell("file", "put", "hand/work", str(source), "in/", status=1)
+    assert "--force replaces it" in shell("file", "put", "hand/work", str(source), "in/", status=1)
     assert "limit" in shell("file", "put", "hand/work", str(source), "b", status=1)
     assert shell.json("folder", "show", "hand/work")["quota"]["used_bytes"] == len(content)
     shell("file", "put", "hand/work", str(source), "in/data.bin", "--force")

@@ -102,7 +102,11 @@ class Exchange:
             return {}
         kind = self.header(b"content-type")
         if kind is not None and not _JSON_TYPE.match(kind):
-            raise Problem(415, "media-type", "the body must be application/json")
+            raise Problem(
+                415,
+                "media-type",
+                "the body must be JSON, and say so: send Content-Type: application/json",
+            )
         try:
             return json.loads(body, parse_constant=_no_constant, parse_float=_number)
         except (ValueError, RecursionError):

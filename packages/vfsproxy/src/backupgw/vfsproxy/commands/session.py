@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -29,7 +30,10 @@ def session(options: Namespace) -> Iterator[Core]:
         with Core(settings, current.publish, application="backupgw vfs: command") as core:
             yield core
     except Problem as problem:
-        raise CommandError(problem.detail) from problem
+        detail = problem.detail
+        if problem.code == "file-exists" and getattr(options, "force", None) is False:
+            detail = f"{detail.partition(';')[0]}; --force replaces it"
+        raise CommandError(detail) from problem
     except BadName as error:
         raise UsageError(str(error)) from error
 
@@ -96,7 +100,7 @@ def limits_of(options: Namespace, was: Limits) -> Limits:
     given = was.bytes if options.bytes is None else amount(options.bytes)
     files = was.files
     if options.files is not None:
-        if options.files != "none" and not options.files.isdigit():
+        if options.files != "none" and not re.fullmatch("[0-9]{1,18}", options.files):
             raise UsageError(f"--files {options.files}: write a number, or none")
         files = None if options.files == "none" else int(options.files)
     return Limits(given, files)
