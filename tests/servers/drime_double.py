@@ -1,4 +1,4 @@
-"""Drime's API, as far as a place needs it, with the storage beside it that parts go to.
+"""Drime's API, as far as a place needs it, with the storage beside it (`drime_storage`).
 
     with DrimeDouble() as drime:
         DrimeClient(api_key=drime.key, api_url=drime.url)
@@ -12,26 +12,25 @@ whoever shows it the key. For measurements it has a process of its own, `drime_p
 
 from __future__ import annotations
 
-import calendar
 import re
 import secrets
 import time
-import zlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from .double import Call, Double
-from .drime_entries import Account, Entry, Refused, Switches, Upload
+from .drime_entries import Account, Refused, Switches, Upload
+from .drime_listings import Listings
+from .drime_storage import content_of, signature, storage_of
 
 BASE = "/api/v1"
-PIECE = 256 << 10
 
 KINDS: dict[tuple[str, str], str] = {
     ("GET", "/drive/file-entries"): "list",
@@ -79,10 +78,10 @@ class DrimeDouble:
         self.keys = {self.key}
         self.workspaces = {0, 7}
         self.account = Account(self.switches)
+        self._listings = Listings(self.account)
         self.api = Double(self._application())
-        self.storage = Double(_storage(self.account))
+        self.storage = Double(storage_of(self.account))
         self._recent: deque[float] = deque()
-        self._last_list: tuple[object, list[Entry]] = (None, [])
 
     @property
     def fetched(self) -> int:
@@ -196,67 +195,8 @@ class DrimeDouble:
         return None
 
     async def _list(self, request: Request) -> Response:
-        asked = request.query_params
-        workspace = self._workspace(asked.get("workspaceId"))
-        which = {name: value for name, value in asked.items() if name not in ("page", "perPage")}
-        same = (which, self.account.changes, repr(self.switches))
-        if int(asked.get("page", 1)) > 1 and self._last_list[0] == same:
-            found = self._last_list[1]  # a large folder is not sorted anew for each page
-        else:
-            found = self._ordered(asked, self._selected(asked, workspace))
-            self._last_list = (same, found)
-        size = min(int(asked.get("perPage", 50)), self.switches.most_per_page)
-        last = max(1, -(-len(found) // size))
-        asked_for = int(asked.get("page", 1))
-        page = min(asked_for, last) if self.switches.repeat_last_page else asked_for
-        start = (page - 1) * size
-        shown = found[start : start + size]
-        if self.switches.honest_last_page:
-            told = last
-        elif len(found) > self.switches.never_ends_above:
-            told = asked_for + 1
-        else:
-            told = asked_for + 1 if asked_for < last else asked_for
-        return JSONResponse(
-            {
-                "data": [entry.shown() for entry in shown],
-                "folder": None,
-                "current_page": asked_for,
-                "last_page": told,
-                "next_page": told if told > asked_for else None,
-                "per_page": size,
-                "total": len(found) if self.switches.honest_last_page else None,
-                "from": start + 1 if shown else None,
-                "to": start + len(shown) if shown else None,
-            }
-        )
-
-    def _ordered(self, asked: Any, found: list[Entry]) -> list[Entry]:
-        if self.switches.order and (by := asked.get("orderBy")):
-            keys: dict[str, Callable[[Entry], Any]] = {
-                "name": lambda entry: (entry.name, entry.id),
-                "created_at": lambda entry: (entry.created, entry.id),
-                "updated_at": lambda entry: (entry.updated, entry.id),
-                "file_size": lambda entry: (entry.size, entry.id),
-                "id": lambda entry: entry.id,
-            }
-            return sorted(found, key=keys[by], reverse=asked.get("orderDir") == "desc")
-        return sorted(found, key=lambda entry: (entry.updated, entry.id), reverse=True)
-
-    def _selected(self, asked: Any, workspace: int) -> list[Entry]:
-        query = asked.get("query")
-        parents = [int(part) or None for part in asked.get("parentIds", "0").split(",")]
-        if query and not self.switches.search_scoped:
-            entries = self.account.everything(workspace)
-        else:
-            entries = self.account.children(workspace, parents)
-        if query is not None:
-            if not self.switches.search_finds:
-                return []
-            entries = (entry for entry in entries if query.lower() in entry.name.lower())
-        if (kind := asked.get("type")) is not None:
-            entries = (entry for entry in entries if entry.is_folder == (kind == "folder"))
-        return [*entries]
+        workspace = self._workspace(request.query_params.get("workspaceId"))
+        return JSONResponse(self._listings.page(request.query_params, workspace))
 
     async def _make_folder(self, request: Request) -> Response:
         asked = await request.json()
@@ -365,9 +305,9 @@ class DrimeDouble:
     async def _download(self, request: Request) -> Response:
         entry = self.account.by_hash(request.path_params["hash"])
         if self.switches.redirect_downloads:
-            signed = _signature(self.switches.link_seconds)
+            signed = signature(self.switches.link_seconds)
             return RedirectResponse(f"{self.storage.url}/object/{entry.id}?{signed}", 302)
-        return _content(request, entry, self.account)
+        return content_of(request, entry, self.account)
 
     async def _delete(self, request: Request) -> Response:
         asked = await request.json()
@@ -420,109 +360,6 @@ class DrimeDouble:
 
 def _file_name(key: str) -> str:
     return key.rpartition("/")[2]
-
-
-# -- the storage
-
-
-def _storage(account: Account) -> Starlette:
-    async def part(request: Request) -> Response:
-        return await _take(request, request.path_params["number"])
-
-    async def whole(request: Request) -> Response:
-        return await _take(request, 0)
-
-    async def _take(request: Request, number: int) -> Response:
-        upload = account.uploads.get(request.path_params["upload"])
-        path, check = account.new_file(), 0
-        with path.open("wb") as file:
-            async for piece in request.stream():
-                check = zlib.crc32(piece, check)
-                file.write(piece)
-        tag = f"{check:08x}-{path.stat().st_size}"  # S3's is MD5: clients take it as it is
-        if (refusal := _stranger(request)) is not None:
-            return refusal
-        if upload is None:
-            return Response("<Error><Code>NoSuchUpload</Code></Error>", 404)
-        upload.parts[number] = path, tag
-        if number == 0:
-            upload.done = [path]
-        return Response(headers={"ETag": f'"{tag}"'})
-
-    async def get(request: Request) -> Response:
-        if (refusal := _stranger(request)) is not None:
-            return refusal
-        entry = account.entries.get(request.path_params["id"])
-        if entry is None or entry.content is None:
-            return Response("<Error><Code>NoSuchKey</Code></Error>", 404)
-        return _content(request, entry, account)
-
-    return Starlette(
-        routes=[
-            Route("/part/{upload}/{number:int}", part, methods=["PUT"]),
-            Route("/whole/{upload}", whole, methods=["PUT"]),
-            Route("/object/{id:int}", get),
-        ]
-    )
-
-
-def _signature(seconds: int | None) -> str:
-    """Return the query of a signed link, with the names that S3's presigned URLs have."""
-    if seconds is None:
-        return "signature=1"
-    made = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return f"X-Amz-Date={made}&X-Amz-Expires={seconds}&signature=1"
-
-
-def _run_out(query: Any) -> bool:
-    """Whether a signed link is older than it may become."""
-    if "X-Amz-Date" not in query:
-        return False
-    made = calendar.timegm(time.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
-    return time.time() > made + int(query["X-Amz-Expires"])
-
-
-def _stranger(request: Request) -> Response | None:
-    """Refuse who shows the API's key to a host that is none of its business, or has no URL."""
-    if "Authorization" in request.headers:
-        return Response("<Error><Code>InvalidArgument</Code></Error>", 400)
-    if request.query_params.get("signature") != "1" or _run_out(request.query_params):
-        return Response("<Error><Code>AccessDenied</Code></Error>", 403)
-    return None
-
-
-def _content(request: Request, entry: Entry, account: Account) -> Response:
-    assert entry.content is not None
-    size = sum(path.stat().st_size for path in entry.content)
-    first, last, status = 0, size - 1, 200
-    headers = {"Content-Type": "application/octet-stream"}
-    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
-    if account.switches.ranges and wanted is not None and (wanted[1] or wanted[2]):
-        if wanted[1]:
-            first, last = int(wanted[1]), min(int(wanted[2] or size - 1), size - 1)
-        else:
-            first = max(0, size - int(wanted[2]))
-        if first >= size or first > last:
-            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
-        status = 206
-        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    headers["Content-Length"] = str(last - first + 1)
-    account.fetched += last - first + 1
-    return StreamingResponse(_pieces(entry.content, first, last + 1), status, headers)
-
-
-async def _pieces(content: Any, start: int, end: int) -> AsyncIterator[bytes]:
-    at = 0
-    for path in content:
-        size = path.stat().st_size
-        if at + size > start and at < end:
-            with path.open("rb") as file:
-                file.seek(max(0, start - at))
-                left = min(at + size, end) - max(at, start)
-                while left and (piece := file.read(min(PIECE, left))):
-                    left -= len(piece)
-                    yield piece
-        at += size
 
 
 async def _drain(request: Request) -> None:
