@@ -302,8 +302,11 @@ class Drime(EntryPlace[int, Entry]):
         return PartWriter(pool, DrimeTarget(items, plan, self._part_size), plan)
 
     def delete(self, name: str) -> None:
+        self.delete_sized(name)
+
+    def delete_sized(self, name: str) -> int:
         check_path(name)
-        self._open.delete(name)
+        return self._open.delete(name)
 
     def _move_entries(
         self, name: str, found: Sequence[Entry], new_name: str, *, if_absent: bool

@@ -177,14 +177,14 @@ class Items(EntryItems[int, Entry]):
             found = self.folders.listed(name, parents, segment)
         return found
 
-    def delete(self, name: str) -> None:
-        """Delete an item, all entries of it. Raises ObjectNotFound."""
+    def delete(self, name: str) -> int:
+        """Delete an item, all entries of it; return its size in bytes. Raises ObjectNotFound."""
         known = self.known(name)
         if known is not None and drime_names.is_hash(name.rpartition("/")[2]):
             parents = self.folders.find(name.rpartition("/")[0])
             look = None if parents is None else self._look_into(name, parents)
             if look is not None and self._delete_known(name, known, look):
-                return
+                return known.size
         found = self.entries(name)
         if not found or found[0].folder:
             raise ObjectNotFound(name)
@@ -192,6 +192,7 @@ class Items(EntryItems[int, Entry]):
         self.note(name, None)
         if not self.remove(name, ids, forever=self._forever):
             raise ObjectNotFound(name)
+        return found[0].size
 
     def _delete_known(self, name: str, known: Entry, look: Look) -> bool:
         """Delete an item that is named by its hash: the entry that is known, while others of the
