@@ -21,6 +21,8 @@ MIB = 1 << 20
 
 SLOW = {"listing.list_streams"}  # 20,000 items by two calls each; see the test of large folders
 """Left to `make soak` on these places."""
+LISTED = 10_000
+"""Entries of a long list, where each is stored by four requests; on a disk they are 200,000."""
 UNKNOWN_TO_MOTO = {"naming.decent_names_come_back"}  # a key with a line's end gets moto's 404
 
 
@@ -50,7 +52,9 @@ def test_on_a_disk(check: Check, on_a_disk: Subject) -> None:
 def on_s3() -> Iterator[Subject]:
     with (
         Moto() as server,
-        Subject(partial(s3_place, server.endpoint, "conformance/place"), soak=SOAK) as subject,
+        Subject(
+            partial(s3_place, server.endpoint, "conformance/place"), soak=SOAK, listed=LISTED
+        ) as subject,
     ):
         yield subject
 
@@ -80,7 +84,7 @@ def test_on_s3(check: Check, on_s3: Subject) -> None:
     scope="module", params=[":memory:bucket/place", ':alias,remote=":memory:other":place']
 )
 def in_memory(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    with Subject(partial(place, request.param), soak=SOAK) as subject:
+    with Subject(partial(place, request.param), soak=SOAK, listed=LISTED) as subject:
         yield subject
 
 
@@ -95,7 +99,7 @@ def test_in_memory(check: Check, in_memory: Subject) -> None:
 def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     """rclone's own encryption (`crypt`) of a folder: names and values change on the way."""
     folder = tmp_path_factory.mktemp("crypt") / "sealed"
-    with Subject(partial(crypt_place, str(folder)), soak=SOAK) as subject:
+    with Subject(partial(crypt_place, str(folder)), soak=SOAK, listed=LISTED) as subject:
         yield subject
 
 

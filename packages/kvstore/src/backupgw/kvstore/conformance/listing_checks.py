@@ -48,6 +48,7 @@ def list_is_exact(at: Ground) -> None:
 def list_streams(at: Ground) -> str:
     """A list of 20,000 entries (soak: 200,000) is handed out without being held in memory."""
     count = at.subject.count(short=20_000, soak=200_000)
+    count = min(count, at.subject.listed or count)
     # One measurement around all: what is let go of counts only if it was counted when it came.
     with at.filled([f"{number:064}" for number in range(count)]), measured():
         if remembers := at.subject.remembers:

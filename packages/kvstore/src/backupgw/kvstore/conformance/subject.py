@@ -49,6 +49,8 @@ class Subject:
         fill: fills a folder with many items past the backend, where storing them one by one would
             take longer than all else: on the server's disk, or in the memory of a double. They must
             look as if the backend had stored them. None to store them.
+        listed: entries at most of the folder whose list is not to be held in memory, where each
+            takes long to store and there is no `fill`: a few pages of a listing tell as well.
         remembers: of how many items the backend keeps in memory what a list tells of them, so that
             it need not ask again; it may have them in mind beyond what a list takes.
 
@@ -66,6 +68,7 @@ class Subject:
         patience: float = 60,
         large: int = LARGE,
         fill: Fill | None = None,
+        listed: int | None = None,
         remembers: int = 0,
     ) -> None:
         if large < LEAST_LARGE:
@@ -75,6 +78,7 @@ class Subject:
         self.soak = soak
         self.scale = scale
         self.fill = fill
+        self.listed = listed
         self.remembers = remembers
         self.patience = patience * (_SOAK_PATIENCE if soak else 1)
         self.owned = False
