@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import trustme
 from tests.restserver.client import Client
 from tests.servers.gateway import Gateway
 from tests.servers.tls import Certificate
@@ -53,6 +55,7 @@ def test_without_passwords_it_does_not_listen_to_others(tmp_path: Path, listen: 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "localhost:0", "unix:s"])
 def test_without_passwords_it_listens_to_this_machine(tmp_path: Path, listen: str) -> None:
+    (tmp_path / "data").mkdir()
     started = subprocess.Popen(
         [*COMMAND, "--path", str(tmp_path / "data"), "--listen", listen],
         cwd=tmp_path,
@@ -222,3 +225,40 @@ def test_limits_that_would_not_see_the_trash_are_refused(tmp_path: Path) -> None
     )
     assert ended.returncode == 1
     assert "remove observe, or the limits" in ended.stderr
+
+
+def said_at_start(folder: Path, *flags: str) -> str:
+    with Gateway(folder, flags=flags) as server:
+        server.stop()
+        return server.process.output
+
+
+def test_a_folder_that_was_not_there_is_told(tmp_path: Path) -> None:
+    told = f"{tmp_path}/mistyped was not there; it was made"
+    assert told in said_at_start(tmp_path / "mistyped")
+    assert told not in said_at_start(tmp_path / "mistyped")
+
+
+def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    issued = trustme.CA().issue_cert("127.0.0.1", not_before=past, not_after=past)
+    pair = tmp_path / "pair.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(str(pair))
+    flags = ["--tls", "--tls-cert", str(pair), "--tls-key", str(pair), "--listen", "127.0.0.1:0"]
+    command = [*COMMAND, "--path", str(tmp_path), "--no-auth", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr is not None
+        told = started.stderr.readline()
+        started.terminate()
+    assert f"TLS certificate {pair}: certificate has expired; clients will refuse it" in told
+
+
+def test_a_flag_that_another_one_is_missing_for_is_named(tmp_path: Path) -> None:
+    said = refused(tmp_path, "--path", str(tmp_path), "--tls-cert", "some.pem")
+    assert said.startswith("--tls-cert: rest.tls_cert: tls_cert without tls;")
+
+
+def test_a_size_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gw.toml").write_text('[rest.quota.server]\nbytes = "2 XB"\n')
+    said = refused(tmp_path, "--config", "gw.toml")
+    assert "gw.toml:2: rest.quota.server.bytes: must be a number of bytes, such as" in said

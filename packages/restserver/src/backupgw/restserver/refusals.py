@@ -31,9 +31,15 @@ class Refusal(Exception):
         self.headers = headers or []
 
 
+def _said(error: Exception, name: str) -> str:
+    """Return what is logged: the kernel's words, which begin with the name as a rule."""
+    said = str(error)
+    return said if said.startswith(f"{name}:") else f"{name}: {said}"
+
+
 def refusal_for(error: Exception, target: Target | None) -> Refusal:
     """Return the protocol's status for what the kernel says."""
-    what = target.name if target is not None else "request"
+    what = _said(error, target.name if target is not None else "request")
     if isinstance(error, ObjectNotFound | InvalidName):
         return Refusal(404, "no such repository or object")
     if isinstance(error, ObjectExists):
@@ -41,15 +47,15 @@ def refusal_for(error: Exception, target: Target | None) -> Refusal:
     if isinstance(error, ContentMismatch):
         return Refusal(400, str(error))
     if isinstance(error, QuotaExceeded):
-        log.warning("%s: %s", what, error)
+        log.warning("%s", what)
         return Refusal(507, str(error))
     if isinstance(error, PermissionDenied):
-        log.error("%s: %s", what, error)
+        log.error("%s", what)
         return Refusal(403, "the storage does not permit this; see the server's log")
     wait = getattr(error, "retry_after", None)
     headers: Headers = [(b"retry-after", b"%d" % max(1, round(wait)))] if wait else []
     if isinstance(error, BackendConnectionError) or getattr(error, "retryable", False):
-        log.warning("%s: %s", what, error)
+        log.warning("%s", what)
         return Refusal(503, "the storage cannot be reached just now", headers)
-    log.error("%s: %s", what, error, exc_info=error)
+    log.error("%s", what, exc_info=error)
     return Refusal(500, "the storage failed; see the server's log", headers)

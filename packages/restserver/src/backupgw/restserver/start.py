@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import cProfile
 import logging
+import os
+import ssl
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,12 @@ from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError
 from backupgw.kvstore.ledger import Alarm, Ledger
 from backupgw.runtime import authorisation
 from backupgw.runtime.auth import BasicAuthenticator, Htpasswd
+from backupgw.runtime.certificate import check_pair
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.events import Events, start_gateway
 from backupgw.runtime.http.reload import on_reload
 from backupgw.runtime.rates import Rates
+from backupgw.runtime.secrets import redact_url
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.threads import Threads
 
@@ -58,10 +62,15 @@ def prepare(settings: Settings) -> str:
     except BackendDoesNotExist:
         backend.create()
         backend.open()
+        log.info("%s was not there; it was made, and is empty", _where(settings))
     try:
         links = [] if (disk := disk_of(backend)) is None else list(disk.unlisted_links())
     finally:
         backend.close()
+    folder = place_folder(settings)
+    if folder is not None and not os.access(folder, os.W_OK, effective_ids=True):
+        log.warning("%s cannot be written, so clients can only read from it", folder)
+    _warn_of_certificate(rest)
     _prepare_quota(settings, backend)
     if operator_jobs.is_needed(settings):
         from backupgw.runtime.database.state import require_state
@@ -299,6 +308,23 @@ class Running:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def _where(settings: Settings) -> str:
+    """What messages call the place."""
+    place = settings.places[settings.section("rest", RestSettings).place]
+    return str(place_folder(settings) or redact_url(place.url))
+
+
+def _warn_of_certificate(rest: RestSettings) -> None:
+    """Tell of a certificate that clients refuse; the host tells of files that cannot be used."""
+    if not rest.tls or rest.tls_cert is None or rest.tls_key is None:
+        return
+    try:
+        check_pair(rest.tls_cert, rest.tls_key)
+    except CommandError as error:
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            log.warning("TLS certificate %s; clients will refuse it", error)
+
+
 def _instructions(settings: Settings, who: Identification) -> str:
     """Return the restic commands to try, with the password handling that they need."""
     rest = settings.section("rest", RestSettings)
@@ -310,9 +336,8 @@ def _instructions(settings: Settings, who: Identification) -> str:
     else:
         host = address if not address.startswith(":") else f"THIS-MACHINE{address}"
         url = f"rest:{scheme}://{host}/{owner}my-machine/"
-    folder = place_folder(settings)
     lines = [
-        f"Serving restic repositories in {folder or settings.places[rest.place].url}.",
+        f"Serving restic repositories in {_where(settings)}.",
         "In another terminal, line by line or all at once:",
         "",
         "    # The password that encrypts the backups; whoever loses it has lost them.",

@@ -318,6 +318,10 @@ class _Check:
             told = set()
             for detail in error.errors(include_url=False):
                 place = self._existing(key, detail["loc"], missing=detail["type"] == "missing")
+                # What is wrong with a table as a whole begins with the key that it is about.
+                about = str(detail.get("ctx", {}).get("error", "")).partition(" ")[0]
+                if place == key and isinstance(table, Mapping) and about in table:
+                    place = (*key, about)
                 # A union reports each of its members; the first says enough.
                 if place not in told:
                     told.add(place)

@@ -149,6 +149,8 @@ def explain(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
             return f"must be at most {context['le']}, not {value}"
         case "less_than":
             return f"must be less than {context['lt']}, not {value}"
+        case "byte_size" | "byte_size_unit":
+            return f'must be a number of bytes, such as 500_000_000 or "500 GB", not {value}'
         case "value_error" | "assertion_error":
             return str(context.get("error", error["msg"]))
         case _:
