@@ -240,8 +240,7 @@ def crew_for(provider: PlaceProvider, move: Move, workers: int) -> Crew | None:
     provider.make_ready()
     sys.stdout.flush()
     sys.stderr.flush()
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # so that no process writes to what it shares with the others
     mates: list[_Mate] = []
     threads = (workers - 1) // count
     for _ in range(count):

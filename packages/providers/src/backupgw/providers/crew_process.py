@@ -7,6 +7,7 @@ was killed, it ends what is under way as Ctrl-C would, and itself.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import queue
@@ -51,6 +52,7 @@ def serve(sock: socket.socket, provider: PlaceProvider, move: Move, threads: int
         # Both come to the parent as well, who ends this process in good order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        gc.enable()
         provider.transfers.share(threads)
         provider.create_missing = False
         _Work(sock, provider, move, threads).run()

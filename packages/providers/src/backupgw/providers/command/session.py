@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -112,6 +113,8 @@ class Session:
                 provider.transfers.journal = state.journal()
                 if not self.arguments.debug:
                     provider.logger.setLevel("CRITICAL")  # the command says what failed
+            else:
+                gc.enable()
             self._open[name] = provider
         return self._open[name]
 
@@ -125,6 +128,8 @@ class Session:
             crew = crew_for(provider, move, workers_of(provider, jobs))
         except BackendError as error:
             raise CommandError(f"{name}: {explained(name, error)}") from error
+        finally:
+            gc.enable()
         if crew is not None:
             self._crews.append(crew)
         return crew
@@ -143,6 +148,7 @@ class Session:
             provider.open()
         except BackendError as error:
             raise CommandError(f"{name}: {explained(name, error)}") from error
+        gc.enable()
         return provider
 
     def _remember(self, name: str, provider: BaseProvider) -> None:
