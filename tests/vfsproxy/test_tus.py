@@ -304,6 +304,8 @@ class TestWhatIsWrong:
             {},
             {"Upload-Length": "-1"},
             {"Upload-Length": "1e3"},
+            {"Upload-Length": "+1"},
+            {"Upload-Length": "1_0"},
             {"Upload-Length": "9" * 19},
             {"Upload-Length": "0x10"},
             {"Upload-Length": "٣"},
@@ -386,6 +388,8 @@ class TestWhatIsWrong:
             ({"Content-Type": "application/octet-stream"}, 415),
             ({"Upload-Offset": "-1"}, 400),
             ({"Upload-Offset": "x"}, 400),
+            ({"Upload-Offset": "+0"}, 400),
+            ({"Upload-Offset": "0_0"}, 400),
             ({"Upload-Offset": "9" * 20}, 400),
         ],
     )
