@@ -72,8 +72,9 @@ def withdrawal_in_mid_backup(
     def withdraw() -> None:
         deadline = time.monotonic() + _REVOKED_WITHIN
         while time.monotonic() < deadline and not double.calls.count(is_upload):
-            time.sleep(0.01)
-        set_withdrawn(True)
+            time.sleep(0.005)
+        with double.holding():  # or the backup ends before a service's own command has done it
+            set_withdrawn(True)
 
     withdrawing = threading.Thread(target=withdraw)
     withdrawing.start()

@@ -144,6 +144,8 @@ class Double:
     def __init__(self, application: Application, *, certificate: Certificate | None = None) -> None:
         self.faults = Faults()
         self.delay = 0.0
+        self._free = threading.Event()
+        self._free.set()
         self.calls = Calls()
         self.port = 0
         self._application = application
@@ -156,6 +158,15 @@ class Double:
     def url(self) -> str:
         """The address, without a slash at its end."""
         return f"{'http' if self._certificate is None else 'https'}://127.0.0.1:{self.port}"
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let requests that come meanwhile wait; they are looked at afterwards."""
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
 
     def start(self) -> None:
         """Listen: on a free port the first time, on the same one afterwards."""
@@ -257,6 +268,8 @@ class Double:
         try:
             if self.delay:
                 await asyncio.sleep(self.delay)
+            if not self._free.is_set():
+                await asyncio.to_thread(self._free.wait)
             await self._answer(fault, scope, receive, noting)
         finally:
             if not answered:
