@@ -167,6 +167,8 @@ class Holds:
         self.store = store
         self.threads = threads
         self._here: dict[str, Hold] = {}
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        """Uploads that the store is asked for just now, each until the answer is here."""
 
     async def take(self, upload_id: str, *, ending: bool) -> Hold | None:
         """Make an upload this request's; None where there is none. `Hold.end` has to follow.
@@ -176,19 +178,31 @@ class Holds:
         """
         give_up = time.monotonic() + PATIENCE
         while True:
+            here = self._here.get(upload_id)
             try:
-                held = await self.threads.run(self.store.take, upload_id, LEASE, ending=ending)
+                return await self._ask(upload_id, ending=ending)
             except UploadBusy:
-                await self._wait_for(upload_id, give_up)
-                continue
+                # Who had it then may have let go by now.
+                await self._wait_for(self._here.get(upload_id, here), give_up)
+
+    async def _ask(self, upload_id: str, *, ending: bool) -> Hold | None:
+        # One at a time: who has it by the store and not yet by this process could not be
+        # asked to let go.
+        while (asked := self._asked.get(upload_id)) is not None:
+            await asyncio.shield(asked)
+        asked = self._asked[upload_id] = asyncio.get_running_loop().create_future()
+        try:
+            held = await self.threads.run(self.store.take, upload_id, LEASE, ending=ending)
             if held is None:
                 return None
             hold = self._here[upload_id] = Hold(self, held)
-            hold.start()
-            return hold
+        finally:
+            del self._asked[upload_id]
+            asked.set_result(None)
+        hold.start()
+        return hold
 
-    async def _wait_for(self, upload_id: str, give_up: float) -> None:
-        here = self._here.get(upload_id)
+    async def _wait_for(self, here: Hold | None, give_up: float) -> None:
         left = give_up - time.monotonic()
         if here is not None and left > 0:
             here.interrupt()
