@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.servers import peers
-from tests.servers.b2_double import KEY, KEY_ID, B2Service
+from tests.servers.b2_double import KEY, KEY_ID, B2Double
 from tests.servers.borg import BorgstoreServer
 from tests.servers.double import Double, Fault, Faults
 from tests.servers.drime_double import DrimeDouble
@@ -114,9 +114,7 @@ def _borgstore(folder: Path) -> Iterator[Site]:
 @contextlib.contextmanager
 def _b2(folder: Path) -> Iterator[Site]:
     del folder
-    service = B2Service()
-    with Double(service) as double:
-        service.url = double.url
+    with B2Double() as double:
         options = {
             "url": "backblaze:backups-of-tests/place",
             "realm": double.url,

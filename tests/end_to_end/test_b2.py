@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end import tree
 from tests.servers import peers
-from tests.servers.b2_double import KEY, KEY_ID, B2Service, error_answer
+from tests.servers.b2_double import KEY, KEY_ID, B2Double, error_answer
 from tests.servers.double import Double, Faults
 from tests.servers.place_gateway import PlaceGateway
 from tests.servers.restic import Restic
@@ -21,11 +21,9 @@ pytestmark = pytest.mark.peers(peers.RESTIC_NEW)
 
 
 @pytest.fixture
-def service() -> Iterator[tuple[B2Service, Double]]:
-    found = B2Service()
-    with Double(found) as double:
-        found.url = double.url
-        yield found, double
+def double() -> Iterator[B2Double]:
+    with B2Double() as found:
+        yield found
 
 
 def gateway(double: Double, folder: Path) -> PlaceGateway:
@@ -40,10 +38,7 @@ def gateway(double: Double, folder: Path) -> PlaceGateway:
     return PlaceGateway(folder, place)
 
 
-def test_a_backup_where_much_fails(
-    service: tuple[B2Service, Double], small_tree: Path, tmp_path: Path
-) -> None:
-    found, double = service
+def test_a_backup_where_much_fails(double: B2Double, small_tree: Path, tmp_path: Path) -> None:
     (small_tree / "bulk").write_bytes(os.urandom(12_000_000))
     before = tree.describe(small_tree)
     with gateway(double, tmp_path / "gateway") as server:
@@ -65,7 +60,7 @@ def test_a_backup_where_much_fails(
         restic.run("forget", "--keep-last", "1", "--prune", "--max-unused", "0")
         restic.check()
         printed = "\n".join(server.process.lines)
-    assert found.unfinished == {}
+    assert double.service.unfinished == {}
     assert KEY not in printed
     assert "4_token_" not in printed
     assert "Traceback" not in printed
@@ -73,15 +68,14 @@ def test_a_backup_where_much_fails(
 
 @pytest.mark.soak
 def test_a_key_revoked_in_the_middle_of_a_backup(
-    service: tuple[B2Service, Double], small_tree: Path, tmp_path: Path
+    double: B2Double, small_tree: Path, tmp_path: Path
 ) -> None:
-    found, double = service
     (small_tree / "bulk").write_bytes(os.urandom(20_000_000))
     with gateway(double, tmp_path / "gateway") as server:
         restic = Restic(peers.get(peers.RESTIC_NEW), server.repository("mine"), tmp_path / "home")
         restic.run("init")
         restic.run("backup", "--exclude", "bulk", ".", directory=small_tree)
-        revoke = threading.Timer(0.8, lambda: setattr(found, "revoked", True))
+        revoke = threading.Timer(0.8, lambda: setattr(double.service, "revoked", True))
         revoke.start()
         # restic itself goes on trying for 15 minutes; it is ended here, as an operator would.
         process = restic_process(restic, small_tree)
@@ -89,7 +83,7 @@ def test_a_key_revoked_in_the_middle_of_a_backup(
         assert wait_for_refusals(double)
         process.kill()
         process.wait()
-        found.revoked = False
+        double.service.revoked = False
         restic.run("unlock", "--remove-all")
         restic.check()
         restic.run("backup", ".", directory=small_tree)

@@ -23,8 +23,7 @@ import pytest
 
 from tests.conftest import SOAK
 from tests.servers import b2_double, peers
-from tests.servers.b2_double import B2Service
-from tests.servers.double import Double
+from tests.servers.b2_double import B2Double
 from tests.servers.s3 import Moto, S3Server
 
 from . import tree
@@ -98,15 +97,13 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def b2() -> Iterator[Double]:
-    service = B2Service()
-    with Double(service) as double:
-        service.url = double.url
+def b2() -> Iterator[B2Double]:
+    with B2Double() as double:
         yield double
 
 
 @pytest.fixture
-def day(tmp_path: Path, s3: S3Server, b2: Double) -> Day:
+def day(tmp_path: Path, s3: S3Server, b2: B2Double) -> Day:
     text = section("A first day")
     [settings] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     changes = {
@@ -157,7 +154,7 @@ def mixed_files(root: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.root("systemd-analyze")
 @pytest.mark.timeout(7200 if SOAK else 300)
-def test_a_day_from_the_page(day: Day, s3: S3Server, b2: Double, tmp_path: Path) -> None:
+def test_a_day_from_the_page(day: Day, s3: S3Server, b2: B2Double, tmp_path: Path) -> None:
     mixed_files(tmp_path)
     secret = b2_double.KEY
 

@@ -19,7 +19,7 @@ from tests.faults.volumes import tmpfs
 from tests.kvstore.b2_places import BUCKET
 from tests.providers.provider_places import Config, running
 from tests.providers.provider_site import PATIENCE, Site
-from tests.servers.b2_double import KEY, KEY_ID, B2Service, error_answer
+from tests.servers.b2_double import KEY, KEY_ID, B2Double, error_answer
 from tests.servers.double import Double, Fault, Faults
 
 RATE = 20_000_000
@@ -46,11 +46,9 @@ def test_a_limit_of_bandwidth_is_held(way: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def b2() -> Iterator[tuple[B2Service, Double]]:
-    service = B2Service()
-    with Double(service) as double:
-        service.url = double.url
-        yield service, double
+def b2() -> Iterator[B2Double]:
+    with B2Double() as double:
+        yield double
 
 
 def b2_config(double: Double, **more: object) -> Config:
@@ -66,8 +64,8 @@ def b2_config(double: Double, **more: object) -> Config:
 
 
 @pytest.fixture
-def provider(b2: tuple[B2Service, Double]) -> Iterator[PlaceProvider]:
-    made = create("backblaze", b2_config(b2[1]))
+def provider(b2: B2Double) -> Iterator[PlaceProvider]:
+    made = create("backblaze", b2_config(b2))
     assert isinstance(made, PlaceProvider)
     with made:
         made.open()
@@ -80,7 +78,7 @@ def test_attempts_are_counted(
     what: str,
     failures: int,
     done: bool,
-    b2: tuple[B2Service, Double],
+    b2: B2Double,
     provider: PlaceProvider,
     tmp_path: Path,
 ) -> None:
@@ -89,8 +87,8 @@ def test_attempts_are_counted(
     path.write_bytes(b"content")
     if what != "b2_upload_file":
         assert provider.upload(path, "x")
-    b2[1].calls.clear()
-    b2[1].faults = Faults(
+    b2.calls.clear()
+    b2.faults = Faults(
         rate=1,
         kinds=[Fault.UNAVAILABLE],
         limit=failures,
@@ -98,9 +96,9 @@ def test_attempts_are_counted(
         answer=error_answer,
     )
     assert _did(provider, what, path) is done
-    assert b2[1].calls.count(lambda call: what in call.path) == min(failures + 1, 3)
+    assert b2.calls.count(lambda call: what in call.path) == min(failures + 1, 3)
     assert (provider.last_error is None) is done
-    b2[1].faults = Faults()
+    b2.faults = Faults()
 
 
 def _did(provider: PlaceProvider, what: str, path: Path) -> bool:
@@ -116,13 +114,13 @@ def _did(provider: PlaceProvider, what: str, path: Path) -> bool:
                 return False
 
 
-def test_pauses_grow(b2: tuple[B2Service, Double], tmp_path: Path) -> None:
+def test_pauses_grow(b2: B2Double, tmp_path: Path) -> None:
     """retry_delay is the first pause at most, doubled each time, with jitter."""
     path = tmp_path / "x"
     path.write_bytes(b"content")
-    made = create("backblaze", b2_config(b2[1], max_retries=4, retry_delay=0.2))
+    made = create("backblaze", b2_config(b2, max_retries=4, retry_delay=0.2))
     assert made.test_connection()
-    b2[1].faults = Faults(rate=1, kinds=[Fault.UNAVAILABLE], answer=error_answer)
+    b2.faults = Faults(rate=1, kinds=[Fault.UNAVAILABLE], answer=error_answer)
     begun = time.monotonic()
     assert made.upload(path, "x") is False
     took = time.monotonic() - begun
@@ -130,9 +128,9 @@ def test_pauses_grow(b2: tuple[B2Service, Double], tmp_path: Path) -> None:
     assert took < 0.2 + 0.4 + 0.8 + 1.0
 
 
-def test_a_cap_that_is_reached(site: Site, b2: tuple[B2Service, Double]) -> None:
+def test_a_cap_that_is_reached(site: Site, b2: B2Double) -> None:
     """It fails at once, says so, stops the rest, and what was stored is still there."""
-    service, double = b2
+    service, double = b2.service, b2
     _enable(site, b2_config(double))
     files = [site.file(f"{n}", os.urandom(300_000)) for n in range(6)]
     service.storage_cap = 700_000
@@ -160,8 +158,8 @@ def _enable(site: Site, config: Config) -> None:
     )  # fmt: skip
 
 
-def test_a_credential_that_was_revoked(site: Site, b2: tuple[B2Service, Double]) -> None:
-    _enable(site, b2_config(b2[1]))
+def test_a_credential_that_was_revoked(site: Site, b2: B2Double) -> None:
+    _enable(site, b2_config(b2))
     path = site.file("x", b"content")
     site.run("upload", "backblaze", path)
     site.file("b2.key", b"K004another")
@@ -173,7 +171,7 @@ def test_a_credential_that_was_revoked(site: Site, b2: tuple[B2Service, Double])
     assert told["passed"] is False
     site.file("b2.key", KEY.encode())
     assert site.run("ls", "backblaze") == "x\n"
-    made = create("backblaze", b2_config(b2[1], application_key="K004another"))
+    made = create("backblaze", b2_config(b2, application_key="K004another"))
     assert made.test_connection() is False
     assert isinstance(made.last_error, PermissionDenied)
 
@@ -193,9 +191,9 @@ def test_a_full_disk(site: Site) -> None:
         site.run("upload", "local", site.file("medium", os.urandom(15 << 20)))
 
 
-def test_secrets_are_in_nothing_that_was_written(site: Site, b2: tuple[B2Service, Double]) -> None:
+def test_secrets_are_in_nothing_that_was_written(site: Site, b2: B2Double) -> None:
     """Byte by byte, in every file, in every answer, with the log at its loudest."""
-    service, double = b2
+    service, double = b2.service, b2
     _enable(site, b2_config(double))
     passphrase = "correct-horse-battery-staple"
     site.run("set", "backblaze", "encryption_enabled", "true")
@@ -255,7 +253,7 @@ def test_a_fake_secret_in_a_foreign_error_is_not_logged(
     assert "hunter2" not in caplog.text
 
 
-def test_costs_are_classed(b2: tuple[B2Service, Double], provider: PlaceProvider) -> None:
+def test_costs_are_classed(b2: B2Double, provider: PlaceProvider) -> None:
     provider.list_files()
     costs: Any = provider.costs
     classes = {costs.of(call) for call in provider.calls.counts()}

@@ -19,9 +19,8 @@ from typing import Any
 
 import pytest
 from tests.restserver.client import Client
-from tests.servers.b2_double import KEY, KEY_ID, B2Service
+from tests.servers.b2_double import KEY, KEY_ID, B2Double
 from tests.servers.borg import BorgstoreServer
-from tests.servers.double import Double
 from tests.servers.gateway import Gateway
 
 from backupgw.kvstore.backends import b2
@@ -190,9 +189,9 @@ def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gateway]
             place = REST(url)
             assert not place.capabilities.atomic_create
         elif request.param == "b2":
-            url, service = "backblaze:backups-of-tests/place", B2Service()
-            double = stack.enter_context(Double(service))
-            service.url, double.delay = double.url, 0.02
+            url = "backblaze:backups-of-tests/place"
+            double = stack.enter_context(B2Double())
+            double.delay = 0.02
             options: dict[str, Any] = {
                 "key_id": KEY_ID,
                 "application_key": KEY,

@@ -20,7 +20,7 @@ import pytest
 
 from backupgw.runtime import settings
 from tests.runtime.claiming_gateway import ClaimingGateway, name_of
-from tests.servers.b2_double import KEY, KEY_ID, B2Service
+from tests.servers.b2_double import KEY, KEY_ID, B2Double
 from tests.servers.double import Double, Fault, Faults
 from tests.servers.drime_double import DrimeDouble
 from tests.servers.drime_entries import Switches
@@ -101,12 +101,10 @@ def drime() -> Iterator[Service]:
 
 @contextlib.contextmanager
 def b2() -> Iterator[Service]:
-    service = B2Service()
-    with Double(service) as double:
-        service.url = double.url
+    with B2Double() as double:
 
         def count(name: str) -> int:
-            return len(service.versions("backups-of-tests", f"place/{name}"))
+            return len(double.service.versions("backups-of-tests", f"place/{name}"))
 
         options = {
             "url": "backblaze:backups-of-tests/place",
