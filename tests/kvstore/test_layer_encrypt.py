@@ -41,6 +41,7 @@ from backupgw.kvstore.layers.encrypt_age import (
 )
 from backupgw.kvstore.layers.encrypt_keys import key_text, make_key, read_key
 from backupgw.kvstore.layers.encrypt_names import MOST_SEGMENT_BYTES
+from backupgw.kvstore.layers.encrypt_stretching import MOST_WORK, Stretch, Stretching
 from backupgw.kvstore.layers.options import OptionInvalid
 from backupgw.kvstore.layers.trash import TrashLayer
 from backupgw.kvstore.layers.trash_contents import Trash
@@ -346,6 +347,75 @@ class TestKeys:
         file.write_bytes(seal_under_passphrase(key, "new words", work=QUICK))
         with layer("new words") as place:
             assert place.load("item") == b"value"
+
+    def test_a_passphrase_that_is_stretched_already(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def layer(passphrase: str = "words") -> EncryptLayer:
+            inner = PosixFS(str(tmp_path / "store"))
+            return EncryptLayer(inner, passphrase=passphrase, work=QUICK)
+
+        layer().create()
+        with layer() as place:
+            place.store("item", b"value")
+            (stretch,) = filter(None, [place.stretch])
+        stretched: list[bytes] = []
+        scrypt = hashlib.scrypt
+
+        def counted(password: bytes, **how: Any) -> bytes:
+            stretched.append(password)
+            return scrypt(password, **how)
+
+        monkeypatch.setattr(hashlib, "scrypt", counted)
+        early = Stretching("words", stretch)
+        early.wait()
+        place = layer()
+        place.take_stretching(early)
+        with place:
+            assert place.load("item") == b"value"
+            assert place.stretch == stretch
+        assert stretched == [b"words"]
+        assert early.key(stretch) is None, "it is still in memory"
+        # A wrong one is as wrong as ever.
+        place = layer("others")
+        place.take_stretching(Stretching("others", stretch))
+        with pytest.raises(Undecryptable, match="the passphrase is wrong"):
+            place.open()
+        # The key was sealed anew meanwhile: with another salt, and more work.
+        file = tmp_path / "store" / KEY_FILE
+        key = open_under_passphrase(file.read_bytes(), "words")
+        file.write_bytes(seal_under_passphrase(key, "words", work=QUICK + 1))
+        place = layer()
+        place.take_stretching(Stretching("words", stretch))
+        with place:
+            assert place.load("item") == b"value"
+            assert place.stretch is not None
+            assert place.stretch.work == QUICK + 1
+            assert place.stretch.salt != stretch.salt
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            None,
+            7,
+            [],
+            {},
+            {"salt": "00" * 16},
+            {"salt": "00" * 16, "work": "17"},
+            {"salt": "00" * 16, "work": True},
+            {"salt": "00" * 16, "work": 0},
+            {"salt": "00" * 16, "work": MOST_WORK + 1},
+            {"salt": "00" * 15, "work": 17},
+            {"salt": "no hex" * 6, "work": 17},
+            {"salt": 7, "work": 17},
+        ],
+    )
+    def test_what_was_remembered_and_damaged(self, record: object) -> None:
+        assert Stretch.of_record(record) is None
+
+    def test_how_it_is_stretched_can_be_remembered(self) -> None:
+        stretch = Stretch(bytes(range(16)), 17)
+        assert Stretch.of_record(json.loads(json.dumps(stretch.record()))) == stretch
 
     def test_gateways_that_begin_a_place_at_once_agree(self, tmp_path: Path) -> None:
         PosixFS(str(tmp_path / "store")).create()

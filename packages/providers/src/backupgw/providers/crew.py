@@ -235,9 +235,11 @@ def crew_for(provider: PlaceProvider, move: Move, workers: int) -> Crew | None:
     # A limit on bandwidth is kept by one process: with it, none is short of processors either.
     if count < 2 or not provider.processes or provider.max_bandwidth is not None:
         return None
-    if provider.opened or threading.active_count() > 1:
+    if provider.opened:
         return None
     provider.make_ready()
+    if threading.active_count() > 1:
+        return None
     sys.stdout.flush()
     sys.stderr.flush()
     gc.freeze()  # so that no process writes to what it shares with the others

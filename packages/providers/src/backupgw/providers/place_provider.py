@@ -28,6 +28,7 @@ from backupgw.kvstore.backends.errors import (
     ObjectNotFound,
     UnsupportedOperation,
 )
+from backupgw.kvstore.layers.encrypt_stretching import Stretch, Stretching
 from backupgw.kvstore.layers.options import OptionInvalid
 from backupgw.kvstore.layers.stack import LayerSpec
 from backupgw.kvstore.names import InvalidName, check_path
@@ -109,6 +110,9 @@ class PlaceProvider(BaseProvider):
         self._lock = threading.Lock()
         self._made: Backend | None = None
         self._place: Backend | None = None
+        self._stretching: Stretching | None = None
+        self.stretch: Stretch | None = None
+        """How the passphrase is stretched, once the place was opened by it; no secret."""
         self._finalizer: weakref.finalize[..., Any] | None = None
 
     @property
@@ -151,7 +155,7 @@ class PlaceProvider(BaseProvider):
         """Return the layers that the standard fields ask for, outermost first."""
         layers: list[LayerSpec] = []
         if self.encryption_enabled:
-            kind = "key" if is_age_key(self.values["encryption_key"]) else "passphrase"
+            kind = "key" if self.passphrase is None else "passphrase"
             secret = self.values["encryption_key"]
             # Readable, so that a file is found by its name, and opened by age itself.
             layers.append({"layer": "encrypt", kind: secret, "names": "readable"})
@@ -188,13 +192,15 @@ class PlaceProvider(BaseProvider):
             raise ConfigInvalid(error.option, error.message) from error
 
     def make_ready(self) -> None:
-        """Make the place that the next `open` opens. Nothing is asked of it. Raises as `make_place`
-        does."""
+        """Make the place that the next `open` opens; afterwards this process can be forked, as far
+        as the provider goes. Nothing is asked of the place. Raises as `make_place` does."""
         with self._lock:
             if self._place is None and self._made is None:
                 made = self.make_place()
                 made.prepare_fork()
                 self._made = made
+            if self._stretching is not None:
+                self._stretching.wait()
 
     def handed_on(self) -> dict[str, Any]:
         """Return what another process of ours need not find out again; secrets are among it."""
@@ -207,14 +213,26 @@ class PlaceProvider(BaseProvider):
         return {"secret": place.secret}
 
     @property
+    def passphrase(self) -> str | None:
+        """What opens the place's own key; None where nothing does."""
+        key: str = self.values["encryption_key"]
+        return key if self.encryption_enabled and not is_age_key(key) else None
+
+    def stretch_early(self, remembered: Stretch | None) -> None:
+        """Begin to stretch the passphrase beside what comes before the place is open; in vain, if
+        the place's own key was sealed anew meanwhile.
+
+        Args:
+            remembered: what `stretch` was the last time; without it nothing is begun.
+        """
+        if remembered is not None and (passphrase := self.passphrase) is not None:
+            self._stretching = Stretching(passphrase, remembered)
+
+    @property
     def opens_early(self) -> bool:
         """Whether `open_early` is of use: stretching a passphrase takes half a second, by one
         processor. Not where requests are billed: the files may turn out to be few."""
-        return (
-            self.encryption_enabled
-            and self.costs is None
-            and not is_age_key(self.values["encryption_key"])
-        )
+        return self.costs is None and self.passphrase is not None
 
     def open_early(self) -> None:
         """Be connected by the time another process hands on the key. The place is made and not
@@ -232,6 +250,7 @@ class PlaceProvider(BaseProvider):
 
             assert isinstance(self._made, EncryptLayer)
             self._made.take_secret(handed["secret"])
+        self._drop_stretching()
 
     def open(self) -> Backend:
         """Return the place, open; the same one for all calls.
@@ -244,16 +263,39 @@ class PlaceProvider(BaseProvider):
             if self._place is None:
                 place, self._made = self._made or self.make_place(), None
                 try:
-                    place.open()
-                except BackendDoesNotExist:
-                    if not self.create_missing:
-                        raise
-                    self.logger.info("%s does not exist and is made", self.where)
-                    place.create()
-                    place.open()
+                    self._open(place)
+                finally:
+                    self._drop_stretching()
                 self._place = place
                 self._finalizer = weakref.finalize(self, place.close)
             return self._place
+
+    def _open(self, place: Backend) -> None:
+        if self.passphrase is None:
+            self._open_or_create(place)
+            return
+        from backupgw.kvstore.layers.encrypt import EncryptLayer
+
+        assert isinstance(place, EncryptLayer)  # the outermost
+        if self._stretching is not None:
+            place.take_stretching(self._stretching)
+        self._open_or_create(place)
+        self.stretch = place.stretch
+
+    def _open_or_create(self, place: Backend) -> None:
+        try:
+            place.open()
+        except BackendDoesNotExist:
+            if not self.create_missing:
+                raise
+            self.logger.info("%s does not exist and is made", self.where)
+            place.create()
+            place.open()
+
+    def _drop_stretching(self) -> None:
+        if self._stretching is not None:
+            self._stretching.drop()
+            self._stretching = None
 
     @property
     def opened(self) -> bool:

@@ -35,11 +35,13 @@ from .encrypt_age import (
     open_under_passphrase,
     plain_size,
     seal_under_passphrase,
+    stretch_of,
 )
 from .encrypt_checkpoints import Stopped
 from .encrypt_keys import make_key, read_key
 from .encrypt_names import KeyedNames, Names, ReadableNames
 from .encrypt_streams import EncryptWriter, open_item
+from .encrypt_stretching import Stretch, Stretching
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +117,9 @@ class EncryptLayer(Layer):
         self._secret: bytes | None = None
         self._names: Names = ReadableNames()
         self._early = False
+        self._stretching: Stretching | None = None
+        self.stretch: Stretch | None = None
+        """How the passphrase is stretched, once the place's key was read by it."""
         if secret is not None:
             self._use(secret)
 
@@ -129,6 +134,11 @@ class EncryptLayer(Layer):
     def take_secret(self, secret: bytes) -> None:
         """Open the place by its key, which this process was given by another one."""
         self._use(secret)
+
+    def take_stretching(self, stretching: Stretching) -> None:
+        """Open the place by its passphrase, whose stretching has begun already; where the place
+        asks for another one, that is done instead."""
+        self._stretching = stretching
 
     def _use(self, secret: bytes) -> None:
         self._secret = secret
@@ -175,6 +185,10 @@ class EncryptLayer(Layer):
         except BaseException:
             self.inner.close()
             raise
+        finally:
+            if self._stretching is not None:
+                self._stretching.drop()
+                self._stretching = None
 
     def _begin(self) -> None:
         """Make what an encrypted place has; another process may be at it as well."""
@@ -205,8 +219,10 @@ class EncryptLayer(Layer):
         if passphrase is None:
             return
         try:
-            text = open_under_passphrase(self.inner.load(KEY_FILE), passphrase).decode()
+            file = self.inner.load(KEY_FILE)
+            text = open_under_passphrase(file, passphrase, self._stretching).decode()
             self._use(read_key(text))
+            self.stretch = stretch_of(file)
         except ObjectNotFound as error:
             raise BackendError(
                 f"{KEY_FILE} is missing: it was lost, or this place has a key and no passphrase"

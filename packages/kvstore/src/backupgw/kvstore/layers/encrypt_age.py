@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import re
 import secrets
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..backends.errors import BackendError
+from .encrypt_stretching import MOST_WORK, Stretch, Stretching
 
 CHUNK = 64 << 10
 """Bytes of content in a chunk; only the last may have fewer."""
@@ -39,10 +39,8 @@ START = HEADER + NONCE
 
 WORK_FACTOR = 17
 """scrypt's cost for a passphrase is 2 to the power of this: 128 MiB and about half a second."""
-MOST_WORK = 20
 
 _VERSION = b"age-encryption.org/v1\n"
-_SCRYPT_SALT = b"age-encryption.org/v1/scrypt"
 _X25519_INFO = b"age-encryption.org/v1/X25519"
 _FILE_KEY = 16
 _NO_NONCE = bytes(12)
@@ -128,7 +126,7 @@ def seal_under_passphrase(content: bytes, passphrase: str, *, work: int = WORK_F
     """Return a whole age file that the passphrase opens; for contents of at most a chunk."""
     file_key = secrets.token_bytes(_FILE_KEY)
     salt = secrets.token_bytes(16)
-    wrapping = _stretched(passphrase, salt, work)
+    wrapping = Stretch(salt, work).key(passphrase)
     body = ChaCha20Poly1305(wrapping).encrypt(_NO_NONCE, file_key, None)
     head = _VERSION + b"-> scrypt %b %d\n%b\n---" % (_b64(salt), work, _b64(body))
     nonce = secrets.token_bytes(NONCE)
@@ -136,16 +134,23 @@ def seal_under_passphrase(content: bytes, passphrase: str, *, work: int = WORK_F
     return _with_mac(head, file_key) + nonce + sealed
 
 
-def open_under_passphrase(file: bytes, passphrase: str) -> bytes:
-    """Return what `seal_under_passphrase`, or age itself, sealed. Raises Undecryptable."""
-    match = _PASSPHRASE.match(file)
-    if match is None:
-        raise Undecryptable("not an age file with a passphrase, or damaged")
-    salt, work, body, _ = match.groups()
-    if int(work) > MOST_WORK:
-        raise Undecryptable(f"asks for more than scrypt's work factor {MOST_WORK}")
+def open_under_passphrase(
+    file: bytes, passphrase: str, stretching: Stretching | None = None
+) -> bytes:
+    """Return what `seal_under_passphrase`, or age itself, sealed.
+
+    Args:
+        stretching: of this passphrase; used where it is for this file.
+
+    Raises:
+        Undecryptable: the passphrase is another one, or the file is damaged.
+    """
+    stretch, match = _stretch(file)
+    body = match[3]
     try:
-        wrapping = _stretched(passphrase, _unb64(salt), int(work))
+        wrapping = stretching.key(stretch) if stretching is not None else None
+        if wrapping is None:
+            wrapping = stretch.key(passphrase)
         file_key = ChaCha20Poly1305(wrapping).decrypt(_NO_NONCE, _unb64(body), None)
     except InvalidTag as error:
         raise Undecryptable("the passphrase is wrong") from error
@@ -156,16 +161,18 @@ def open_under_passphrase(file: bytes, passphrase: str) -> bytes:
     return _content(file_key, nonce).open(0, sealed, last=True)
 
 
-def _stretched(passphrase: str, salt: bytes, work: int) -> bytes:
-    return hashlib.scrypt(
-        passphrase.encode(),
-        salt=_SCRYPT_SALT + salt,
-        n=1 << work,
-        r=8,
-        p=1,
-        dklen=32,
-        maxmem=(1 << work) * 1024 + (1 << 20),
-    )
+def stretch_of(file: bytes) -> Stretch:
+    """Return how the passphrase of an age file is stretched. Raises Undecryptable."""
+    return _stretch(file)[0]
+
+
+def _stretch(file: bytes) -> tuple[Stretch, re.Match[bytes]]:
+    match = _PASSPHRASE.match(file)
+    if match is None:
+        raise Undecryptable("not an age file with a passphrase, or damaged")
+    if int(match[2]) > MOST_WORK:
+        raise Undecryptable(f"asks for more than scrypt's work factor {MOST_WORK}")
+    return Stretch(_unb64(match[1]), int(match[2])), match
 
 
 def plain_size(size: int) -> int | None:

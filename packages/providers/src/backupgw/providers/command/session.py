@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
 from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, PermissionDenied
+from backupgw.kvstore.layers.encrypt_stretching import Stretch
 from backupgw.runtime import log_later, state_folder
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.commands.store.output import error_text
@@ -24,7 +25,7 @@ from ..crew import Crew, crew_for, workers_of
 from ..journal import ABANDONED
 from ..moves import Move
 from ..place_provider import PlaceProvider
-from ..state import ProviderState, add_calls
+from ..state import ProviderState, Record, add_calls
 
 CLEANED_EVERY = 86_400.0
 """Seconds after which what interrupted uploads left is looked for again."""
@@ -107,6 +108,7 @@ class Session:
                 raise CommandError(f"{name}: {error_text(error)}") from error
             if isinstance(provider, PlaceProvider):
                 record = state.read()
+                provider.stretch_early(Stretch.of_record(record.get("stretch")))
                 if record.get("known"):
                     # It was there once: where it is not any more, something is not mounted.
                     provider.create_missing = False
@@ -157,12 +159,20 @@ class Session:
         state = self.state(name)
         counts = Counter(provider.calls.take())
         counts.update(state.logged_calls())
-        opened = provider.opened
-        if counts or (opened and not state.read().get("known")):
-            with state.changing() as record:
-                add_calls(record, time.strftime("%Y-%m", time.gmtime()), counts)
-                if opened:
-                    record["known"] = True
+        known = state.read()
+        learnt: Record = {"known": True} if provider.opened else {}
+        due = bool(counts) or (provider.opened and not known.get("known"))
+        if provider.stretch is not None:
+            learnt["stretch"] = provider.stretch.record()
+        if due or ("stretch" in learnt and learnt["stretch"] != known.get("stretch")):
+            try:
+                with state.changing() as record:
+                    add_calls(record, time.strftime("%Y-%m", time.gmtime()), counts)
+                    record.update(learnt)
+            except CommandError:
+                if due:
+                    raise  # without it, the next command begins half a second later
+        if due:
             _count(name, provider, counts)
 
     def tidy(self, name: str) -> None:
