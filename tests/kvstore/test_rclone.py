@@ -33,6 +33,7 @@ from backupgw.kvstore.backends.errors import (
     BackendDoesNotExist,
     BackendError,
     BackendURLInvalid,
+    NameTooLong,
     ObjectNotFound,
     PermissionDenied,
     StorageFull,
@@ -460,6 +461,8 @@ def test_a_url_is_shown_without_its_parameters() -> None:
         ("AccessDenied: Access Denied. StatusCode: 403", PermissionDenied, False, None),
         ("couldn't fetch token: invalid_grant: maybe expired", PermissionDenied, False, None),
         ("lstat /x/y: no such file or directory", ObjectNotFound, False, None),
+        (f"open /{'n' * 900}: file name too long", NameTooLong, False, None),
+        (f"open /{'n' * 900}: connection refused", BackendConnectionError, True, None),
         ("something new", BackendError, False, None),
     ],
 )  # fmt: skip
@@ -469,5 +472,6 @@ def test_sentences_of_remotes_are_understood(
     error = translate(500, said, "item", parse("rclone:remote:path", {}))
     assert type(error) is kind
     assert (error.retryable, error.retry_after) == (retryable, after)
+    assert said[-20:] in str(error) or kind is ObjectNotFound, "the reason is not cut off"
     if "token" in said:
         assert "rclone config reconnect remote:" in str(error)

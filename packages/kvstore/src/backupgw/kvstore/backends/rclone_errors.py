@@ -77,9 +77,9 @@ def translate(status: int, said: str, what: str, remote: Remote) -> BackendError
         said: its sentence.
         what: the item or folder, for the message.
     """
-    text = _WRAPPED.sub("", " ".join(remote.without_secrets(said).split()))[:_LONGEST]
+    text = _WRAPPED.sub("", " ".join(remote.without_secrets(said).split()))
     where = f"{what}: " if what else ""
-    message = f"{remote.shown}: {where}{text}"
+    message = f"{remote.shown}: {where}{_shortened(text)}"
     if _NO_REMOTE.search(text):
         return BackendDoesNotExist(
             f"rclone's settings have no remote {remote.name!r}: make it with `rclone config`, or "
@@ -104,6 +104,12 @@ def translate(status: int, said: str, what: str, remote: Remote) -> BackendError
     if _LOST.search(text):
         return BackendConnectionError(message)
     return BackendError(message, retryable=bool(_FAILING.search(text)))
+
+
+def _shortened(text: str) -> str:
+    """Leave out the middle of a long sentence: names are there, and the reason is at the end."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} … {text[-half:]}"
 
 
 def _after(text: str) -> float | None:
