@@ -7,7 +7,7 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,6 @@ from backupgw.kvstore.backends.errors import (
     ObjectNotFound,
 )
 from backupgw.kvstore.backends.posixfs import PosixFS
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "place"
-
-
-@pytest.fixture
-def place(root: Path) -> Iterator[PosixFS]:
-    backend = PosixFS(str(root))
-    backend.create()
-    with backend:
-        yield backend
 
 
 def local(place: PosixFS, root: Path) -> None:

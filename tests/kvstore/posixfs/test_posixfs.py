@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +32,6 @@ from backupgw.kvstore.backends.errors import (
 )
 from backupgw.kvstore.backends.posixfs import PosixFS, from_url
 from backupgw.kvstore.registry import open_place
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "place"
-
-
-@pytest.fixture
-def place(root: Path) -> Iterator[PosixFS]:
-    backend = PosixFS(str(root))
-    backend.create()
-    with backend:
-        yield backend
 
 
 def files(folder: Path) -> list[str]:
