@@ -25,6 +25,7 @@ subject_on = partial(Subject, soak=SOAK, scale=0.1, listed=20_000)
 REDUCED = (
     "atomicity.",
     "checkpoint.checkpoint_keeps",
+    "failing.items_are_no_folders",
     "keeping.",
     "lifecycle.destroy",
     "listing.list_is",

@@ -145,9 +145,9 @@ class MarkedFolders(Folders):
                 self._known.popitem(last=False)
 
     def knows(self, name: str) -> bool:
-        """Whether it is known to be a folder with a mark."""
+        """Whether it is known to be a folder with a mark; the root always is one."""
         with self._lock:
-            return name in self._known
+            return not name or name in self._known
 
     def before_writing(self, name: str) -> None:
         self._make(name.rpartition("/")[0])
