@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -395,6 +395,47 @@ def test_a_server_that_is_away(sshd: Sshd, served: Path) -> None:
         started = time.monotonic()
         refused(open_place(url, ssh_config=config, connect_timeout=0.5), BackendConnectionError)
         assert time.monotonic() - started < 5
+
+
+@contextmanager
+def breaking_off(port: int, after: int) -> Iterator[int]:
+    """Pass one connection on to a port of this machine, and end it after so many bytes of the
+    client's. Yields the port to connect to."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        here = listening.getsockname()[1]
+
+        def run() -> None:
+            client, _ = listening.accept()
+            listening.close()  # who comes again finds nobody
+            with client, socket.create_connection(("127.0.0.1", port)) as server:
+                back = threading.Thread(target=pump, args=(server, client, 1 << 30))
+                back.start()
+                pump(client, server, after)
+                for each in (server, client):
+                    with suppress(OSError):  # it has ended by itself
+                        each.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+        def pump(one: socket.socket, other: socket.socket, most: int) -> None:
+            with suppress(OSError):
+                while most and (data := one.recv(min(most, 4096))):
+                    other.sendall(data)
+                    most -= len(data)
+
+        passing = threading.Thread(target=run)
+        passing.start()
+        yield here
+        passing.join()
+
+
+def test_a_connection_that_ends_in_mid_login_is_no_refusal(sshd: Sshd, served: Path) -> None:
+    config = str(settings(sshd, "breaking", "StrictHostKeyChecking accept-new"))
+    for after in range(1500, 3000, 100):
+        with breaking_off(sshd.port, after) as port:
+            url = f"sftp://{HOST}:{port}/{served}"
+            backend = open_place(url, ssh_config=config)
+            with suppress(BackendConnectionError), backend:
+                pass
 
 
 def test_a_server_without_sftp(tmp_path: Path, served: Path) -> None:

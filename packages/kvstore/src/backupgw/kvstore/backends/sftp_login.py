@@ -252,15 +252,17 @@ class Connection:
                     return
         except paramiko.BadAuthenticationType as error:
             methods = error.allowed_types
-        except paramiko.AuthenticationException:
-            methods = None
         except (paramiko.SSHException, OSError, EOFError) as error:
+            # paramiko calls it a refusal, too, when the connection ends before the answer.
+            refused = isinstance(error, paramiko.AuthenticationException)
             if not transport.is_active() and len(tried) > 1:
                 raise PermissionDenied(
                     f"{self.server}: {host.address} broke off after {len(tried)} keys; name the "
                     "right one by key_file, or by IdentityFile with IdentitiesOnly"
                 ) from error
-            raise self._unreached(host, error) from error
+            if not refused or not transport.is_active():
+                raise self._unreached(host, error) from error
+            methods = None
         except PermissionDenied as error:
             raise PermissionDenied(f"{self.server}: {error}") from None
         methods = self._wanted(transport, host) or methods
