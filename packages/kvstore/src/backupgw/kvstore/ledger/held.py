@@ -215,12 +215,12 @@ class HeldBooks(Books):
             if found.file:
                 found = None  # another item, which was there before
             else:
-                self.doubt(row.place)
+                self.mark_stale(row.place)
         return self._ended(row, found)
 
-    def doubt(self, place: str) -> None:
+    @abstractmethod
+    def mark_stale(self, place: str) -> None:
         """Have a place counted when it is next opened: nobody can tell how an intent ended."""
-        raise NotImplementedError  # where no row has the number of a file, nobody gets here
 
     def end_as_intended(self, number: int) -> None:
         """Let an intent end with what was intended. One that has ended already is fine."""

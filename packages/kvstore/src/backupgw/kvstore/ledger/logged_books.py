@@ -126,7 +126,7 @@ class LoggedBooks(HeldBooks):
 
     # -- what is in the file alone
 
-    doubt = _beyond_log
+    mark_stale = _beyond_log
     set_limit = _beyond_log
     all_accounts = _beyond_log
     bury = _beyond_log

@@ -142,7 +142,7 @@ class SQLiteBooks(HeldBooks):
             (place, DEAD, self.now),
         ).fetchall()
 
-    def doubt(self, place: str) -> None:
+    def mark_stale(self, place: str) -> None:
         self.db.execute("UPDATE places SET stale = 1 WHERE place = ?", (place,))
 
     # -- counting a place anew
