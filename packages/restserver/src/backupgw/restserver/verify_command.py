@@ -103,6 +103,8 @@ def _show_last(options: Namespace, state: VerifyState) -> int:
 def _verify(options: Namespace, settings: Settings, state: VerifyState, pace: Pace | None) -> int:
     import threading
 
+    from backupgw.runtime.interrupts import attended
+
     from .place import opened, uncached
     from .progress import Progress
     from .verify_objects import Verifier
@@ -130,14 +132,19 @@ def _verify(options: Namespace, settings: Settings, state: VerifyState, pace: Pa
                 progress.say(line(finding))
             tell(finding)
 
-        verify(
-            Verifier(place, source, pace, threading.Event()),
-            state,
-            quarantine=not options.no_quarantine,
-            threads=options.threads or THREADS,
-            on_file=progress.step,
-            on_finding=found,
-        )
+        verifier = Verifier(place, source, pace, threading.Event())
+
+        def work() -> None:
+            verify(
+                verifier,
+                state,
+                quarantine=not options.no_quarantine,
+                threads=options.threads or THREADS,
+                on_file=progress.step,
+                on_finding=found,
+            )
+
+        attended(work, verifier.stop.set)
     if not options.patterns:
         from .operator_jobs import note_verified
 

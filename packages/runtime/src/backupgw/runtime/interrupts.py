@@ -1,0 +1,72 @@
+"""Ctrl-C for commands whose work is handed to threads.
+
+Python raises KeyboardInterrupt in the main thread between any two instructions, so also between
+the taking of a lock and the `with` that would release it where the lock is written in Python, as
+`threading.Condition` is. A pool's thread that needs such a lock then waits for ever, and who waits
+for the pool with it. So a thread that only waits, by a queue written in C, is the one that is
+interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from queue import SimpleQueue
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Let Ctrl-C take effect only at the end of the block. In the main thread only."""
+    pressed: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
+
+
+def attended(work: Callable[[], T], stop: Callable[[], None]) -> T:
+    """Do `work` on another thread and return its result. From the main thread.
+
+    Args:
+        stop: asks the work to end soon, from this thread; called once, at the first Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: at Ctrl-C, when the work has ended; at a second one at once.
+        BaseException: what the work raised.
+    """
+    outcome: Future[T] = Future()
+    ended: SimpleQueue[None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            outcome.set_exception(error)
+        finally:
+            ended.put(None)
+
+    thread = threading.Thread(target=run, name="attended")
+    try:
+        with held_back():
+            thread.start()
+        ended.get()
+    except KeyboardInterrupt:
+        if thread.ident is not None:
+            stop()
+            ended.get()
+        raise
+    return outcome.result()

@@ -1,0 +1,69 @@
+"""Ctrl-C while a command's work is on threads: the work is asked to end, and is waited for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from backupgw.runtime.interrupts import attended, held_back
+
+
+def nobody() -> None:
+    raise AssertionError("there was no Ctrl-C")
+
+
+def test_a_result_comes_back() -> None:
+    assert attended(lambda: threading.current_thread() is threading.main_thread(), nobody) is False
+
+
+def test_a_failure_comes_back() -> None:
+    def fail() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit, match="3"):
+        attended(fail, nobody)
+
+
+def test_ctrl_c_waits_for_the_work() -> None:
+    stop = threading.Event()
+    tidied = False
+
+    def work() -> None:
+        nonlocal tidied
+        signal.raise_signal(signal.SIGINT)
+        assert stop.wait(60)
+        tidied = True
+
+    with pytest.raises(KeyboardInterrupt):
+        attended(work, stop.set)
+    assert tidied
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    released, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        signal.raise_signal(signal.SIGINT)
+        released.wait(60)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        attended(work, lambda: signal.raise_signal(signal.SIGINT))
+    assert not ended.is_set()
+    released.set()
+    assert ended.wait(60)
+
+
+def test_held_back_takes_effect_at_the_end() -> None:
+    reached = []
+
+    def block() -> None:
+        with held_back():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert reached
