@@ -25,7 +25,8 @@ from backupgw.kvstore.backends.memory import Memory
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.base import Layer
 from backupgw.kvstore.layers.prefix import PrefixLayer
-from backupgw.kvstore.layers.quota import EXEMPT_SIZE, QuotaLayer
+from backupgw.kvstore.layers.quota import QuotaLayer
+from backupgw.kvstore.layers.quota_changes import EXEMPT_SIZE
 from backupgw.kvstore.layers.quota_writer import STEP, UNRESERVED
 from backupgw.kvstore.ledger import (
     NOTHING,
