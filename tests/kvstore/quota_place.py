@@ -18,6 +18,9 @@ from backupgw.kvstore.names import is_reserved
 LIMIT = 3 << 20
 OBJECTS = 150
 
+ROOM = 40 << 20
+"""Bytes that the place of most tests may hold; traffic gets LIMIT and OBJECTS."""
+
 
 def scopes(name: str) -> tuple[str, ...]:
     """`alice/main/…` counts towards the server, the user and the repository."""
