@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kvstore import ledger_contract, ledger_contract_changes
+from tests.kvstore import ledger_contract
 from tests.kvstore.ledger_contract import ONE, SCOPES, MakeLedger, intended
 
 from backupgw.kvstore.ledger import NOTHING, Amount, LedgerError, LedgerFull, Limit, SQLiteLedger
@@ -57,15 +57,15 @@ class TestLeases(ledger_contract.Leases):
     pass
 
 
-class TestChanges(ledger_contract_changes.Changes):
+class TestChanges(ledger_contract.Changes):
     pass
 
 
-class TestClaims(ledger_contract_changes.Claims):
+class TestClaims(ledger_contract.Claims):
     pass
 
 
-class TestProcesses(ledger_contract_changes.Processes):
+class TestProcesses(ledger_contract.Processes):
     pass
 
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.kvstore import ledger_contract, ledger_contract_changes
+from tests.kvstore import ledger_contract
 from tests.kvstore.ledger_contract import Clock, LedgerUnderTest
 from tests.runtime.ledger_place import Ledgers
 
@@ -33,11 +33,11 @@ class TestLeases(ledger_contract.Leases):
     pass
 
 
-class TestChanges(ledger_contract_changes.Changes):
+class TestChanges(ledger_contract.Changes):
     pass
 
 
-class TestClaims(ledger_contract_changes.Claims):
+class TestClaims(ledger_contract.Claims):
     def died(self, ledger: LedgerUnderTest, clock: Clock) -> None:
         assert isinstance(clock, Ledgers)
         clock.execute(
@@ -45,5 +45,5 @@ class TestClaims(ledger_contract_changes.Claims):
         )
 
 
-class TestProcesses(ledger_contract_changes.Processes):
+class TestProcesses(ledger_contract.Processes):
     pass
