@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -26,7 +27,7 @@ from backupgw.kvstore.ledger import (
     LimitExceeded,
     SQLiteLedger,
 )
-from backupgw.kvstore.ledger.sqlite_log import SIZE, Log
+from backupgw.kvstore.ledger.sqlite_log import SIZE, START, Log
 from backupgw.kvstore.ledger.sqlite_session import SQLiteSession
 
 SCOPES = ("server", 'user:álice "x"')
@@ -231,3 +232,23 @@ class TestLoss:
         with closing(sqlite3.connect(path)) as db:
             # Who knows only the earlier one could not read the log.
             assert db.execute("PRAGMA user_version").fetchone() == (6,)
+
+    @pytest.mark.parametrize("written", [True, False])
+    def test_who_has_it_open_while_a_newer_version_changes_it_is_told_to_restart(
+        self, path: str, written: bool
+    ) -> None:
+        with SQLiteLedger(path) as ledger:
+            put(ledger, "a")
+            with closing(sqlite3.connect(path)) as db:
+                db.execute("PRAGMA user_version = 99")
+            if written:
+                log = Log(f"{path}-log")
+                tag, _ = log.tags()
+                *_, end = START, *(end for _, end in log.read(tag, START))
+                log.append(tag, end, b"!what only the newer one knows")
+                log.close()
+            change: Callable[[], object] = partial(put, ledger, "b")
+            if not written:  # then its next transaction of SQLite finds out
+                change = partial(ledger.reconcile, "", lambda _: iter(()), lambda _: SCOPES)
+            with pytest.raises(LedgerError, match=r"version 99 .*restart this process"):
+                change()

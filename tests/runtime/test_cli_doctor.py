@@ -131,10 +131,10 @@ def test_certificates(
     assert check(certificate.chain, certificate.key)["status"] == "ok"
     other = tmp_path / "other.key"
     trustme.CA().issue_cert("x").private_key_pem.write_to_path(str(other))
-    assert "is not the key of" in check(certificate.chain, other)["message"]
+    assert "does not belong to the certificate" in check(certificate.chain, other)["message"]
     assert "No such file" in check(certificate.chain, tmp_path / "none")["message"]
     other.write_text("nonsense")
-    assert "cannot be used" in check(certificate.chain, other)["message"]
+    assert "must be a PEM file with a private key" in check(certificate.chain, other)["message"]
     assert "cannot be used" in check(other, certificate.key)["message"]
 
 

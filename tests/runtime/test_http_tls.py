@@ -84,15 +84,33 @@ def test_an_old_version_of_tls_is_refused(options: dict[str, Any], client: ssl.S
             assert wire.request("GET", "/echo").status == 200
 
 
-def test_plain_http_on_the_tls_port_does_no_harm(
-    options: dict[str, Any], client: ssl.SSLContext
+@pytest.mark.parametrize("workers", [1, 2])
+def test_plain_http_on_the_tls_port_is_answered_and_told_once(
+    options: dict[str, Any], client: ssl.SSLContext, workers: int
 ) -> None:
-    with HostProcess(options) as host:
-        with host.connect() as plain:
-            plain.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
-            assert b"200" not in plain.rest()
+    with HostProcess({**options, "workers": workers}) as host:
+        for _ in range(5 * workers):
+            with host.connect() as plain:
+                plain.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                answer = plain.rest()
+                assert answer.startswith(b"HTTP/1.0 400 ")
+                assert b"https://" in answer
         with connect(host, client) as wire:
             assert wire.request("GET", "/echo").status == 200
+        host.wait_for("127.0.0.1 speaks plain HTTP to a port with TLS")
+        assert sum("plain HTTP" in line for line in host.lines) <= workers
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_that_does_not_trust_the_certificate_is_told_of(
+    options: dict[str, Any], version: ssl.TLSVersion
+) -> None:
+    strange = ssl.create_default_context()
+    strange.maximum_version = version
+    with HostProcess(options) as host:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            connect(host, strange)
+        host.wait_for("127.0.0.1 failed: it does not know who signed the certificate in tls_cert")
 
 
 def test_a_client_that_never_finishes_the_handshake_is_dropped(options: dict[str, Any]) -> None:
@@ -145,7 +163,8 @@ def test_a_renewed_certificate_is_taken_on_sighup_and_open_connections_stay(
         before = serial(old)
         shutil.copy(fresh["tls_cert"], options["tls_cert"])  # half a renewal: no matching key
         host.signal(signal.SIGHUP)
-        host.wait_for("the key does not belong to the certificate; the old certificate stays")
+        told = host.wait_for("the key does not belong to the certificate")
+        assert "the old certificate stays" in told
         with connect(host, client) as wire:
             assert serial(wire) == before
         shutil.copy(fresh["tls_key"], options["tls_key"])
@@ -197,13 +216,22 @@ def test_what_is_wrong_with_a_certificate_is_one_line(
 def test_missing_unreadable_and_broken_files_are_named(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken.pem"
+    broken, empty, cut = (tmp_path / name for name in ("broken.pem", "empty.pem", "cut.pem"))
     broken.write_text("no PEM")
+    empty.touch()
+    cut.write_bytes(Path(options["tls_cert"]).read_bytes()[:300] + b"\n-----END CERTIFICATE-----\n")
+    der = tmp_path / "der.crt"
+    der.write_bytes(ssl.PEM_cert_to_DER_cert(Path(options["tls_cert"]).read_text()))
     for changed, expected in (
-        ({"tls_cert": "/nonexistent.pem"}, r"certificate /nonexistent\.pem: No such file"),
-        ({"tls_key": "/nonexistent.key"}, r"key /nonexistent\.key: No such file"),
-        ({"tls_cert": str(broken)}, r"broken\.pem.*no usable PEM"),
-        ({"tls_client_ca": str(broken)}, r"tls_client_ca .*broken\.pem.*no usable PEM"),
+        ({"tls_cert": "/nonexistent.pem"}, r" /nonexistent\.pem cannot be read: No such file"),
+        ({"tls_key": "/nonexistent.key"}, r" /nonexistent\.key cannot be read: No such file"),
+        ({"tls_cert": str(broken)}, r"broken\.pem: must be a PEM file with a certificate"),
+        ({"tls_key": str(broken)}, r"broken\.pem: must be a PEM file with a private key"),
+        ({"tls_cert": str(empty)}, r"empty\.pem: must be .*, but it is empty"),
+        ({"tls_cert": str(der)}, r"der\.crt: must be .*, but it is in DER; openssl x509"),
+        ({"tls_cert": str(cut)}, r"cut\.pem: damaged or cut short"),
+        ({"tls_key": options["tls_cert"]}, r'server\.pem: must be .* key .*it has "CERTIFICATE"'),
+        ({"tls_client_ca": str(broken)}, r"tls_client_ca .*broken\.pem: must be a PEM file"),
         ({"tls_key": None}, r"tls_key is not set"),
         ({"tls_cert": None}, r"tls_cert is not set"),
     ):

@@ -21,6 +21,7 @@ from backupgw.kvstore.ledger import LimitExceeded
 from backupgw.kvstore.names import InvalidName
 from backupgw.runtime.authorisation import Principal
 from backupgw.runtime.http import ranges
+from backupgw.runtime.seldom import Seldom
 from backupgw.runtime.threads import Threads
 
 from . import paths
@@ -76,6 +77,7 @@ class RestApp:
         self._announcer = announcer
         self._verify = verify
         self._limiter = limiter
+        self._seldom = Seldom()
         self._verbs: dict[Kind, dict[str, _Handler]] = {
             Kind.REPOSITORY: {"POST": self._create},
             Kind.CONFIG: {
@@ -170,8 +172,24 @@ class RestApp:
         if handler is None:
             allow = ", ".join(verbs).encode()
             raise Refusal(405, f"{method} is not possible here", [(b"allow", allow)])
-        self._access.check(who, method, target)
+        try:
+            self._access.check(who, method, target)
+        except Refusal as refusal:
+            self._tell_of_refusal(exchange, target, refusal)
+            raise
         return handler
+
+    def _tell_of_refusal(self, exchange: _Request, target: Target, refusal: Refusal) -> None:
+        """Log that somebody was refused what they asked of a repository, now and then: a client
+        may ask as often as it likes."""
+        more = self._seldom.due((exchange.user, target.repo, refusal.text))
+        if more is not None:
+            client = exchange.scope.get("client")
+            log.warning(
+                "refused: user %r from %s, repository %r: %s%s",
+                exchange.user or "", client[0] if client else "a unix socket",
+                target.repo or "/", refusal.text, more,
+            )  # fmt: skip
 
     # -- repositories
 

@@ -9,6 +9,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import pem
 from .command import CommandError
 
 
@@ -27,23 +28,11 @@ def check_pair(certificate: Path, key: Path) -> Validity:
         CommandError: a file cannot be read or used, the key belongs to another certificate, or
             the certificate is not valid now or not for servers.
     """
-    for path in (certificate, key):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise CommandError(f"{path} cannot be read: {error.strerror}") from error
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # A callable, or an encrypted key would be asked for on the terminal.
-        server_side.load_cert_chain(certificate, key, password=lambda: "")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise CommandError(f"{key} is not the key of {certificate}") from error
-        reason = (error.reason or "not PEM").lower().replace("_", " ")
-        raise CommandError(
-            f"{certificate} and {key} cannot be used ({reason}); want PEM files, the key not "
-            "encrypted"
-        ) from error
+        pem.load_pair(server_side, certificate, key)
+    except pem.PemInvalid as error:
+        raise CommandError(str(error)) from error
     return _shake_hands(certificate, server_side)
 
 

@@ -98,6 +98,17 @@ def connect(path: str) -> sqlite3.Connection:
     return db
 
 
+def check_version(db: sqlite3.Connection, path: str) -> None:
+    """Raise LedgerError where a process of another version has changed the file since this one
+    opened it: from then on neither understands what the other writes."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != VERSION:
+        raise LedgerError(
+            f"the ledger {path} was changed to version {version} by another version of backupgw "
+            f"while this process, of version {VERSION}, had it open; restart this process"
+        )
+
+
 def translate(error: Exception, path: str) -> Exception:
     """Return the error of the kernel's family that an error of SQLite or of the locks stands for;
     any other is returned as it is."""

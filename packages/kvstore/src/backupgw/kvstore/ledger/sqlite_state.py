@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .errors import LedgerError
 from .logged_books import LoggedBooks
-from .sqlite_file import connect
+from .sqlite_file import check_version, connect
 from .sqlite_log import NO_TAG, START, Log
 from .sqlite_memory import Memory
 
@@ -132,6 +134,7 @@ class SQLiteState:
 
     def _load(self) -> Memory:
         db = self._connect()
+        check_version(db, self._path)
         (tag,) = db.execute("SELECT tag FROM log").fetchone()
         self._agree(db, tag)
         uncounted = db.execute(
@@ -158,7 +161,13 @@ class SQLiteState:
 
     def _catch_up(self, log: Log, memory: Memory) -> None:
         for record, end in log.read(memory.tag, memory.end):
-            memory.replay(record)
+            try:
+                memory.replay(record)
+            except (ValueError, TypeError, struct.error) as error:
+                check_version(self._connect(), self._path)
+                raise LedgerError(
+                    f"the log of the ledger {self._path} has a record that cannot be read ({error})"
+                ) from error
             memory.end = end
 
     # -- transactions of SQLite
@@ -182,6 +191,7 @@ class SQLiteState:
             db.execute("PRAGMA synchronous = FULL")
         try:
             db.execute("BEGIN IMMEDIATE")
+            check_version(db, self._path)
             memory.write(db)
             db.execute("UPDATE log SET tag = ?", (tag,))
             yield db

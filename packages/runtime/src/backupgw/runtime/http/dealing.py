@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 64
 """Connections accepted in a row, before other events are looked at."""
 
-_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 """What accept(2) says where there is no room for a connection just now."""
 
 
@@ -112,6 +112,23 @@ def _received(line: socket.socket) -> tuple[socket.socket, int] | None:
     return connection, message[0]
 
 
+def accept_next(listener: socket.socket) -> socket.socket | None:
+    """Accept one of those that wait at a listener; None where none does.
+
+    Raises:
+        OSError: of NO_ROOM, which was logged, or others.
+    """
+    try:
+        connection, _ = listener.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return None
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            logger.warning("no connection can be accepted: %s", error.strerror)
+        raise
+    return connection
+
+
 def deal(listener: socket.socket, number: int, hands: Sequence[Hand]) -> bool:
     """Accept what waits at a listener and hand it out.
 
@@ -126,14 +143,13 @@ def deal(listener: socket.socket, number: int, hands: Sequence[Hand]) -> bool:
         if not hands:
             return False
         try:
-            connection, _ = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return True
+            connection = accept_next(listener)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in NO_ROOM:
                 raise
-            logger.warning("no connection can be accepted: %s", error.strerror)
             return False
+        if connection is None:
+            return True
         with connection:
             if not hand_out(connection, number, hands):
                 logger.warning("no worker takes a connection; it was closed")

@@ -32,6 +32,7 @@ from backupgw.runtime.http.protocol import GatewayProtocol
 from backupgw.runtime.http.reload import run_reload_callbacks
 from backupgw.runtime.http.state import HostState
 from backupgw.runtime.http.tls import CHECK_EVERY, Certificate
+from backupgw.runtime.http.tls_door import TlsDoor, TlsListener
 
 if TYPE_CHECKING:
     from backupgw.runtime.metrics import RequestMetrics
@@ -184,25 +185,23 @@ class HostServer(uvicorn.Server):
                 self.config, self.server_state, self.lifespan.state, loop, host=self.host
             )
 
+        door = None
+        if self.config.ssl is not None:
+            door = TlsDoor(self.config.ssl, protocol, self.host.options.header_timeout)
         self.servers: list[asyncio.base_events.Server] = []
         for listener in self.listeners:
             server: Any
             if listener.is_unix:
                 server = await loop.create_unix_server(protocol, sock=listener.sock)
-            elif self.config.ssl is not None:
-                server = await loop.create_server(
-                    protocol,
-                    sock=listener.sock,
-                    ssl=self.config.ssl,
-                    ssl_handshake_timeout=self.host.options.header_timeout,
-                )
+            elif door is not None:
+                server = TlsListener(listener.sock, door)
             else:
                 server = await loop.create_server(protocol, sock=listener.sock)
             self.servers.append(server)
         if self.connection is not None:
             await loop.connect_accepted_socket(protocol, self.connection)
         if self.line is not None:
-            self._take_from(self.line, protocol)
+            self._take_from(self.line, protocol, door)
         # What stands now stays: the collector need not walk over it with every young generation
         # that fills up.
         gc.collect()
@@ -211,18 +210,15 @@ class HostServer(uvicorn.Server):
         if self.on_ready is not None:
             self.on_ready()
 
-    def _take_from(self, line: Line, protocol: Callable[[], GatewayProtocol]) -> None:
+    def _take_from(
+        self, line: Line, protocol: Callable[[], GatewayProtocol], door: TlsDoor | None
+    ) -> None:
         loop = asyncio.get_running_loop()
 
         def take(connection: socket.socket, unix: bool) -> Awaitable[object]:
-            if unix or self.config.ssl is None:
+            if unix or door is None:
                 return loop.connect_accepted_socket(protocol, connection)
-            return loop.connect_accepted_socket(
-                protocol,
-                connection,
-                ssl=self.config.ssl,
-                ssl_handshake_timeout=self.host.options.header_timeout,
-            )
+            return door.enter(connection)
 
         self.taker = Taker(line, take)
         self.host.connection_lost = self.taker.count_end

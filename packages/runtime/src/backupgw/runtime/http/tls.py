@@ -7,6 +7,7 @@ import os
 import ssl
 from pathlib import Path
 
+from backupgw.runtime import pem
 from backupgw.runtime.http.errors import HostError
 from backupgw.runtime.http.options import HttpOptions
 
@@ -78,35 +79,15 @@ def _server_context(options: HttpOptions) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if options.tls_client_ca is not None:
         try:
-            context.load_verify_locations(options.tls_client_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise HostError(f"tls_client_ca {options.tls_client_ca}: {_reason(error)}") from error
+            pem.load_authorities(context, options.tls_client_ca)
+        except pem.PemInvalid as error:
+            raise HostError(f"tls_client_ca {error}") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 def _load_pair(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    for name, path in (("certificate", cert), ("key", key)):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            raise HostError(f"TLS {name} {path}: {error.strerror}") from error
-
-    def no_password() -> str:
-        raise HostError(
-            f"TLS key {key} is encrypted; decrypt it: openssl pkey -in {key} -out KEYFILE"
-        )
-
     try:
-        context.load_cert_chain(cert, key, no_password)
-    except (OSError, ssl.SSLError) as error:
-        raise HostError(f"TLS certificate {cert} with key {key}: {_reason(error)}") from error
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "the key does not belong to the certificate"
-        return f"no usable PEM file ({error.reason or error})"
-    return error.strerror or str(error)
+        pem.load_pair(context, cert, key)
+    except pem.PemInvalid as error:
+        raise HostError(f"TLS certificate and key: {error}") from error
