@@ -135,7 +135,7 @@ def test_certificates(
     assert "No such file" in check(certificate.chain, tmp_path / "none")["message"]
     other.write_text("nonsense")
     assert "must be a PEM file with a private key" in check(certificate.chain, other)["message"]
-    assert "cannot be used" in check(other, certificate.key)["message"]
+    assert "must be a PEM file with a certificate" in check(other, certificate.key)["message"]
 
 
 @pytest.mark.parametrize(("days", "status"), [(-1, "failed"), (5, "warning"), (90, "ok")])
