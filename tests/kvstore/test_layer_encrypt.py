@@ -355,10 +355,6 @@ class TestKeys:
             inner = PosixFS(str(tmp_path / "store"))
             return EncryptLayer(inner, passphrase=passphrase, work=QUICK)
 
-        layer().create()
-        with layer() as place:
-            place.store("item", b"value")
-            (stretch,) = filter(None, [place.stretch])
         stretched: list[bytes] = []
         scrypt = hashlib.scrypt
 
@@ -367,6 +363,12 @@ class TestKeys:
             return scrypt(password, **how)
 
         monkeypatch.setattr(hashlib, "scrypt", counted)
+        layer().create()
+        with layer() as place:
+            place.store("item", b"value")
+            (stretch,) = filter(None, [place.stretch])
+        assert stretched == [b"words"], "once, though the place got its key just then"
+        stretched.clear()
         early = Stretching("words", stretch)
         early.wait()
         place = layer()

@@ -195,6 +195,12 @@ class CacheLayer(Layer):
             self._cache.forget(name)
             self.inner.delete(name)
 
+    def delete_sized(self, name: str) -> int:
+        check_path(name)
+        with self._cache.changing(name):
+            self._cache.forget(name)
+            return self.inner.delete_sized(name)
+
     def move(self, name: str, new_name: str) -> None:
         self._move(name, new_name, if_absent=False)
 

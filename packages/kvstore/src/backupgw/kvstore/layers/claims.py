@@ -228,6 +228,10 @@ class ClaimsLayer(ReadingThrough):
         with self.claiming(name):
             self.inner.delete(name)
 
+    def delete_sized(self, name: str) -> int:
+        with self.claiming(name):
+            return self.inner.delete_sized(name)
+
     def quarantine(self, name: str) -> str:
         with self.claiming(name):
             return self.inner.quarantine(name)

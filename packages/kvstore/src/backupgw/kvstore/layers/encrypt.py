@@ -200,9 +200,14 @@ class EncryptLayer(Layer):
                 "encrypted, or it was lost; encryption begins with an empty place"
             )
         if self._passphrase is not None:
-            secret = f"{make_key()}\n".encode()
-            self._put(KEY_FILE, seal_under_passphrase(secret, self._passphrase, work=self._work))
-            self._read_key()
+            key = make_key()
+            file = seal_under_passphrase(f"{key}\n".encode(), self._passphrase, work=self._work)
+            self._put(KEY_FILE, file)
+            if self.inner.load(KEY_FILE) == file:
+                self._use(read_key(key))  # what the passphrase opens is known: once is enough
+                self.stretch = stretch_of(file)
+            else:
+                self._read_key()
         start, content = self._opened_key().begin()
         place = json.dumps({"version": 1, "names": self._style}).encode()
         self._put(PLACE_FILE, start + content.seal(0, place, last=True))
@@ -324,6 +329,9 @@ class EncryptLayer(Layer):
 
     def delete(self, name: str) -> None:
         self.inner.delete(self._item(name))
+
+    def delete_sized(self, name: str) -> int:
+        return plain_size(self.inner.delete_sized(self._item(name))) or 0
 
     def move(self, name: str, new_name: str) -> None:
         self.inner.move(self._item(name), self._item(new_name))

@@ -308,14 +308,24 @@ class MirrorLayer(Layer):
         return MirrorWriter(active.changes, name, lanes, size=size, if_absent=if_absent)
 
     def delete(self, name: str) -> None:
+        self.delete_sized(name)
+
+    def delete_sized(self, name: str) -> int:
         active = self._opened
         check_path(name)
+        size = 0
+
+        def check() -> None:
+            nonlocal size
+            size = self._must_be_item(name).size
+
         active.changes.everywhere(
             [name],
             lambda place: place.start(lambda backend: backend.delete(name)),
-            check=lambda: self._must_be_item(name),
+            check=check,
             gone_is_done=True,
         )
+        return size
 
     def move(self, name: str, new_name: str) -> None:
         self._move(name, new_name, if_absent=False)
@@ -344,8 +354,8 @@ class MirrorLayer(Layer):
             places=lambda: active.reads.candidates(name),
         )
 
-    def _must_be_item(self, name: str) -> None:
-        require_found(self._opened.reads.info(name))
+    def _must_be_item(self, name: str) -> ItemInfo:
+        return require_found(self._opened.reads.info(name))
 
     def quarantine(self, name: str) -> str:
         """Set an item aside at all places; returns where the first of them keeps it."""

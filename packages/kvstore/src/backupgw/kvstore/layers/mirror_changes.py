@@ -54,7 +54,7 @@ class Changes:
         names: Sequence[str],
         work: Callable[[Place], Future[T]],
         *,
-        check: Callable[[], None] | None = None,
+        check: Callable[[], object] | None = None,
         gone_is_done: bool = False,
         places: Callable[[], Sequence[Place]] | None = None,
     ) -> list[T]:
@@ -76,7 +76,7 @@ class Changes:
         *,
         start: Callable[[Place], Future[T]],
         wait: Callable[[Place, Future[T]], T],
-        check: Callable[[], None] | None = None,
+        check: Callable[[], object] | None = None,
         gone_is_done: bool = False,
         choose: Callable[[], Sequence[Place]] | None = None,
     ) -> list[T]:

@@ -278,6 +278,10 @@ class PermissionsLayer(Layer):
         self._need("delete", "D", check_path(name))
         self.inner.delete(name)
 
+    def delete_sized(self, name: str) -> int:
+        self._need("delete", "D", check_path(name))
+        return self.inner.delete_sized(name)
+
     def move(self, name: str, new_name: str) -> None:
         self._need("move", "D", check_path(name))
         if "W" in self._need("move", "wW", check_path(new_name)) or name == new_name:

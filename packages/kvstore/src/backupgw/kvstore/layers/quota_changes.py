@@ -110,12 +110,24 @@ class CountedChanges(Layer, Keeper):
         else:
             self.delete_to(name, kept)
 
+    def delete_sized(self, name: str) -> int:
+        if not self.scopes_of(check_path(name)):
+            return self.inner.delete_sized(name)
+        kept = self.keep_at(name)
+        if kept is not None:
+            return self._delete_to(name, kept)
+        return self._remove(name, lambda: self.inner.delete(name))[1]
+
     def delete_to(self, name: str, kept: KernelPath) -> None:
+        self._delete_to(name, kept)
+
+    def _delete_to(self, name: str, kept: KernelPath) -> int:
+        """Return how many bytes it had, 0 where it is not counted."""
         check_path(name)
         scopes, keeper = self.scopes_of(name), self._required_keeper()
         if not scopes:
             keeper.delete_to(name, kept)
-            return
+            return 0
         with self.ledger.changing(self.place, [name, kept]):
             before = self.held_by(name)
             if not before:
@@ -128,16 +140,19 @@ class CountedChanges(Layer, Keeper):
             except LedgerError as error:
                 logger.warning("%s is deleted without the ledger, which says: %s", name, error)
                 keeper.delete_to(name, kept)  # the sums stay as they are
-                return
+                return before.bytes
             self._carry_out(change, lambda: keeper.delete_to(name, kept))
+            return before.bytes
 
     def quarantine(self, name: str) -> str:
-        return self._remove(name, lambda: self.inner.quarantine(name))
+        return self._remove(name, lambda: self.inner.quarantine(name))[0]
 
-    def _remove(self, name: str, work: Callable[[], T]) -> T:
+    def _remove(self, name: str, work: Callable[[], T]) -> tuple[T, int]:
+        """Do the work that takes an item away; return what it returned, and how many bytes the item
+        had, 0 where it is not counted."""
         check_path(name)
         if not self.scopes_of(name):
-            return work()
+            return work(), 0
         with self.ledger.changing(self.place, [name]):
             effect = self._effect(name, after=NOTHING)
             if not effect.before:
@@ -151,8 +166,8 @@ class CountedChanges(Layer, Keeper):
                 logger.warning("%s is removed, and the ledger told later: %s", name, error)
                 result = work()
                 self.ledger.amend(self.place, name, effect.scopes, NOTHING - effect.before)
-                return result
-            return self._carry_out(change, work)
+                return result, effect.before.bytes
+            return self._carry_out(change, work), effect.before.bytes
 
     def move(self, name: str, new_name: str) -> None:
         check_path(name)

@@ -178,12 +178,22 @@ class TrashLayer(ReadingThrough, Keeper):
         else:
             self.delete_to(name, kept)
 
+    def delete_sized(self, name: str) -> int:
+        kept = self.keep_at(name)
+        if kept is None:
+            return self.inner.delete_sized(name)
+        if self.inner.capabilities.move:
+            return super().delete_sized(name)  # to move it tells no size
+        return self._take_surely(name, kept) or 0
+
     def delete_to(self, name: str, kept: KernelPath) -> None:
+        self._take_surely(name, kept)
+
+    def _take_surely(self, name: str, kept: KernelPath) -> int | None:
         check_path(name)
         for _ in range(TRIES):
             try:
-                self._take(name, kept)
-                return
+                return self._take(name, kept)
             except ObjectNotFound:
                 # Expiry may have removed an empty folder of the trash just then.
                 info = self.inner.info(name)
@@ -194,18 +204,19 @@ class TrashLayer(ReadingThrough, Keeper):
     def quarantine(self, name: str) -> str:
         return self.inner.quarantine(check_path(name))
 
-    def _take(self, name: str, kept: KernelPath) -> None:
-        """Move an item to its name in the trash. Raises ObjectNotFound."""
+    def _take(self, name: str, kept: KernelPath) -> int | None:
+        """Move an item to its name in the trash; return its size in bytes where that is learned on
+        the way. Raises ObjectNotFound."""
         if self.inner.capabilities.move:
             try:
                 self.inner.move(name, kept)
-                return
+                return None
             except BackendError as error:
                 if not _is_elsewhere(error):
                     raise
         with self._copying[hash(name) % len(self._copying)]:
             self.inner.copy(name, kept)
-            self.inner.delete(name)
+            return self.inner.delete_sized(name)
 
     # -- ways in, and about
 

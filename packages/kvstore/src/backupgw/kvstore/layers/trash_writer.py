@@ -65,7 +65,7 @@ class TrashWriter(KeepingWriter):
         *,
         if_absent: bool,
         keep_at: Callable[[], KernelPath],
-        take: Callable[[str, KernelPath], None],
+        take: Callable[[str, KernelPath], object],
     ) -> None:
         self._writer = writer
         self._place = place

@@ -84,6 +84,10 @@ class FenceLayer(ReadingThrough):
         with self._fences.shared(self._folder):
             self.inner.delete(name)
 
+    def delete_sized(self, name: str) -> int:
+        with self._fences.shared(self._folder):
+            return self.inner.delete_sized(name)
+
     def move(self, name: str, new_name: str) -> None:
         with self._fences.shared(self._folder):
             self.inner.move(name, new_name)
