@@ -42,6 +42,8 @@ def test_two_gateways_carry_one_upload_on_in_turn(
         path = one.start(2 * MIB, "taken.bin")
         with one.connect() as wire:
             wire.send(patch_head(path, 0, 2 * MIB) + content[:MIB])
+            # Not before the first has it: the other could begin, and be told that it is taken.
+            wait_for_bytes(one, 1)
             held = other.head(path)
             assert held.status_code in (200, 423)
             ended = time.monotonic() + 30
