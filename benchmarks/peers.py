@@ -17,8 +17,8 @@ from types import TracebackType
 
 import bcrypt
 import trustme
+from tests.servers.child import Child
 from tests.servers.free_port import free_ports
-from tests.servers.orphans import ends_with_us
 
 from benchmarks.load import PASSWORD, USER, Address
 
@@ -189,7 +189,7 @@ class Server:
         self.address = Address("127.0.0.1", port, str(site.authority) if tls else None)
         launch = Launch(store, port, metrics_port, site, tls, log)
         with self._output.open("wb") as output:
-            self._process = subprocess.Popen(
+            self._process = Child(
                 program.command(launch),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -203,7 +203,6 @@ class Server:
                 },
             )
         self.pid = self._process.pid
-        ends_with_us(self.pid)
         try:
             self._wait_until_listening()
         except BaseException:

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.servers.child import Child
 from tests.servers.free_port import free_ports
-from tests.servers.orphans import ends_with_us
 from tests.servers.sshd import Sshd
 
 from benchmarks import peers, process_tree
@@ -235,8 +235,7 @@ def _running(command: list[str], port: int, work: Path) -> Iterator[int]:
     """Run a server until the block ends; yield its process id once it listens."""
     output = work / "output"
     with output.open("wb") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-    ends_with_us(process.pid)
+        process = Child(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
         _wait_for(port, process, output)
         yield process.pid
@@ -249,7 +248,7 @@ def _running(command: list[str], port: int, work: Path) -> Iterator[int]:
             process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], output: Path) -> None:
+def _wait_for(port: int, process: Child[bytes], output: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

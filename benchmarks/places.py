@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.servers.orphans import ends_with_us
+from tests.servers.child import Child
 
 from benchmarks import dataset, peers, process_tree, report
 from benchmarks.peers import MissingPeer
@@ -103,10 +103,7 @@ def line_to(port: int, line: Line) -> Iterator[int]:
     command += ["--latency", str(line.round_trip / 2)]
     if line.bandwidth is not None:
         command += ["--bandwidth", str(line.bandwidth)]
-    proxy = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    ends_with_us(proxy.pid)
+    proxy = Child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert proxy.stdout is not None
     assert proxy.stdin is not None
     with proxy, proxy.stdout, proxy.stdin:

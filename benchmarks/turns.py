@@ -67,7 +67,7 @@ class Load:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.send(None)
             for worker in workers:
-                worker.join()
+                worker.join(60)
 
     def turn(self, index: int) -> Turn:
         """Upload to one of the servers. Raises BadResponse."""

@@ -41,7 +41,7 @@ def life_on_a_service_that_fails(
         client.run("backup", ".", directory=source)
     finally:
         stop.set()
-        saboteur.join()
+        saboteur.join(60)
     double.faults = Faults()
     sound(client, tree.describe(source), target)
     (source / "more").write_bytes(bytes(range(256)) * 5000)

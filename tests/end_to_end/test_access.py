@@ -9,6 +9,7 @@ import pytest
 
 from tests.end_to_end import tree
 from tests.servers import peers
+from tests.servers.child import Child
 from tests.servers.rest_server import TCP, TLS, UNIX, RestServer
 from tests.servers.restic import Restic
 from tests.servers.tls import Certificate
@@ -30,7 +31,7 @@ def refused(restic: Restic, *command: str) -> bool:
 
     restic before 0.17 tries a refused removal ten times over a minute.
     """
-    with subprocess.Popen(
+    with Child(
         restic.command(*command),
         env=restic.environment,
         stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ import pytest
 from tests.end_to_end import tree
 from tests.servers import peers
 from tests.servers.b2_double import KEY, KEY_ID, B2Double, error_answer
+from tests.servers.child import Child
 from tests.servers.double import Double, Faults
 from tests.servers.place_gateway import PlaceGateway
 from tests.servers.restic import Restic
@@ -78,11 +79,10 @@ def test_a_key_revoked_in_the_middle_of_a_backup(
         revoke = threading.Timer(0.8, lambda: setattr(double.service, "revoked", True))
         revoke.start()
         # restic itself goes on trying for 15 minutes; it is ended here, as an operator would.
-        process = restic_process(restic, small_tree)
-        revoke.join()
-        assert wait_for_refusals(double)
-        process.kill()
-        process.wait()
+        with restic_process(restic, small_tree) as process:
+            revoke.join()
+            assert wait_for_refusals(double)
+            process.kill()
         double.service.revoked = False
         restic.run("unlock", "--remove-all")
         restic.check()
@@ -92,8 +92,8 @@ def test_a_key_revoked_in_the_middle_of_a_backup(
     assert KEY not in printed
 
 
-def restic_process(restic: Restic, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def restic_process(restic: Restic, folder: Path) -> Child[bytes]:
+    return Child(
         restic.command("backup", "--limit-upload", "8000", "bulk"),
         env=restic.environment,
         cwd=folder,

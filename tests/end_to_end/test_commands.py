@@ -9,6 +9,7 @@ import pytest
 
 from tests.end_to_end import tree
 from tests.servers import peers
+from tests.servers.child import Child
 from tests.servers.rest_server import RestServer
 from tests.servers.restic import Restic
 from tests.servers.restic_key import make_cheap
@@ -147,7 +148,7 @@ def test_unlock_after_a_killed_backup(
         restic = Restic(restic_peer, server.repository("locked"), tmp_path / "home")
         restic.init(repositories / "locked")
         command = [str(restic_peer.path), "backup", "--verbose", "--stdin"]
-        with subprocess.Popen(
+        with Child(
             command,
             env=restic.environment,
             cwd=tmp_path,

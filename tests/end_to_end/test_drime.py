@@ -97,7 +97,7 @@ def test_drime_goes_away_and_answers_badly_in_the_middle(
             client.run("backup", ".", directory=small_tree)
         finally:
             stop.set()
-            saboteur.join()
+            saboteur.join(60)
         drime.api.faults = drime.storage.faults = Faults()
         sound(client, tree.describe(small_tree), tmp_path / "restored")
     twice = [name for name, entries in drime.account.tree().items() if len(entries) > 1]

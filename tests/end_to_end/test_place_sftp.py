@@ -90,7 +90,7 @@ def test_connections_killed_in_the_middle_of_a_backup(
             restic.run("backup", ".", directory=small_tree)
         finally:
             over.set()
-            killer.join()
+            killer.join(60)
         assert kills
         sound(restic, tree.describe(small_tree), tmp_path / "restored")
 

@@ -82,7 +82,7 @@ def test_a_backup_while_rclone_is_killed(small_tree: Path, tmp_path: Path) -> No
                        directory=small_tree)  # fmt: skip
         finally:
             over.set()
-            killer.join()
+            killer.join(60)
         assert killed, "the backup was over before rclone could be killed"
         restic.run("forget", "latest", "--prune")
         whole_cycle(restic, small_tree, tmp_path / "restored")

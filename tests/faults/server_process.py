@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.servers.orphans import ends_with_us
+from tests.servers.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +77,7 @@ class Running:
         self.program = program
         self.folder = folder
         self.last_lines: deque[str] = deque(maxlen=200)
-        self.process = subprocess.Popen(
+        self.process = Child(
             [*prefix, *program.arguments(folder, port)],
             cwd=ROOT,
             env={**os.environ, **program.environment},
@@ -88,10 +88,13 @@ class Running:
             errors="replace",
             start_new_session=True,
         )
-        ends_with_us(self.process.pid)
         assert self.process.stderr is not None
         self._errors = self.process.stderr
-        self.port = self._wait_for_start()
+        try:
+            self.port = self._wait_for_start()
+        except BaseException:
+            self.process.end()
+            raise
         self._drain = threading.Thread(target=self._keep_lines, daemon=True)
         self._drain.start()
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.servers.child import Child
+
 NAMING = ("link", "linkat", "rename", "renameat", "renameat2")
 FOLDERS = ("mkdir", "mkdirat")
 REMOVING = ("unlink", "unlinkat")
@@ -76,22 +78,31 @@ class Trace:
         self._pid = pid
 
     def __enter__(self) -> Self:
-        self._tracer = subprocess.Popen(
+        self._tracer = Child(
             ["strace", "-f", "-y", "-s300", "-o", self._file, *self._options, f"-p{self._pid}"],
             stderr=subprocess.PIPE,
             text=True,
         )
+        assert self._tracer.stderr is not None
+        try:
+            self._attach()
+        except BaseException:
+            self._tracer.end()
+            raise
+        return self
+
+    def _attach(self) -> None:
         assert self._tracer.stderr is not None
         said = self._tracer.stderr.readline()
         if "attached" not in said:
             self._tracer.kill()
             said += self._tracer.communicate()[1]
             raise RuntimeError(f"strace: {said}")
-        return self
 
     def __exit__(self, *error: object) -> None:
-        self._tracer.send_signal(signal.SIGINT)  # it lets go of the server and ends
-        self._tracer.communicate(timeout=30)
+        with self._tracer:
+            self._tracer.send_signal(signal.SIGINT)  # it lets go of the server and ends
+            self._tracer.communicate(timeout=30)
 
     def calls(self) -> list[Call]:
         """What was seen; to be asked after the block."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.kvstore.traffic_processes import Traffic
+from tests.servers.child import Child
 
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.quota import QuotaLayer
@@ -81,7 +81,7 @@ def names(folder: Path) -> Iterator[str]:
             yield path.relative_to(root).as_posix()
 
 
-def kill_after(process: subprocess.Popen[bytes] | Traffic, operations: int) -> None:
+def kill_after(process: Child[bytes] | Traffic, operations: int) -> None:
     """Kill it in the middle of whatever it does after so many operations."""
     assert process.stdout is not None
     for _ in range(operations):

@@ -83,7 +83,7 @@ class ScriptedServer:
         for sock in self._open:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        self._thread.join(60)
 
     def _accept(self) -> None:
         threads = []

@@ -185,7 +185,7 @@ class TestContent:
                 assert len(found) == 2 * CHUNK - 1
         finally:
             ended.set()
-            writer.join()
+            writer.join(60)
 
 
 class TestDamage:

@@ -64,7 +64,7 @@ def _run(folder: str, seed: int, held: dict[str, set[bytes | None]]) -> int:
     """Let a gateway work, kill it, and write into `held` what each name may hold now."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(folder, seed % 2, seed, theirs))
+    process = context.Process(target=_work, args=(folder, seed % 2, seed, theirs), daemon=True)
     process.start()
     theirs.close()
     ours.recv()

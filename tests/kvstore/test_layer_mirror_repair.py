@@ -277,7 +277,7 @@ def test_a_killed_writer_leaves_the_places_the_same(
         if old is not None:
             site.mirror.store("victim", old)
     process = multiprocessing.get_context("spawn").Process(
-        target=_write_and_die, args=(str(tmp_path), dying)
+        target=_write_and_die, args=(str(tmp_path), dying), daemon=True
     )
     process.start()
     process.join(60)
@@ -300,7 +300,9 @@ def test_several_processes_share_a_mirror(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.mirror.create()
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(str(tmp_path), n)) for n in range(3)]
+    writers = [
+        context.Process(target=_write_many, args=(str(tmp_path), n), daemon=True) for n in range(3)
+    ]
     for process in writers:
         process.start()
     for process in writers:

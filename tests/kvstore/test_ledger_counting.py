@@ -191,7 +191,7 @@ def test_each_is_counted_once_whatever_the_count_has_seen_of_it(
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            thread.join(60)
     assert not problems
     assert ways[True] > 20, ways
     both[0].usage("server")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.kvstore import quota_place
 from tests.kvstore.quota_place import LIMIT, OBJECTS, kill_after
+from tests.servers.child import Child
 
 from backupgw.kvstore.ledger import Limit, SQLiteLedger
 from backupgw.kvstore.ledger.sqlite_log import SIZE
@@ -32,9 +33,9 @@ KILLS_PARTS = [pytest.param(part, id=f"part{part}") for part in range(10 if SOAK
 @contextmanager
 def running(
     folder: Path, seed: int, threads: int, operations: int, log: int
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Child[bytes]]:
     arguments = [str(folder), str(seed), str(threads), str(operations), str(log)]
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "tests.kvstore.quota_traffic", *arguments],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],

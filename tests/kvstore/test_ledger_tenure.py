@@ -117,7 +117,7 @@ class TestOthers:
         finally:
             stop.set()
             if not idle:
-                thread.join()
+                thread.join(60)
         one.usage("server")
         total = count + counts[0] + 20
         assert other.usage("server").used == Amount(100 * total, total)
@@ -200,7 +200,7 @@ class TestOthers:
                 assert not report.corrections or report.corrections[0].recorded == NOTHING
         finally:
             stop.set()
-            thread.join()
+            thread.join(60)
         assert not problems
         one.usage("server")
         assert other.usage("server").used == Amount(100 * len(there), len(there))

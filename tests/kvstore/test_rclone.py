@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.kvstore.rclone_places import KEY_ID, SECRET, crypt_place, place, s3_place
 from tests.servers import peers
+from tests.servers.child import Child
 from tests.servers.double import Double, Faults
 from tests.servers.http_proxy import faulty
 from tests.servers.s3 import Moto
@@ -259,9 +260,9 @@ sys.stdin.read()
 
 
 @contextmanager
-def another_process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
+def another_process(folder: Path) -> Iterator[tuple[Child[str], int, Path]]:
     """A process with an open place; its rclone's id, and the folder that the two share."""
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", CHILD, f":local:{folder}/of another"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

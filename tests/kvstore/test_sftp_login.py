@@ -425,7 +425,7 @@ def breaking_off(port: int, after: int) -> Iterator[int]:
         passing = threading.Thread(target=run)
         passing.start()
         yield here
-        passing.join()
+        passing.join(60)
 
 
 def test_a_connection_that_ends_in_mid_login_is_no_refusal(sshd: Sshd, served: Path) -> None:

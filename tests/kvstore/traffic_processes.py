@@ -23,6 +23,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from tests.servers.child import Child
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -75,7 +77,7 @@ class Forerunner:
     def __init__(self, module: str) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = Child(
                 [sys.executable, "-m", __spec__.name, module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

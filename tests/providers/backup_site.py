@@ -16,6 +16,7 @@ from unittest import mock
 from backupgw.providers.configured import ConfiguredProviders
 from backupgw.runtime import cli
 from tests.servers import peers
+from tests.servers.child import Child
 from tests.servers.restic_key import make_cheap
 
 
@@ -94,9 +95,9 @@ class BackupSite:
         found = [json.loads(line) for line in done.stdout.splitlines()]
         return [each for each in found if each.get("event") != "progress"]
 
-    def start(self, *words: str | Path) -> subprocess.Popen[str]:
+    def start(self, *words: str | Path) -> Child[str]:
         """Start a command as a process group of its own."""
-        return subprocess.Popen(
+        return Child(
             self.command(*words), env=self.environment, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip

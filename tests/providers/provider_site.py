@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from backupgw.runtime import cli
+from tests.servers.child import Child
 
 PATIENCE = 60.0
 """Seconds after which something that should happen counts as missing."""
@@ -58,9 +59,9 @@ class Site:
         program = [sys.executable, "-m", "backupgw.runtime.cli", "provider"]
         return [*program, *map(str, words), "--config", str(self.config)]
 
-    def start(self, *words: object, **environ: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: object, **environ: str) -> Child[bytes]:
         """Start a verb as a process of its own."""
-        return subprocess.Popen(
+        return Child(
             self.command(*words),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -11,13 +11,13 @@ import re
 import shutil
 import signal
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end import tree
 from tests.servers import peers
+from tests.servers.child import Child
 from tests.servers.webhook import WebhookReceiver
 
 from .backup_site import BackupSite
@@ -344,7 +344,7 @@ def test_a_terminal_shows_a_bar(site: BackupSite) -> None:
     site.providers.set("local", {"max_bandwidth": "24M"})
     (site.home / "file").write_bytes(random.Random(1).randbytes(48 << 20))
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    with Child(
         site.command("create", "-i", site.home, "--format", "archive", "--compression", "off"),
         env=site.environment | {"COLUMNS": "120"}, stdout=theirs, stderr=theirs, stdin=theirs,
     ) as process:  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 
 from backupgw.providers.backup.schedule_times import When, read
 from backupgw.runtime.command import UsageError
+from tests.servers.child import Child
 from tests.servers.user_systemd import UserSystemd
 
 from .backup_site import BackupSite
@@ -141,18 +142,16 @@ def test_cron_fires_an_entry(site: BackupSite, tmp_path: Path) -> None:
         f'mount --bind {pid} /run && "$@" && exec cron -f'
     )
     add = site.command("schedule", "add", "home", "--cron", "--at", "* * * * *")
-    cron = subprocess.Popen(
+    with Child(
         ["unshare", "--mount", "sh", "-c", inside, "sh", *add],
         env={**site.environment, "PATH": f"{site.environment['PATH']}:/usr/sbin"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
+    ) as cron:  # fmt: skip
         ends = time.monotonic() + 150
         while site.status().get(("home", "local"), {}).get("state") != "done":
             assert cron.poll() is None, cron.stdout and cron.stdout.read()
             assert time.monotonic() < ends, "it was not started"
             time.sleep(1)
-    finally:
         cron.terminate()
         cron.communicate()
     assert len(site.files("local")) == 1

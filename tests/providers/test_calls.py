@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from backupgw.providers.calls import CallLog, read_logs
+from tests.servers.child import Child
 
 SENDER = """
 import os, pickle, sys
@@ -23,9 +24,7 @@ signal.pause()
 
 def test_a_process_that_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "requests"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SENDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = Child([sys.executable, "-c", SENDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
         assert process.stdin is not None
         assert process.stdout is not None

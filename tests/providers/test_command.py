@@ -265,10 +265,10 @@ def test_a_folder_that_cannot_be_read_empties_nothing(site: Site) -> None:
 def test_ctrl_c_leaves_nothing_half_done(site: Site) -> None:
     nas = site.local(max_bandwidth=4_000_000)
     path = site.file("large", os.urandom(24 << 20))
-    process = site.start("upload", "local", path)
-    _wait_for_upload(nas)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=PATIENCE)
+    with site.start("upload", "local", path) as process:
+        _wait_for_upload(nas)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, out
     assert site.run("ls", "local") == ""
     assert b"Traceback" not in out

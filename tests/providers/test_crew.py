@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from tests.providers.provider_places import SERVERS
 from tests.providers.provider_site import PATIENCE, Site
+from tests.servers.child import Child
 
 FILES = 120
 PASSPHRASE = "a passphrase of some length"
@@ -46,14 +46,14 @@ def home(site: Site) -> Path:
     return site.folder / "home"
 
 
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+def _lines(process: Child[bytes]) -> Iterator[dict[str, Any]]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(b"{"):
             yield json.loads(line)
 
 
-def _crew(process: subprocess.Popen[bytes]) -> list[int]:
+def _crew(process: Child[bytes]) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [*map(int, children.split())]
 
@@ -68,19 +68,19 @@ def _by_name(folder: Path) -> dict[str, bytes]:
 
 def _begun(
     site: Site, *words: object, then: Callable[[list[int]], object]
-) -> tuple[subprocess.Popen[bytes], list[int], list[dict[str, Any]]]:
+) -> tuple[Child[bytes], list[int], list[dict[str, Any]]]:
     """Start a verb and call `then` with its crew when the first file was told of; return all that
     was told."""
-    process = site.start(*words)
     crew: list[int] = []
     told: list[dict[str, Any]] = []
-    for line in _lines(process):
-        told.append(line)
-        if not crew and "name" in line:
-            crew = _crew(process)
-            assert len(crew) >= 2, "it has no processes: is there one processor only?"
-            then(crew)
-    process.communicate(timeout=PATIENCE)
+    with site.start(*words) as process:
+        for line in _lines(process):
+            told.append(line)
+            if not crew and "name" in line:
+                crew = _crew(process)
+                assert len(crew) >= 2, "it has no processes: is there one processor only?"
+                then(crew)
+        process.communicate(timeout=PATIENCE)
     return process, crew, told
 
 

@@ -20,6 +20,7 @@ from tests.kvstore.b2_places import BUCKET
 from tests.providers.provider_places import Config, running
 from tests.providers.provider_site import PATIENCE, Site
 from tests.servers.b2_double import KEY, KEY_ID, B2Double, error_answer
+from tests.servers.child import Child
 from tests.servers.double import Double, Fault, Faults
 
 RATE = 20_000_000
@@ -230,18 +231,18 @@ def _set_by_stdin(site: Site, name: str, field: str, secret: str) -> None:
 
 def test_no_secret_in_the_list_of_processes(site: Site) -> None:
     """What is set by a prompt or by standard input is in nobody's arguments."""
-    process = subprocess.Popen(
+    with Child(
         site.command("set-credentials", "aws_s3", "-u", "AKIA1"),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-    )
-    assert process.stdin is not None
-    process.stdin.write(b"hunter2-secret")
-    process.stdin.flush()
-    arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    environ = Path(f"/proc/{process.pid}/environ").read_bytes()
-    process.stdin.close()
-    assert process.wait(PATIENCE) == 0
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"hunter2-secret")
+        process.stdin.flush()
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        environ = Path(f"/proc/{process.pid}/environ").read_bytes()
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
     assert b"hunter2-secret" not in arguments + environ
 
 

@@ -180,11 +180,11 @@ def test_a_line_that_breaks_in_the_middle(site: Site, source: Path) -> None:
         site.run("test", "aws_s3")
         site.run("set", "aws_s3", "max_bandwidth", "20M")
         site.run("set", "aws_s3", "max_retries", "1")
-        process = site.start("upload", "aws_s3", source)
-        _until(lambda: len(_parts(server)) >= 2)
-        proxy.refuse()
-        proxy.cut()
-        out, _ = process.communicate(timeout=PATIENCE)
+        with site.start("upload", "aws_s3", source) as process:
+            _until(lambda: len(_parts(server)) >= 2)
+            proxy.refuse()
+            proxy.cut()
+            out, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1, out
         assert b"Traceback" not in out
         assert b"secretKey" not in out

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 from tests.restserver.client import Client
+from tests.servers.child import Child
 from tests.servers.gateway import Gateway
 from tests.servers.tls import Certificate
 
@@ -56,7 +57,7 @@ def test_without_passwords_it_does_not_listen_to_others(tmp_path: Path, listen: 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "localhost:0", "unix:s"])
 def test_without_passwords_it_listens_to_this_machine(tmp_path: Path, listen: str) -> None:
     (tmp_path / "data").mkdir()
-    started = subprocess.Popen(
+    started = Child(
         [*COMMAND, "--path", str(tmp_path / "data"), "--listen", listen],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
@@ -142,7 +143,7 @@ def test_tls_finds_rest_servers_file_names(tmp_path: Path, certificate: Certific
     data.mkdir()
     shutil.copy(certificate.chain, data / "public_key")
     shutil.copy(certificate.key, data / "private_key")
-    started = subprocess.Popen(
+    started = Child(
         [*COMMAND, "--path", "data", "--listen", "127.0.0.1:0", "--tls"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
@@ -246,7 +247,7 @@ def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
     issued.private_key_and_cert_chain_pem.write_to_path(str(pair))
     flags = ["--tls", "--tls-cert", str(pair), "--tls-key", str(pair), "--listen", "127.0.0.1:0"]
     command = [*COMMAND, "--path", str(tmp_path), "--no-auth", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as started:
+    with Child(command, stderr=subprocess.PIPE, text=True) as started:
         assert started.stderr is not None
         told = started.stderr.readline()
         started.terminate()

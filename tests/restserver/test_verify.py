@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pyrage.x25519 import Identity
 from tests.restserver.client import Client
+from tests.servers.child import Child
 from tests.servers.gateway import Gateway
 
 from backupgw.kvstore.backends.base import Backend
@@ -192,7 +193,7 @@ def test_a_run_that_was_killed_is_gone_on_with(operator: Operator) -> None:
         flip(path)
     # At this rate the whole takes 20 s; the first is found at once.
     command = [Gateway.program()[0], *operator.arguments("--limit", "20 kB/s", "--threads", "1")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with Child(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "damaged" in process.stdout.readline()
         process.send_signal(signal.SIGKILL)
@@ -210,9 +211,7 @@ def test_an_interrupt_says_nothing_but_that(operator: Operator) -> None:
         operator.add("ann", content=bytes([number]) * 2000)
     flip(min(operator.folder.rglob("*/data/??/*")))
     command = [Gateway.program()[0], *operator.arguments("--limit", "20 kB/s")]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             process.stdout.readline()

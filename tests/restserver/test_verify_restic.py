@@ -139,7 +139,7 @@ def test_a_backup_goes_on_while_it_is_verified(tmp_path: Path) -> None:
             restic.check()
         finally:
             done.set()
-            watcher.join()
+            watcher.join(60)
     assert reports
     assert all(not report["problems"] for report in reports), reports
 

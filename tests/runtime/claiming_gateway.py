@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendError, ObjectExists, ObjectNotFound
-from tests.servers.orphans import ends_with_us
+from tests.servers.child import Child
 
 
 def content(seed: str, size: int) -> bytes:
@@ -45,19 +45,21 @@ class ClaimingGateway:
     """
 
     def __init__(self, config: Path, environ: Mapping[str, str], settling: float = 1.0) -> None:
-        self._process = subprocess.Popen(
+        self._process = Child(
             [sys.executable, "-m", __name__, str(config), str(settling)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environ),
             text=True,
         )
-        ends_with_us(self._process.pid)
 
     def __enter__(self) -> Self:
-        if (answer := self.answer()) != "ready":
+        try:
+            if (answer := self.answer()) != "ready":
+                raise RuntimeError(f"it did not start: {answer}")
+        except BaseException:
             self.kill()
-            raise RuntimeError(f"it did not start: {answer}")
+            raise
         return self
 
     def __exit__(
@@ -66,8 +68,8 @@ class ClaimingGateway:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._process, contextlib.suppress(BrokenPipeError):
-            pass  # closes its input, at which it ends
+        with contextlib.suppress(BrokenPipeError):
+            self._process.__exit__(kind, error, traceback)  # closes its input, at which it ends
 
     def tell(self, do: str, seed: str, size: int, *, at: float | None = None) -> None:
         """Tell it what to do, at a time of the monotonic clock where one is given."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.servers.orphans import ends_with_us
+from tests.servers.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds; a test that waits longer fails
@@ -27,7 +27,7 @@ class HostProcess:
 
     def __init__(self, options: Any, argument: Mapping[str, Any] | None = None) -> None:
         asked = json.dumps({"options": options, "argument": dict(argument or {})})
-        self.process = subprocess.Popen(
+        self.process = Child(
             [sys.executable, "-m", "tests.runtime.http_app", asked],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -36,7 +36,6 @@ class HostProcess:
             text=True,
             bufsize=1,
         )
-        ends_with_us(self.process.pid)
         self.lines: list[str] = []
         self.addresses: list[str] = []
         self._changed = threading.Condition()
@@ -68,7 +67,11 @@ class HostProcess:
             return found()[0]
 
     def __enter__(self) -> HostProcess:
-        self.wait_for("start server on ")
+        try:
+            self.wait_for("start server on ")
+        except BaseException:
+            self.process.end()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,9 +95,8 @@ class HostProcess:
             self.process.terminate()
         try:
             return self.wait()
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.wait()
+        except BaseException:
+            self.process.end()
             raise
         finally:
             for stream in (self.process.stdout, self.process.stderr):
@@ -260,4 +262,4 @@ def trickle(wire: Wire, data: bytes, every: float) -> Iterator[threading.Event]:
         yield stop
     finally:
         stop.set()
-        thread.join()
+        thread.join(60)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from backupgw.runtime import cli
+from tests.servers.child import Child
 
 PATIENCE = 60.0
 """Seconds after which something that should happen counts as missing."""
@@ -89,10 +90,10 @@ class Site:
         assert done == status, err
         return [json.loads(line) for line in out.splitlines()]
 
-    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+    def start(self, *words: str, **options: Any) -> Child[str]:
         """Start a command as a process of its own."""
         command = [sys.executable, "-m", "backupgw.runtime.cli", "--config", str(self.config)]
-        return subprocess.Popen(
+        return Child(
             [*command, "store", *words],
             text=True,
             stdout=options.pop("stdout", subprocess.PIPE),

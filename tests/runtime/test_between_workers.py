@@ -22,6 +22,7 @@ from backupgw.runtime.between_workers import (
     Tally,
     worker_ended,
 )
+from tests.servers.child import Child
 
 
 @pytest.fixture
@@ -31,10 +32,10 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def process(code: str) -> Iterator[subprocess.Popen[str]]:
+def process(code: str) -> Iterator[Child[str]]:
     """Another process that runs `code`, has said "ready" and waits for its standard input's end."""
     lines = f"from backupgw.runtime.between_workers import *\n{code}\nprint('ready', flush=True)\n"
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", f"{lines}input()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -224,7 +224,7 @@ def test_stopped_and_restarted_under_traffic(server: Redis) -> None:
     finally:
         ending.set()
         for thread in threads:
-            thread.join()
+            thread.join(60)
     cache.close()
     assert errors == []
     with redis.Redis.from_url(server.url) as client:

@@ -18,6 +18,7 @@ from backupgw.runtime import cli
 from backupgw.runtime.command import Command, CommandError, UsageError, add_json_option
 from backupgw.runtime.command_help import help_line
 from backupgw.runtime.settings import SettingsError
+from tests.servers.child import Child
 
 HERE = __name__
 
@@ -310,7 +311,7 @@ def test_ctrl_c_is_quiet() -> None:
         "cli._load = lambda entry: Command('config', 'x', lambda parser: None, run)\n"
         "sys.exit(cli.main(['config']))\n"
     )
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.servers.child import Child
+
 
 @contextmanager
-def serving(folder: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
+def serving(folder: Path, **environ: str) -> Iterator[Child[str]]:
     """Run `backupgw serve` in `folder`; it is stopped at the end."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("BACKUPGW_")}
-    process = subprocess.Popen(
+    process = Child(
         [sys.executable, "-m", "backupgw.runtime.cli", "serve"],
         cwd=folder,
         env=clean | {"BACKUPGW_REST__LISTEN": "127.0.0.1:0"} | environ,
@@ -32,7 +34,7 @@ def serving(folder: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
                 process.terminate()
 
 
-def start_lines(process: subprocess.Popen[str]) -> tuple[str, str]:
+def start_lines(process: Child[str]) -> tuple[str, str]:
     """Return what was printed up to the start line, and the server's address."""
     assert process.stderr is not None
     text = ""

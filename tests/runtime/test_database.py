@@ -179,7 +179,8 @@ def test_eight_processes_open_a_fresh_state_at_once(tmp_path: Path) -> None:
     context.set_forkserver_preload([__name__])
     start = context.Barrier(8)
     processes = [
-        context.Process(target=_open_and_write, args=(url, start, index)) for index in range(8)
+        context.Process(target=_open_and_write, args=(url, start, index), daemon=True)
+        for index in range(8)
     ]
     for process in processes:
         process.start()

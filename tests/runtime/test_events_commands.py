@@ -21,6 +21,7 @@ from backupgw.runtime.events.commands import LONGEST_VALUE, CommandCarrier, vari
 from backupgw.runtime.events.hooks import Result
 from backupgw.runtime.events.journal import Claim, Journal, Letter
 from backupgw.runtime.events.records import Event, message
+from tests.servers.child import Child
 
 QUOTA = QuotaReached(scope="user:alice", measure="bytes", level=0.8, limit=80, used=81)
 
@@ -272,7 +273,7 @@ def test_a_killed_gateway_loses_nothing(told: Told, tmp_path: Path) -> None:
         "while hooks._journal.pending('tell') < 20: time.sleep(0.01)\n"
         "print('there', flush=True)\ntime.sleep(1000)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+    with Child([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"there\n"
         process.kill()

@@ -76,7 +76,7 @@ class Receiver:
     def close(self) -> None:
         self.hold.set()
         self.server.shutdown()
-        self.thread.join()
+        self.thread.join(60)
         self.server.server_close()
 
 

@@ -21,6 +21,7 @@ from backupgw.runtime.http.listeners import (
     parse_address,
 )
 from tests.runtime.http_process import ROOT, HostProcess, Wire
+from tests.servers.child import Child
 
 LAUNCH = """
 import os, sys
@@ -188,7 +189,7 @@ def test_sockets_from_systemd_take_precedence_and_stay(tmp_path: Path) -> None:
         for sock in (tcp, unix):
             sock.set_inheritable(True)
         options = '{"options": {"listen": "127.0.0.1:1"}}'
-        process = subprocess.Popen(
+        process = Child(
             [sys.executable, "-c", LAUNCH, str(tcp.fileno()), str(unix.fileno()), options],
             cwd=ROOT,
             pass_fds=(tcp.fileno(), unix.fileno()),

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pty
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from backupgw.runtime.jobs import JobContext, JobFailed, JobHandler, Jobs
 from backupgw.runtime.jobs.start import start
 from backupgw.runtime.settings import load
 from tests.runtime.jobs_site import PATIENCE, finish
+from tests.servers.child import Child
 
 Run = Callable[..., int]
 
@@ -148,7 +148,7 @@ def test_watch_draws_bars_on_a_terminal(jobs: Jobs, config: Path) -> None:
     jobs.submit("a.wait", id="going")
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "backupgw.runtime.cli", "--config", str(config)]
-    with subprocess.Popen([*command, "job", "watch", "going"], stdout=end) as process:
+    with Child([*command, "job", "watch", "going"], stdout=end) as process:
         os.close(end)
         shown = ""
         while "25%" not in shown:

@@ -171,7 +171,7 @@ class Proxy:
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._accepting.join()
+        self._accepting.join(60)
         self._listener.close()
 
     def _accept(self) -> None:

@@ -14,6 +14,7 @@ import structlog
 
 from backupgw.runtime import log
 from backupgw.runtime.secrets import Secret
+from tests.servers.child import Child
 
 
 @pytest.fixture(autouse=True)
@@ -158,9 +159,7 @@ def test_a_reader_that_went_away_does_not_end_the_process() -> None:
         "for _ in range(20000): logging.getLogger('x').info('y' * 100)\n"
         "print('done')\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = Child([sys.executable, "-c", program], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stderr is not None
     assert process.stdout is not None
     with process:

@@ -22,6 +22,7 @@ from backupgw.runtime.named_places import NamedPlaces
 from backupgw.runtime.pyrestserver_files import revealed
 from backupgw.runtime.settings import load
 from tests.runtime.test_cli import backupgw
+from tests.servers.child import Child
 
 KEY = "1234|thekeyofdrimesaccount"
 PYRESTSERVERS = "0a34b62682e9bae989fc36e770382b38f598f3ceff418e241da459fc801c7863"
@@ -116,7 +117,7 @@ def test_one_that_exists_is_not_replaced_unasked(home: dict[str, str]) -> None:
 
 def test_the_key_is_asked_for_on_a_terminal(home: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "backupgw.runtime.cli", "config", "add", "d", "--type", "drime"],
         stdin=theirs,
         stdout=theirs,
@@ -124,18 +125,18 @@ def test_the_key_is_asked_for_on_a_terminal(home: dict[str, str]) -> None:
         env={**os.environ, **home},
         cwd=home["HOME"],
         start_new_session=True,
-    )
-    os.close(theirs)
-    said = b""
-    while b"Drime API key: " not in said:
-        said += os.read(ours, 1000)
-    os.write(ours, f"{KEY}\n".encode())
-    try:
-        while piece := os.read(ours, 1000):
-            said += piece
-    except OSError:
-        pass  # what Linux says at the end of a terminal
-    assert process.wait(30) == 0, said
+    ) as process:
+        os.close(theirs)
+        said = b""
+        while b"Drime API key: " not in said:
+            said += os.read(ours, 1000)
+        os.write(ours, f"{KEY}\n".encode())
+        try:
+            while piece := os.read(ours, 1000):
+                said += piece
+        except OSError:
+            pass  # what Linux says at the end of a terminal
+        assert process.wait(30) == 0, said
     os.close(ours)
     assert KEY.encode() not in said, "it is not echoed"
     assert NamedPlaces(file_of(home)).read()["d"]["api_key"] == KEY

@@ -42,6 +42,7 @@ from backupgw.runtime.restic import (
 from backupgw.runtime.restic.errors import from_exit
 from tests.conftest import SOAK
 from tests.servers import peers
+from tests.servers.child import Child
 from tests.servers.restic_key import make_cheap
 
 PASSWORD = "correct horse battery"
@@ -127,7 +128,7 @@ def running(restic: Restic, folder: Path, stop: StopSignal) -> Iterator[list[Bas
         yield outcome
     finally:
         stop.set()
-        thread.join()
+        thread.join(60)
 
 
 class TestProgram:
@@ -374,9 +375,7 @@ class TestRunning:
                 [{str(big(tmp_path))!r}], on_message=lambda _: print("begun", flush=True)
             )
         """
-        gateway = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE
-        )
+        gateway = Child([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
         with gateway:
             assert gateway.stdout is not None
             assert gateway.stdout.readline() == b"begun\n"

@@ -28,6 +28,7 @@ from backupgw.runtime.restic import (
 )
 from backupgw.runtime.settings import Settings, load
 from tests.servers import peers
+from tests.servers.child import Child
 
 PASSWORD = "correct horse battery"
 BOTH = (peers.RESTIC_OLD, peers.RESTIC_NEW)
@@ -134,7 +135,7 @@ def test_it_ends_with_its_owner(tmp_path: Path) -> None:
         print(own.process_id, flush=True)
         sys.stdin.read()
     """
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", textwrap.dedent(script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.servers.child import Child
 from tests.servers.double import Double
 from tests.servers.drive_double import Service as DriveService
 from tests.servers.dropbox_double import DropboxDouble
@@ -56,23 +57,23 @@ class Person:
 
     def run(self, *words: str, code: str | None = None) -> tuple[int, str, str]:
         """Return the status and what was printed; the page's code is typed unless `code` is."""
-        process = subprocess.Popen(
+        with Child(
             self.command(*words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        assert process.stdin is not None
-        assert process.stderr is not None
-        shown = ""
-        while line := process.stderr.readline():
-            shown += line
-            if match := re.search(r"https://\S+", line):
-                process.stdin.write(f"{self.agree(match[0]) if code is None else code}\n")
-                process.stdin.flush()
-                break
-        output, rest = process.communicate(timeout=60)
+        ) as process:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            shown = ""
+            while line := process.stderr.readline():
+                shown += line
+                if match := re.search(r"https://\S+", line):
+                    process.stdin.write(f"{self.agree(match[0]) if code is None else code}\n")
+                    process.stdin.flush()
+                    break
+            output, rest = process.communicate(timeout=60)
         return process.returncode, output, shown + rest
 
 
@@ -144,7 +145,7 @@ def test_a_browser_at_hand_brings_googles_answer(tmp_path: Path) -> None:
             f'client_id = "{service.client_id}"\ncacert = "{certificate.authority}"\n'
             f'client_secret = {{ env = "SECRET" }}\nrefresh_token = {{ file = "{grant}" }}\n'
         )
-        process = subprocess.Popen(
+        with Child(
             [
                 Path(sys.executable).parent / "backupgw",
                 "store",
@@ -158,11 +159,9 @@ def test_a_browser_at_hand_brings_googles_answer(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        assert process.stdin is not None
-        assert process.stderr is not None
-        said = process.stderr.read()
-        assert process.wait(60) == 0, said
-        process.communicate()
+        ) as process:
+            assert process.stderr is not None
+            said = process.stderr.read()
+            assert process.wait(60) == 0, said
     assert "brought it" in said
     assert grant.read_text() == f"{service.refresh_token}\n"

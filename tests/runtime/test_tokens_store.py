@@ -147,7 +147,7 @@ def test_of_many_processes_and_gateways_one_spends_an_id(state_url: str) -> None
     context = multiprocessing.get_context("spawn")
     start, won = context.Barrier(4), context.Queue()
     arguments = (state_url, start, won)
-    processes = [context.Process(target=_spend, args=arguments) for _ in range(4)]
+    processes = [context.Process(target=_spend, args=arguments, daemon=True) for _ in range(4)]
     for process in processes:
         process.start()
     assert sum(won.get(timeout=60) for _ in processes) == 50
@@ -258,7 +258,9 @@ def test_tokens_of_an_older_gateway_go_on_working(tmp_path: Path) -> None:
     config.write_text(f'[state]\nfolder = "{state}"\n')
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(3)
-    processes = [context.Process(target=_take_over, args=(config, start)) for _ in range(3)]
+    processes = [
+        context.Process(target=_take_over, args=(config, start), daemon=True) for _ in range(3)
+    ]
     for process in processes:
         process.start()
     for process in processes:

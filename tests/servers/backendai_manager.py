@@ -88,7 +88,7 @@ class BackendAiManager:
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
-        self._thread.join()
+        self._thread.join(60)
         self._server.server_close()
         self._storage.close()
 

@@ -74,7 +74,7 @@ class DoubleProcess(Generic[D]):
         self._process.join(STOP_TIMEOUT)
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
+            self._process.join(STOP_TIMEOUT)
         self._process.close()
 
     @property

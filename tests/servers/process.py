@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .orphans import ends_with_us
+from .child import Child
 
 START_TIMEOUT = 60
 """Seconds until a server must have said that it listens; generous, for loaded machines."""
@@ -49,7 +48,7 @@ class ServerProcess:
         self._match: re.Match[str] | None = None
         self._changed = threading.Condition()
         self._ended = False
-        self.process = subprocess.Popen(
+        self.process = Child(
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -61,11 +60,14 @@ class ServerProcess:
             # A group of its own: a stop reaches its workers, and Ctrl-C in pytest does not.
             start_new_session=True,
         )
-        ends_with_us(self.process.pid)
         self._reader = threading.Thread(target=self._read, name="server output", daemon=True)
         self._reader.start()
-        with self._changed:
-            self._changed.wait_for(lambda: self._match or self._ended, START_TIMEOUT)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._match or self._ended, START_TIMEOUT)
+        except BaseException:  # the test's time is over
+            self.kill()
+            raise
         if self._match is None:
             self.kill()
             raise ServerFailed(f"{self._describe()} did not get ready")
@@ -120,15 +122,15 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise ServerFailed(f"{self._describe()} did not stop on SIGTERM") from None
+        except BaseException:
+            self.kill()
+            raise
         self._finish()
         return self.process.returncode
 
     def kill(self) -> None:
         """End it and its workers with SIGKILL."""
-        if self.running:
-            # The group exists as long as its leader has not been waited for.
-            os.killpg(self.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.end()
         self._finish()
 
     def __enter__(self) -> Self:

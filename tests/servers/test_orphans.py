@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from .child import Child
 from .process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,9 +40,9 @@ time.sleep(1000)
 """
 
 
-def started(*programs: str) -> tuple[subprocess.Popen[str], list[int]]:
+def started(*programs: str) -> tuple[Child[str], list[int]]:
     """Run the starter; return it with descriptors of what it says that runs."""
-    starter = subprocess.Popen(
+    starter = Child(
         [sys.executable, "-c", STARTER, *programs],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .orphans import ends_with_us
+from .child import Child
 
 MODULES = Path("/usr/lib/uml/modules")
 """Where Debian's package user-mode-linux has its modules, one folder a kernel version."""
@@ -93,14 +93,13 @@ def run(
             *(f"ubd{number}={disk}" for number, disk in enumerate(disks)),
         ]  # fmt: skip
         with (work / "console").open("wb") as console:
-            process = subprocess.Popen(
+            process = Child(
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=console,
                 start_new_session=True,
             )
-            ends_with_us(process.pid)
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired:

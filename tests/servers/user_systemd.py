@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .orphans import ends_with_us
+from .child import Child
 
 PROGRAM = "/lib/systemd/systemd"
 PATIENCE = 30.0
@@ -64,14 +64,14 @@ class UserSystemd:
             "XDG_CONFIG_HOME": str(home / ".config"),
             "XDG_RUNTIME_DIR": str(self._runtime),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child[bytes] | None = None
         self._inside = ""
 
     def __enter__(self) -> Self:
         self._group.mkdir()
         path = f"{self.environment['XDG_CONFIG_HOME']}/systemd/user:{self._units}"
         with open(self._log, "wb") as log:
-            self._process = subprocess.Popen(
+            self._process = Child(
                 ["sh", "-c", _SETUP],
                 env={
                     "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
@@ -87,8 +87,11 @@ class UserSystemd:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        ends_with_us(self._process.pid)
-        self._await((self._runtime / "systemd" / "private").exists, "systemd did not start")
+        try:
+            self._await((self._runtime / "systemd" / "private").exists, "systemd did not start")
+        except BaseException:
+            self._process.end()
+            raise
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         self._inside = children.read_text().split()[0]
         return self
@@ -114,8 +117,7 @@ class UserSystemd:
         traceback: TracebackType | None,
     ) -> None:
         assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        self._process.end()
         ends = time.monotonic() + PATIENCE
         while self._group.exists():
             try:

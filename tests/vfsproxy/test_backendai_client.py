@@ -16,6 +16,7 @@ import httpx
 import pytest
 from tests.servers import peers
 from tests.servers.backendai_manager import HOST, BackendAiManager
+from tests.servers.child import Child
 from tests.servers.faulty_proxy import FaultyProxy, breaking
 from tests.servers.vfs_gateway import VfsGateway
 from tusclient.client import TusClient
@@ -34,8 +35,8 @@ class Client:
         self.folder = folder
         self.manager = manager
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start(self, *words: str) -> Child[str]:
+        return Child(
             [peers.get(peers.BACKENDAI).path, "vfolder", *words],
             cwd=self.folder,
             env={

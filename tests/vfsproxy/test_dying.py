@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
+from tests.servers.child import Child
 
 from backupgw.runtime.database.tables.vfs_uploads import vfs_uploads
 from backupgw.vfsproxy.folders.lifecycle import Wanted
@@ -33,7 +34,7 @@ def folder(inside: Inside) -> Folder:
 def dies(inside: Inside, folder: Folder) -> Iterator[Dies]:
     """Has another process upload and be killed at a step; returns how it ended."""
     command = [sys.executable, "-m", "tests.vfsproxy.dying_uploader"]
-    with subprocess.Popen(
+    with Child(
         [*command, str(inside.gateway.config), folder.id],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.conftest import SOAK
+from tests.servers.child import Child
 from tests.servers.postgres import PASSWORD, QUOTED_PASSWORD
 from tests.servers.vfs_gateway import VfsGateway
 
@@ -55,7 +56,7 @@ class Gateway:
     """A process with its share of the writers."""
 
     def __init__(self, inside: Inside, folder: Folder, writers: int, prefix: str) -> None:
-        self.process = subprocess.Popen(
+        self.process = Child(
             [
                 sys.executable,
                 "-m",
@@ -71,7 +72,11 @@ class Gateway:
             text=True,
         )
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        try:
+            assert self.process.stdout.readline() == "ready\n"
+        except BaseException:
+            self.process.end()
+            raise
 
     def begin(self) -> None:
         assert self.process.stdin is not None
@@ -79,13 +84,14 @@ class Gateway:
         self.process.stdin.flush()
 
     def outcomes(self) -> Counter[str]:
-        out, _ = self.process.communicate(timeout=120)
+        with self.process:
+            out, _ = self.process.communicate(timeout=120)
         assert self.process.returncode == 0
         return Counter(json.loads(out))
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        with self.process:
+            self.process.kill()
 
 
 def on_disk(inside: Inside, folder: Folder) -> tuple[int, int]:

@@ -302,7 +302,7 @@ def test_links_that_are_swapped_in_during_a_restore_lead_nowhere(
         panel.wait_for_restore(row)
     finally:
         ended.set()
-        thread.join()
+        thread.join(60)
     assert "region" in swapped
     assert [path for path in outside.rglob("*") if not path.is_dir()] == []
 

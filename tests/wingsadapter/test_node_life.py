@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import SOAK
 from tests.servers import peers
+from tests.servers.child import Child
 from tests.servers.panel import Backup, Panel
 from tests.servers.s3 import KEY_ID, SECRET, RcloneS3
 
@@ -198,7 +199,7 @@ def test_a_server_that_runs_is_not_restored(node: NodeSite, panel: Panel) -> Non
     assert panel.wait_for_backup(row)
     (node.root(server) / "server.properties").write_text("changed")
     before = node.tree(server)
-    with subprocess.Popen(["sleep", "300"], cwd=node.root(server)) as running:
+    with Child(["sleep", "300"], cwd=node.root(server)) as running:
         panel.restore_backup(row, truncate=True)
         assert not panel.wait_for_restore(row)
         running.kill()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.servers.child import Child
 from tests.servers.panel import TOKEN
 from tests.servers.tls import Certificate
 from tests.servers.wings_double import WingsDouble
@@ -28,7 +28,7 @@ def state(text: object) -> bytes:
 
 def in_folder(asked: AskedWings, server: str, folder: Path) -> str | None:
     """Ask while a process works in the server's folder."""
-    with subprocess.Popen(["sleep", "60"], cwd=folder) as process:
+    with Child(["sleep", "60"], cwd=folder) as process:
         try:
             return asked.why_not(server, str(folder))
         finally:

@@ -283,7 +283,7 @@ def test_a_file_replaced_again_and_again_never_locks_a_steady_user_out(path: Pat
                 refused.append(dict(file.users))
     finally:
         stop.set()
-        writer.join()
+        writer.join(60)
     assert refused == []
     file.refresh()
     assert len(file.users) == 51, "and what was written last counts in the end"
