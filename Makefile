@@ -38,7 +38,7 @@ peers: setup-dev
 test: setup-dev peers
 	@failed=0; \
 	$(PYTEST) -m alone || failed=1; \
-	$(PYTEST) -m "not alone" -n $(WORKERS) --dist loadgroup || failed=1; \
+	$(PYTEST) -m "not alone" -n $(WORKERS) --dist loadfile || failed=1; \
 	exit $$failed
 
 soak: setup-dev peers

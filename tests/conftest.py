@@ -30,7 +30,7 @@ IN_CI = os.environ.get("CI") == "true"
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
 SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
-pytest_plugins = ["tests.last_guard"]
+pytest_plugins = ["tests.last_guard", "tests.sharing_out"]
 
 SERVERS: dict[str, type[RestServer]] = {"backupgw": Gateway, "rest-server": RestServer}
 

@@ -17,7 +17,7 @@ from tests.faults.volumes import btrfs_with_quota, ext4, fill_bytes, fill_inodes
 from tests.servers import peers
 from tests.servers.restic import Restic
 
-pytestmark = [pytest.mark.xdist_group("disks"), pytest.mark.root, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 FULL = 507
 SMALL = b"small"

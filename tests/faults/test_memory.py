@@ -25,7 +25,7 @@ UPLOADS = 8
 SIZE = 64 << 20
 PIECE = 1 << 20
 
-pytestmark = [pytest.mark.xdist_group("memory"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 def pieces(number: int) -> Iterator[bytes]:

@@ -25,7 +25,6 @@ from tests.faults.server_process import (
 from tests.servers import peers, uml
 
 pytestmark = [
-    pytest.mark.xdist_group("machines"),
     pytest.mark.root("linux.uml", "modprobe", "dmsetup", "mkfs.ext4"),
     pytest.mark.timeout(300),
 ]

@@ -50,7 +50,6 @@ BOTH = (peers.RESTIC_OLD, peers.RESTIC_NEW)
 
 pytestmark = [
     pytest.mark.peers(*BOTH),
-    pytest.mark.xdist_group("restic"),
 ]
 
 

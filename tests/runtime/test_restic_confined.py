@@ -37,7 +37,6 @@ SECRET = b"the host's own secret"
 
 pytestmark = [
     pytest.mark.peers(*BOTH, peers.RCLONE),
-    pytest.mark.xdist_group("restic-confined"),
 ]
 
 

@@ -33,7 +33,7 @@ from tests.servers.child import Child
 PASSWORD = "correct horse battery"
 BOTH = (peers.RESTIC_OLD, peers.RESTIC_NEW)
 
-pytestmark = [pytest.mark.peers(*BOTH), pytest.mark.xdist_group("restic")]
+pytestmark = [pytest.mark.peers(*BOTH)]
 
 
 def settings_of(tmp_path: Path) -> Settings:

@@ -195,7 +195,6 @@ def test_a_snapshot_keeps_what_a_mount_writes_into(working: Inside) -> None:
     assert content(files_of(working, folder)) == {"file": b"before"}
 
 
-@pytest.mark.xdist_group("disks")
 @pytest.mark.root("mkfs.btrfs")
 def test_a_disk_that_shares_blocks_has_copies_for_nothing(tmp_path: Path) -> None:
     """Clones, snapshots and what they bring back take no room; to the accounts they are files."""

@@ -12,7 +12,7 @@ from tests.servers.panel import TOKEN, TOKEN_ID, Panel
 
 from .node_site import NodeSite
 
-pytestmark = [pytest.mark.peers(peers.RESTIC_NEW), pytest.mark.xdist_group("wings-api")]
+pytestmark = [pytest.mark.peers(peers.RESTIC_NEW)]
 
 SOME = "a09316f2-c1df-44b9-8244-6c6789eb75a1"
 

@@ -20,7 +20,7 @@ from tests.servers.panel import TOKEN, Panel
 from tests.wingsadapter.node_site import PASSWORD, NodeSite
 from tests.wingsadapter.test_ignore import HOSTILE
 
-pytestmark = [pytest.mark.peers(peers.RESTIC_NEW), pytest.mark.xdist_group("wings-hostile")]
+pytestmark = [pytest.mark.peers(peers.RESTIC_NEW)]
 
 SOME = "a09316f2-c1df-44b9-8244-6c6789eb75a1"
 SEED = 20261127

@@ -22,7 +22,7 @@ from tests.servers import peers
 from tests.servers.panel import Backup, NodeRefused, NodeUnreachable, Panel
 from tests.wingsadapter.node_site import PASSWORD, NodeSite
 
-pytestmark = [pytest.mark.peers(peers.RESTIC_NEW), pytest.mark.xdist_group("wings-kill")]
+pytestmark = [pytest.mark.peers(peers.RESTIC_NEW)]
 
 ROUNDS = 10 if SOAK else 3
 SEEDS = range(10 if SOAK else 1)

@@ -26,7 +26,6 @@ from .node_site import PASSWORD, Listener, NodeSite, wipe
 
 pytestmark = [
     pytest.mark.peers(peers.RESTIC_OLD, peers.RESTIC_NEW),
-    pytest.mark.xdist_group("wings-life"),
 ]
 
 

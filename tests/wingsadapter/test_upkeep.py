@@ -34,7 +34,7 @@ from backupgw.wingsadapter.upkeep import Upkeep
 
 from .node_site import PASSWORD
 
-pytestmark = [pytest.mark.peers(peers.RESTIC_NEW), pytest.mark.xdist_group("wings-upkeep")]
+pytestmark = [pytest.mark.peers(peers.RESTIC_NEW)]
 
 
 class Site:

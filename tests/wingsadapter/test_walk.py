@@ -15,7 +15,6 @@ from .node_site import OWNER, NodeSite, wipe
 
 pytestmark = [
     pytest.mark.peers(peers.RESTIC_OLD, peers.RESTIC_NEW),
-    pytest.mark.xdist_group("wings-walk"),
 ]
 
 ACCESS = struct.pack(

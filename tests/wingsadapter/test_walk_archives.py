@@ -15,7 +15,7 @@ from tests.servers.wings_double import WingsDouble
 from tests.wingsadapter.node_site import NodeSite, wipe
 from websockets.sync.client import connect
 
-pytestmark = [pytest.mark.peers(peers.RESTIC_NEW), pytest.mark.xdist_group("wings-archives")]
+pytestmark = [pytest.mark.peers(peers.RESTIC_NEW)]
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ def place(folder: Path) -> Iterator[PosixFS]:
         backend.close()
 
 
-@pytest.mark.xdist_group("disks")
 @pytest.mark.parametrize(
     "kind",
     [
