@@ -10,6 +10,9 @@ PYTEST := $(BIN)/python -m pytest --durations 20
 # One more than there are cores: some tests wait for a process, a lease or a disk.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
+# Where it is set, each of the thousands of processes that the tests start compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run setup setup-dev peers test soak lint bench lock clean
 
 run: setup
@@ -28,16 +31,17 @@ $(VENV)/.setup: requirements.lock $(PACKAGES:%=%/pyproject.toml) | $(VENV)/bin/p
 	@touch $@
 
 $(VENV)/.setup-dev: requirements-dev.lock $(VENV)/.setup
-	$(PIP) install --require-hashes --no-deps -r requirements-dev.lock
+	$(PIP) install --require-hashes --no-deps --no-compile -r requirements-dev.lock
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/compiled 2>&1 || true  # on all cores
 	@touch $@
 
-peers: setup-dev
+peers: | $(VENV)/bin/python
 	$(BIN)/python -m tests.servers.install --uml
 
 # Both parts run, whatever becomes of the first: one run tells of everything that is wrong.
 test: setup-dev peers
 	@failed=0; \
-	$(PYTEST) -m alone || failed=1; \
+	$(PYTEST) -m alone $$(grep -rl --include='*.py' 'mark\.alone' tests) || failed=1; \
 	$(PYTEST) -m "not alone" -n $(WORKERS) --dist loadfile || failed=1; \
 	exit $$failed
 

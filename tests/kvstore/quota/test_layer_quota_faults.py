@@ -146,7 +146,7 @@ class TestFaults:
         finally:
             stop.set()
             for thread in threads:
-                thread.join()
+                thread.join(60)
         assert reports[0].corrections
         assert [report.corrections for report in reports[1:]] == [[]] * 4
         check()

@@ -245,7 +245,7 @@ def test_logins_go_on_while_the_file_is_replaced_over_and_over(path: Path) -> No
                 assert await auth.authenticate(header("ann", "pa"), "1.1.1.1") == "ann"
         finally:
             stop.set()
-            thread.join()
+            thread.join(60)
         auth.close()
 
     asyncio.run(main())
