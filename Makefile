@@ -41,7 +41,7 @@ peers: | $(VENV)/bin/python
 # Both parts run, whatever becomes of the first: one run tells of everything that is wrong.
 test: setup-dev peers
 	@failed=0; \
-	$(PYTEST) -m alone $$(grep -rl --include='*.py' 'mark\.alone' tests) || failed=1; \
+	$(PYTEST) -m alone -n 2 --dist loadfile $$(grep -rl --include='*.py' 'mark\.alone' tests) || failed=1; \
 	$(PYTEST) -m "not alone" -n $(WORKERS) --dist loadfile || failed=1; \
 	exit $$failed
 
