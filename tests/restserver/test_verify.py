@@ -213,12 +213,9 @@ def test_an_interrupt_says_nothing_but_that(operator: Operator) -> None:
     command = [Gateway.program()[0], *operator.arguments("--limit", "20 kB/s")]
     with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        try:
-            process.stdout.readline()
-            process.send_signal(signal.SIGINT)
-            assert "Traceback" not in process.communicate(timeout=60)[1]
-        finally:
-            process.kill()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.communicate()[1]
     assert process.returncode not in (0, None)
     _, report = operator.json("--restart")
     assert (report["resumed"], report["files"]) == (False, 49)
