@@ -38,6 +38,7 @@ from .plan import Plan
 from .rclone_calls import AS_SENT, AS_TOLD, LONG, Calls, Features, Repeated, seconds
 from .rclone_folders import folders_of, make_root
 from .rclone_names import decoded
+from .rclone_presence import is_there
 from .rclone_reader import open_item
 from .rclone_remote import Remote
 from .rclone_writer import TEMPORARY, RcloneWriter, temporary
@@ -142,8 +143,8 @@ class Rclone(Backend):
             folders.mark_root()
 
     def destroy(self) -> None:
-        calls, _, folders = self._while_closed()
-        if not folders.exists(""):
+        calls, features, folders = self._while_closed()
+        if not _exists(calls, features, folders):
             raise BackendDoesNotExist(f"{self._remote.shown} does not exist")
         calls.ask("operations/purge", "", calls.at(""), timeout=LONG)
 
@@ -165,7 +166,7 @@ class Rclone(Backend):
             PermissionDenied: the remote's credentials are refused.
         """
         calls, features, folders = self._while_closed()
-        if not folders.exists("") and not _is_bucket(calls, features):
+        if not _exists(calls, features, folders):
             raise BackendDoesNotExist(f"{self._remote.shown} does not exist")
         self.capabilities = Capabilities(
             ranges=True,
@@ -425,15 +426,9 @@ def _put_nothing(calls: Calls, name: str) -> None:
         pass
 
 
-def _is_bucket(calls: Calls, features: Features) -> bool:
-    """Whether the place is a whole bucket that exists, though nothing is in it."""
-    if features.real_folders or "/" in calls.remote.root:
-        return False
-    try:
-        calls.any_entry("")
-    except ObjectNotFound:
-        return False
-    return True
+def _exists(calls: Calls, features: Features, folders: Folders) -> bool:
+    """Whether the place does, be it an empty bucket that nobody has marked."""
+    return folders.exists("") or (not features.real_folders and is_there(calls))
 
 
 def _info(name: str, entry: dict[str, Any]) -> ItemInfo | None:

@@ -42,8 +42,18 @@ _BRIEF: Mapping[str, object] = {"noMimeType": True, "noModTime": False}
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What rclone says of a remote (`operations/fsinfo`)."""
+    """What rclone says of a remote (`operations/fsinfo`).
 
+    Attributes:
+        root: the path that the remote begins at, where its settings name one; "" for one that
+            wraps others.
+    """
+
+    root: str
+    wraps: bool
+    """It stands before other remotes (`alias` does not: rclone puts what it means in its place)."""
+    in_buckets: bool
+    """The first segment of a path is a bucket's name."""
     about: bool
     copy: bool
     move: bool
@@ -116,6 +126,9 @@ class Calls:
         match told:
             case {"Features": dict(has), "Hashes": list(hashes)}:
                 return Features(
+                    root=str(told.get("Root", "")),
+                    wraps=bool(has.get("Overlay")),
+                    in_buckets=bool(has.get("BucketBased")),
                     about=bool(has.get("About")),
                     copy=bool(has.get("Copy")),
                     move=bool(has.get("Move")),
@@ -123,7 +136,8 @@ class Calls:
                     partial_uploads=bool(has.get("PartialUploads")),
                     case_sensitive=not has.get("CaseInsensitive"),
                     hashes=frozenset(map(str, hashes)),
-                    local=bool(has.get("IsLocal")),
+                    # hasher says it of itself, whatever it stands before
+                    local=bool(has.get("IsLocal")) and not has.get("Overlay"),
                     in_memory=str(told.get("String", "")).startswith("Memory root"),
                 )
         raise BackendError(f"{self.remote.shown}: rclone's answer cannot be understood")

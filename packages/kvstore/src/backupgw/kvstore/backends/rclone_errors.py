@@ -29,7 +29,7 @@ _MISSING = _words(
     "object not found", "directory not found", "no such file or directory", "is a directory not a",
     "not a directory", "no such bucket", "NoSuchKey", "NoSuchBucket", "file does not exist",
 )  # fmt: skip
-_NO_REMOTE = _words(r"didn't find section in config file")
+_NO_REMOTE = _words(r"didn't find section in config file(?: \(\"([^\"]+)\"\))?")
 _NO_TYPE = _words(
     r"didn't find backend called", "failed to parse connection string", "invalid remote"
 )
@@ -80,10 +80,10 @@ def translate(status: int, said: str, what: str, remote: Remote) -> BackendError
     text = _WRAPPED.sub("", " ".join(remote.without_secrets(said).split()))
     where = f"{what}: " if what else ""
     message = f"{remote.shown}: {where}{_shortened(text)}"
-    if _NO_REMOTE.search(text):
+    if missing := _NO_REMOTE.search(text):
         return BackendDoesNotExist(
-            f"rclone's settings have no remote {remote.name!r}: make it with `rclone config`, or "
-            "name the file that has it with the option config"
+            f"rclone's settings have no remote {missing[1] or remote.name!r}: make it with "
+            "`rclone config`, or name the file that has it with the option config"
         )
     if _NO_TYPE.search(text):
         return BackendURLInvalid(message)

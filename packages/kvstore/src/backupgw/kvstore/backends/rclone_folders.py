@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from .errors import BackendError, ObjectNotFound
+from .errors import BackendDoesNotExist, BackendError, ObjectNotFound
 from .marked_folders import Folders, Keys, MarkedFolders
 from .rclone_calls import LONG, Calls, Features
 from .rclone_names import decoded
@@ -79,5 +79,12 @@ def folders_of(calls: Calls, features: Features, put: Callable[[str], None]) -> 
 
 
 def make_root(calls: Calls) -> None:
-    """Make the place's own folder, and the bucket that it may be."""
-    calls.ask("operations/mkdir", "", calls.at(""), timeout=LONG)
+    """Make the place's own folder, and the bucket that it may be. Raises BackendDoesNotExist where
+    the remote has nowhere to make it."""
+    try:
+        calls.ask("operations/mkdir", "", calls.at(""), timeout=LONG)
+    except ObjectNotFound as error:
+        raise BackendDoesNotExist(
+            f"{calls.remote.shown}: rclone finds no place for the folder (a union makes one where "
+            "its create_policy says)"
+        ) from error

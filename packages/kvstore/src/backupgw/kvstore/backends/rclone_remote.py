@@ -8,8 +8,8 @@ settings; both take parameters after a comma (https://rclone.org/docs/#connectio
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from ..names import InvalidName, check_folder, joined
 from .errors import BackendURLInvalid
@@ -19,6 +19,8 @@ _WRITTEN = "an rclone URL is rclone:remote:path, or rclone::type,parameter=value
 _SECRET = re.compile(r"pass|secret|token|key|credential|auth|bearer|cookie", re.IGNORECASE)
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*\Z|:[a-z0-9]+\Z")
+_WITHIN = re.compile(r"""(\w+)=(?:"((?:[^"]|"")*)"|'((?:[^']|'')*)'|([^"',: ]*))""")
+"""A parameter in a connection string that is another one's parameter."""
 _SHORTEST = 4
 """Characters that a secret has at least; shorter ones are in every message by chance."""
 HIDDEN = "***"
@@ -72,11 +74,9 @@ def parse(url: str, parameters: Mapping[str, object]) -> Remote:
     text = url.partition(":")[2]
     if text.startswith("/"):
         text = f":local:{text}"
-    name, given, path = _cut(text)
-    if not _REMOTE.match(name):
-        raise BackendURLInvalid(_WRITTEN)
+    name, given, path = cut(text)
     slash = "/" if path.startswith("/") else ""
-    root = "/".join(segment for segment in path.split("/") if segment not in ("", "."))
+    root = _tidy(path)
     try:
         check_folder(root)
     except InvalidName as error:
@@ -86,19 +86,45 @@ def parse(url: str, parameters: Mapping[str, object]) -> Remote:
         if not _PARAMETER.match(key) or key.startswith("global"):
             raise BackendURLInvalid(f"{name}: no remote has a parameter {key!r}")
     written = "".join(f',{key}="{_quoted(value)}"' for key, value in values.items())
-    found = {value for key, value in values.items() if _SECRET.search(key)}
-    secrets = sorted((s for s in found if len(s) >= _SHORTEST), key=len, reverse=True)
+    found = {value for value in _secrets_of(values) if len(value) >= _SHORTEST}
+    secrets = sorted(found, key=len, reverse=True)
     forms = dict.fromkeys(form for s in secrets for form in (_quoted(s), s))
     return Remote(f"{name}{written}:{slash}", root, f"{name}:{slash}{root}", tuple(forms))
 
 
-def _cut(text: str) -> tuple[str, dict[str, str], str]:
-    """Return (name, parameters, path) of a connection string."""
+def _secrets_of(values: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is secret of a remote's parameters, and of those of remotes that they name."""
+    for key, value in values.items():
+        if _SECRET.search(key):
+            yield value
+        for found in _WITHIN.finditer(value):
+            name, double, single, plain = found.groups()
+            plain = (double or "").replace('""', '"') or single or plain or ""
+            yield from _secrets_of({name: plain})
+
+
+def behind(remote: Remote, other: str, path: str) -> Remote:
+    """Return a folder of the remote that another one stands before.
+
+    Args:
+        other: a connection string, or a folder of this machine.
+        path: below it.
+    """
+    try:
+        _, _, above = cut(other)
+    except BackendURLInvalid:
+        return replace(remote, fs=other, root=path)
+    start = other[: len(other) - len(above)] + "/" * above.startswith("/")
+    return replace(remote, fs=start, root=joined(_tidy(above), path))
+
+
+def cut(text: str) -> tuple[str, dict[str, str], str]:
+    """Return (name, parameters, path) of a connection string. Raises BackendURLInvalid."""
     end = re.search(r"[,:]", text[1:])
-    if end is None:
+    at = end.start() + 1 if end is not None else 0
+    name, parameters = text[:at], dict[str, str]()
+    if not _REMOTE.match(name):
         raise BackendURLInvalid(_WRITTEN)
-    at = end.start() + 1
-    name, parameters = text[:at], {}
     while text[at] == ",":
         match = re.compile(
             r"""([^=,:]+)(?:=(?:"((?:[^"]|"")*)"|'((?:[^']|'')*)'|((?!["'])[^,:]*)))?(?=[,:])"""
@@ -114,6 +140,10 @@ def _cut(text: str) -> tuple[str, dict[str, str], str]:
             parameters[key] = "true" if plain is None else plain
         at = match.end()
     return name, parameters, text[at + 1 :]
+
+
+def _tidy(path: str) -> str:
+    return "/".join(segment for segment in path.split("/") if segment not in ("", "."))
 
 
 def _value(key: str, value: object) -> str:
