@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -398,10 +398,10 @@ def test_a_server_that_is_away(sshd: Sshd, served: Path) -> None:
 
 
 @contextmanager
-def breaking_off(port: int, after: int) -> Iterator[int]:
+def breaking_off(port: int, after: int, *, silently: bool = False) -> Iterator[int]:
     """Pass one connection on to a port of this machine, and end it after so many bytes of the
-    client's. Yields the port to connect to."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    client's, or pass nothing more on. Yields the port to connect to."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, ExitStack() as at_the_end:
         here = listening.getsockname()[1]
 
         def run() -> None:
@@ -411,31 +411,71 @@ def breaking_off(port: int, after: int) -> Iterator[int]:
                 back = threading.Thread(target=pump, args=(server, client, 1 << 30))
                 back.start()
                 pump(client, server, after)
+                if silently:
+                    pump(client, None, 1 << 30)
                 for each in (server, client):
                     with suppress(OSError):  # it has ended by itself
                         each.shutdown(socket.SHUT_RDWR)
                 back.join()
 
-        def pump(one: socket.socket, other: socket.socket, most: int) -> None:
+        def pump(one: socket.socket, other: socket.socket | None, most: int) -> None:
             with suppress(OSError):
                 while most and (data := one.recv(min(most, 4096))):
-                    other.sendall(data)
+                    if other is not None:
+                        other.sendall(data)
                     most -= len(data)
 
         passing = threading.Thread(target=run)
         passing.start()
+        at_the_end.callback(passing.join, 60)
         yield here
-        passing.join(60)
 
 
-def test_a_connection_that_ends_in_mid_login_is_no_refusal(sshd: Sshd, served: Path) -> None:
-    config = str(settings(sshd, "breaking", "StrictHostKeyChecking accept-new"))
-    for after in range(1500, 3000, 100):
+@pytest.mark.parametrize("ways", ["keys", "a key and a password", "a password"])
+def test_a_connection_that_ends_in_mid_login_is_no_refusal(
+    sshd: Sshd, served: Path, ways: str
+) -> None:
+    wrong, right = f"IdentityFile {sshd.folder}/other-host", f"IdentityFile {sshd.folder}/client"
+    keys = {
+        "keys": [wrong, f"IdentityFile {sshd.folder}/host", right],
+        "a key and a password": [wrong],
+        "a password": ["IdentityFile none"],
+    }[ways]
+    config = str(settings(sshd, "breaking", "StrictHostKeyChecking accept-new", *keys))
+    password = SECRET if "password" in ways else None
+    ended: list[bool] = []
+    for after in range(1280, 1920, 80):
         with breaking_off(sshd.port, after) as port:
             url = f"sftp://{HOST}:{port}/{served}"
-            backend = open_place(url, ssh_config=config)
-            with suppress(BackendConnectionError), backend:
-                pass
+            backend = open_place(url, ssh_config=config, password=password)
+            try:
+                with backend:
+                    pass
+            except BackendConnectionError as error:
+                if "in the middle of the login" in str(error):
+                    ended.append(error.retryable)
+    assert ended
+    assert all(ended)
+
+
+def test_a_server_that_falls_silent_in_mid_login_is_no_refusal(sshd: Sshd, served: Path) -> None:
+    config = str(settings(sshd, "silent", "StrictHostKeyChecking accept-new"))
+    said = set()
+    for after in range(1300, 1700, 80):
+        with breaking_off(sshd.port, after, silently=True) as port:
+            url = f"sftp://{HOST}:{port}/{served}"
+            backend = open_place(url, ssh_config=config, connect_timeout=0.5, timeout=0.5)
+            said.add(refused(backend, BackendConnectionError).partition("fell ")[2])
+    assert "silent in the middle of the login" in said
+
+
+def test_more_keys_than_a_server_wants_to_see(tmp_path: Path, served: Path) -> None:
+    with Sshd(tmp_path / "strict", settings=["MaxAuthTries 2"]) as strict:
+        names = ("other-host", "host", "client")
+        keys = [f"IdentityFile {strict.folder}/{name}" for name in names]
+        said = refused(place(strict, served, ssh_config=settings(strict, "many", *keys)))
+        assert "broke off after 2 keys; name the right one" in said
+        works(place(strict, served, key_file=str(strict.folder / "client")))
 
 
 def test_a_server_without_sftp(tmp_path: Path, served: Path) -> None:

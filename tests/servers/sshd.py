@@ -89,10 +89,12 @@ class Sshd:
         self._process = ServerProcess(command, ready=r"Server listening on 127\.0\.0\.1 port")
 
     def stop(self) -> None:
-        """End it and its connections."""
+        """End it and its connections, those that come at this moment as well."""
         assert self._process is not None
-        self.drop()
-        self._process.stop()
+        if self._process.running:
+            os.kill(self._process.pid, signal.SIGSTOP)  # so it takes no more of them
+            self.drop()
+        self._process.kill()
 
     def __exit__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 import subprocess
 import threading
@@ -62,7 +63,7 @@ class Connection:
         """
         self.server = server
         self._patience = patience
-        self._transports: list[paramiko.Transport] = []
+        self._transports: list[_Transport] = []
         self._command: _CommandEnd | None = None
         try:
             for host in hosts:
@@ -92,6 +93,7 @@ class Connection:
         try:
             channel = self._transports[-1].open_session(timeout=self._patience.connect)
             channel.settimeout(self._patience.connect)
+            channel.event = _Within(self._patience.connect)
             channel.invoke_subsystem("sftp")
         except paramiko.ChannelException as error:
             raise BackendConnectionError(
@@ -139,7 +141,7 @@ class Connection:
         timeout = min(self._patience.connect, host.connect_timeout or self._patience.connect)
         sock = self._socket(host, timeout)
         try:
-            transport = paramiko.Transport(sock)
+            transport = _Transport(sock)
         except (paramiko.SSHException, OSError, EOFError) as error:
             sock.close()
             raise self._unreached(host, error) from error
@@ -229,7 +231,7 @@ class Connection:
 
     def _log_in(
         self,
-        transport: paramiko.Transport,
+        transport: _Transport,
         host: Host,
         credentials: Credentials,
         known: Sequence[known_hosts.KnownKey],
@@ -251,17 +253,13 @@ class Connection:
                 if not transport.auth_password(host.user, password):
                     return
         except paramiko.BadAuthenticationType as error:
+            if not transport.has_answered:
+                raise self._lost(transport, host, tried, error) from error
             methods = error.allowed_types
         except (paramiko.SSHException, OSError, EOFError) as error:
-            # paramiko calls it a refusal, too, when the connection ends before the answer.
             refused = isinstance(error, paramiko.AuthenticationException)
-            if not transport.is_active() and len(tried) > 1:
-                raise PermissionDenied(
-                    f"{self.server}: {host.address} broke off after {len(tried)} keys; name the "
-                    "right one by key_file, or by IdentityFile with IdentitiesOnly"
-                ) from error
-            if not refused or not transport.is_active():
-                raise self._unreached(host, error) from error
+            if not refused or not transport.has_answered:
+                raise self._lost(transport, host, tried, error) from error
             methods = None
         except PermissionDenied as error:
             raise PermissionDenied(f"{self.server}: {error}") from None
@@ -275,8 +273,25 @@ class Connection:
             f"{', '.join(tried) or 'nothing (there is no key and no password)'}{takes}{left_out}"
         )
 
+    def _lost(
+        self, transport: _Transport, host: Host, tried: Sequence[str], error: Exception
+    ) -> BackendError:
+        """Return the error for a login of which the server did not tell how it ended."""
+        keys = f"after {len(tried)} keys" if len(tried) > 1 else "after a key"
+        hint = "name the right one by key_file, or by IdentityFile with IdentitiesOnly"
+        if _NO_MORE_TRIES.search(transport.farewell):
+            return PermissionDenied(f"{self.server}: {host.address} broke off {keys}; {hint}")
+        if not isinstance(error, paramiko.AuthenticationException):
+            return self._unreached(host, error)
+        what = "ended" if not transport.is_active() else "fell silent"
+        often = f" {keys}: if it always does, {hint}" if len(tried) > 1 else ""
+        return BackendConnectionError(
+            f"{self.server}: the connection to {host.address} {what} in the middle of the login"
+            f"{often}"
+        )
+
     @staticmethod
-    def _wanted(transport: paramiko.Transport, host: Host) -> list[str] | None:
+    def _wanted(transport: _Transport, host: Host) -> list[str] | None:
         """Return by what the server lets users in, where it tells."""
         try:
             transport.auth_none(host.user)
@@ -287,7 +302,7 @@ class Connection:
         return None
 
     def _with_keys(
-        self, transport: paramiko.Transport, host: Host, keys: Keys, tried: list[str]
+        self, transport: _Transport, host: Host, keys: Keys, tried: list[str]
     ) -> list[str] | None:
         """Try the keys; return what else the server takes, None when somebody was let in."""
         methods: list[str] = []
@@ -298,7 +313,7 @@ class Connection:
             except paramiko.BadAuthenticationType as error:
                 return error.allowed_types
             except paramiko.AuthenticationException:
-                if not transport.is_active():
+                if not transport.has_answered:
                     raise
                 continue
             if not methods:
@@ -306,6 +321,52 @@ class Connection:
             return methods  # the key was right, and something is wanted beside it
         return methods
 
+
+class _Transport(paramiko.Transport):
+    """One that knows why a login failed: paramiko calls it a refusal, too, when the connection ends
+    or nothing comes.
+
+    Attributes:
+        farewell: what the server said when it ended the connection.
+    """
+
+    farewell = ""
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the last attempt to log in was answered, on a connection that is still there."""
+        handler = self.auth_handler
+        event = handler.auth_event if handler is not None else None
+        return self.is_active() and event is not None and event.is_set()
+
+    def _parse_disconnect(self, m: paramiko.Message) -> None:
+        m.get_int()
+        self.farewell = m.get_text()
+
+
+class _Within(threading.Event):
+    """An event for which nobody waits for ever, as paramiko does for the answer to a request in a
+    channel.
+
+    Args:
+        seconds: after which waiting ends with a TimeoutError.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if super().wait(self._seconds if timeout is None else timeout):
+            return True
+        if timeout is None:
+            raise TimeoutError
+        return False
+
+
+_NO_MORE_TRIES = re.compile("auth", re.IGNORECASE)
+"""What a server says when it was shown too many keys; RFC 4253 has a code for that, which nobody
+sends."""
 
 _BY_PASSWORD = frozenset({"password", "keyboard-interactive"})
 
