@@ -177,12 +177,13 @@ class Drime(EntryPlace[int, Entry]):
         super().__init__(f"drime://{workspace}/{path}")
         self._trash = trash
         self._pool: PartPool | None = None
-        self._ranges = False
+        self._ranges: bool | None = None
+        """Whether the storage honours ranges; None where that is not known yet."""
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]  # learned on the way
         """`ranges` is True once the storage has answered a request for a part with no more."""
-        return Capabilities(ranges=self._ranges, copy=True, mtime=True, quota=True)
+        return Capabilities(ranges=self._ranges is True, copy=True, mtime=True, quota=True)
 
     # -- the place itself
 
@@ -280,9 +281,21 @@ class Drime(EntryPlace[int, Entry]):
         check_path(name)
         items = self._open
         opener = Opener(items, name, self._note_ranges)
+        if size is not None and self._ranges is not False:
+            kept = opener.from_blocks(offset, size)
+            if kept is not None:
+                return kept
         return open_steadily(
             name, opener.open, offset=offset, size=size, schedule=items.calls.schedule
         )
+
+    def open_reader_nowait(
+        self, name: str, *, offset: int = 0, size: int | None = None
+    ) -> Reader | None:
+        check_path(name)
+        if size is None:
+            return None
+        return Opener(self._open, name, self._note_ranges).kept(offset, size)
 
     def _note_ranges(self, honoured: bool) -> None:
         self._ranges = honoured

@@ -40,6 +40,9 @@ class Calls(Requests):
     newest = 0
     """The highest id that was seen so far."""
 
+    links_last = False
+    """Whether Drime's last answer to a download was a link that can be used later."""
+
     def _seen(self, shown: object, what: str) -> Entry:
         entry = entry_of(shown, what)
         self.newest = max(self.newest, entry.id)
@@ -102,7 +105,7 @@ class Calls(Requests):
 
     def delete(self, what: str, ids: Sequence[int], *, forever: bool) -> None:
         """Delete entries; `Refused`, and nothing is deleted, where one of them is gone."""
-        self._links.forget(ids)
+        self.links.forget(ids)
         self._ask(
             what,
             lambda: self._client.delete_file_entries(
@@ -287,7 +290,7 @@ class Calls(Requests):
 
     def _linked(self, what: str, entry: Entry, headers: dict[str, str]) -> httpx.Response | None:
         """Return the answer to a link that is known; None where there is none that is good."""
-        link = self._links.get(entry.id)
+        link = self.links.get(entry.id)
         if link is None:
             return None
         request = self._strangers.build_request("GET", link, headers=headers)
@@ -296,24 +299,48 @@ class Calls(Requests):
         except BackendMustBeOpen:
             raise
         except BackendError:  # it has run out, or the bytes are gone: Drime knows
-            self._links.forget([entry.id])
+            self.links.forget([entry.id])
             return None
 
-    def _redirected(self, what: str, entry: Entry, headers: dict[str, str]) -> httpx.Response:
+    def ask_link(self, entry: Entry) -> bool:
+        """Ask for the link to an entry's bytes, for a download to come; raises nothing.
+
+        Returns:
+            False where Drime gives none that can be used later.
+        """
+        what = f"entry {entry.id}"
+        request = self._asking_for(entry, {"Accept": "*/*", "Accept-Encoding": "identity"})
+        try:
+            response = self._send(what, request, stream=True)
+            self._read(what, response) if response.is_redirect else response.close()
+        except BackendError:
+            return True  # whoever reads it will see
+        onward = response.next_request
+        if onward is None or _origin(onward.url) == _origin(request.url):
+            return False
+        return self.links.keep(entry.id, str(onward.url))
+
+    def _asking_for(self, entry: Entry, headers: dict[str, str]) -> httpx.Request:
         url = f"{self._base}/file-entries/download/{entry.hash}"
-        request = self._ours.build_request("GET", url, headers=headers)
+        return self._ours.build_request("GET", url, headers=headers)
+
+    def _redirected(self, what: str, entry: Entry, headers: dict[str, str]) -> httpx.Response:
+        request = self._asking_for(entry, headers)
         try:
             response = self._send(what, request, stream=True)
             if (onward := response.next_request) is None:
+                self.links_last = False
                 return response
             self._read(what, response)
             stranger = _origin(onward.url) != _origin(request.url)
-            answer = self._send(what, onward, stranger=stranger, stream=True)
+            self.links_last = stranger and self.links.keep(entry.id, str(onward.url))
+            return self._send(what, onward, stranger=stranger, stream=True)
         except drime_errors.Refused as error:
+            self.links.forget([entry.id])
             raise ObjectNotFound(what) from error
-        if stranger:
-            self._links.keep(entry.id, str(onward.url))
-        return answer
+        except BackendError:
+            self.links.forget([entry.id])
+            raise
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,10 +17,12 @@ from typing import NamedTuple
 from ..layers.retry_schedule import Trials
 from ..names import RESERVED_PREFIX, is_reserved
 from . import drime_names
+from .blocks_kept import BlocksKept
 from .drime_calls import Calls
 from .drime_entry import Entry
 from .drime_errors import Refused
 from .drime_folders import Folders
+from .drime_links_ahead import LinksAhead
 from .drime_listing import all_entries
 from .entry_items import EntryItems
 from .errors import BackendError, BackendMustBeOpen, ObjectExists, ObjectNotFound
@@ -64,8 +66,10 @@ class Items(EntryItems[int, Entry]):
         super().__init__(folders, ahead, keeps=forever)
         self.calls = calls
         self.folders = folders
+        self.blocks = BlocksKept()
         self._forever = forever
         self._lookers = ThreadPoolExecutor(_LOOKERS, thread_name_prefix="backupgw-drime-look")
+        self.links_ahead = LinksAhead(calls, self._row, self._beside)
         self._writing: Counter[str] = Counter()
         self._shared: set[str] = set()
         self._large: set[tuple[int, ...]] = set()
@@ -93,6 +97,17 @@ class Items(EntryItems[int, Entry]):
 
     def _kept(self, entry: Entry) -> Entry:
         return entry._replace(name="", stored_as="")
+
+    def _row(self, row: str) -> list[Entry]:
+        """Return the items of a row of `LinksAhead` that are known."""
+        with self._lock:
+            return [entry for name, entry in self._known.items() if name.startswith(row)]
+
+    def _beside(self, work: Callable[[], None]) -> Future[None] | None:
+        try:
+            return self._lookers.submit(work)
+        except RuntimeError:  # the place was closed
+            return None
 
     # -- changing
 
@@ -217,6 +232,7 @@ class Items(EntryItems[int, Entry]):
         Drime deletes nothing where one of several is gone: then it is asked for each.
         """
         trials = Trials(self.calls.schedule)
+        self.blocks.forget(ids)
         while True:
             try:
                 self.calls.delete(what, ids, forever=forever)

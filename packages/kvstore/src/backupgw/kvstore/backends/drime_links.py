@@ -36,16 +36,17 @@ class Links:
             link, until = self._links.get(entry, ("", 0.0))
             return link if time.monotonic() < until else None
 
-    def keep(self, entry: int, link: str) -> None:
-        """Keep a link that was just made, if it tells how long it is good for."""
+    def keep(self, entry: int, link: str) -> bool:
+        """Keep a link that was just made; False where it does not tell that it is good for long."""
         seconds = min(MOST, told_seconds(link) - _MARGIN)
         if seconds <= 0:
-            return
+            return False
         with self._lock:
             self._links[entry] = link, time.monotonic() + seconds
             self._links.move_to_end(entry)
             if len(self._links) > _KEPT:
                 self._links.popitem(last=False)
+        return True
 
     def forget(self, entries: Iterable[int]) -> None:
         """Use the links of entries no more."""

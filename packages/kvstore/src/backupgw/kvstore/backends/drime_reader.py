@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 
 from ..layers.retry_reader import ReplacedMeanwhile
 from . import drime_errors, drime_names
 from .base import Reader
+from .blocks_kept import KeptReader
 from .body_reader import BodyReader, NoBytes
 from .drime_calls import Download
 from .drime_entry import Entry
@@ -40,16 +42,26 @@ class DownloadBody:
 
     def read(self, size: int, /) -> bytes:
         """Return `size` bytes, fewer only at the end: each read costs whoever reads a thread."""
-        while self._skip:
-            dropped = self._body.read(min(self._skip, _PIECE))
-            if not dropped:
-                return b""
-            self._skip -= len(dropped)
+        if not self._at_start():
+            return b""
         pieces: list[bytes] = []
         while size and (piece := self._body.read(size)):
             pieces.append(piece)
             size -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill a buffer's beginning with what has come; return how many bytes, 0 at the end."""
+        return self._body.read_into(buffer) if self._at_start() else 0
+
+    def _at_start(self) -> bool:
+        """Throw away what comes before the first byte wanted; False where the body ends there."""
+        while self._skip:
+            dropped = self._body.read(min(self._skip, _PIECE))
+            if not dropped:
+                return False
+            self._skip -= len(dropped)
+        return True
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -70,6 +82,37 @@ class Opener:
         self._name = name
         self._told = told
         self._entry: Entry | None = None
+
+    def kept(self, offset: int, size: int) -> Reader | None:
+        """Open a range that is in memory; None where it is not."""
+        if (entry := self._steady()) is None:
+            return None
+        start, wanted = _span(entry, offset, size)
+        if not 0 < wanted < entry.size:
+            return None
+        data = self._items.blocks.get(entry.id, start, wanted)
+        return None if data is None else KeptReader(data, entry.size, str(entry.id))
+
+    def from_blocks(self, offset: int, size: int) -> Reader | None:
+        """Open a range by the blocks that it lies in; None where it is to be read by itself."""
+        if (entry := self._steady()) is None:
+            return None
+        start, wanted = _span(entry, offset, size)
+        if not 0 < wanted < entry.size:
+            return None
+
+        def load(first: int, count: int) -> bytes:
+            with self._open(entry, first, count) as reader:
+                return b"".join(iter(partial(reader.read, count), b""))
+
+        data = self._items.blocks.read(entry.id, start, wanted, entry.size, load)
+        return None if data is None else KeptReader(data, entry.size, str(entry.id))
+
+    def _steady(self) -> Entry | None:
+        """Return the entry of an item that has one value for ever, None where that is not known."""
+        if not drime_names.is_hash(self._name.rpartition("/")[2]):
+            return None
+        return self._items.known(self._name)
 
     def open(self, offset: int, size: int | None, version: str | None) -> Reader:
         """Open a range; with a version of the value that was opened before, or not at all."""
@@ -104,6 +147,8 @@ class Opener:
         calls, name = self._items.calls, self._name
         # A name that is a hash has one value for ever, so nobody can have replaced it.
         linked = drime_names.is_hash(name.rpartition("/")[2])
+        if linked:
+            self._items.links_ahead.reading(name, entry)
         download = calls.download(name, entry, start, last, linked=linked)
         try:
             if start or last is not None:

@@ -81,7 +81,7 @@ class Requests:
         self._ours = _client(timeout, key)
         self._strangers = _client(timeout, {})
         """For the storage, which must not see the key."""
-        self._links = Links()
+        self.links = Links()
         theirs = self._client._get_client()  # it makes one for each thread that is the first
         if on_call is not None:
             for client in (theirs, self._ours):

@@ -123,6 +123,9 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes:
         """Return 1 to `size` bytes, b"" at the end."""
 
+    def read_into(self, buffer: memoryview, /) -> int:
+        """Read 1 to len(buffer) bytes into a buffer; return how many, 0 at the end."""
+
 
 def body_of(response: httpx.Response) -> Readable:
     """Return the body of an answer of which nothing was read yet."""
@@ -142,6 +145,11 @@ class _Iterated:
         self._held = held[size:]
         return held[:size]
 
+    def read_into(self, buffer: memoryview, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
 
 class _Stream(httpx.SyncByteStream):
     """The body of an answer."""
@@ -153,6 +161,13 @@ class _Stream(httpx.SyncByteStream):
         """Return 1 to `size` bytes, b"" at the end."""
         try:
             return self._answer.read(size)
+        except BackendConnectionError as error:
+            raise _of_httpx(error) from error
+
+    def read_into(self, buffer: memoryview, /) -> int:
+        """Read 1 to len(buffer) bytes into a buffer; return how many, 0 at the end."""
+        try:
+            return self._answer.read_into(buffer)
         except BackendConnectionError as error:
             raise _of_httpx(error) from error
 
