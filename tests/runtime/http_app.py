@@ -22,6 +22,7 @@ from backupgw.runtime.http.file_body import FILE_BODY
 from backupgw.runtime.http.host import Hosted, run
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.http.reload import on_reload
+from backupgw.runtime.http.stream_body import STREAM_BODY
 from backupgw.runtime.threads import Threads
 
 SEEN: ContextVar[int] = ContextVar("seen", default=0)
@@ -160,6 +161,26 @@ class App:
                 return
             file.seek(offset)
             await send({"type": "http.response.body", "body": file.read(size)})
+
+    async def on_passed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a part of a file on, read by threads; the query is `offset,size`, and `,cut` where
+        what is read fails half-way or ends there."""
+        asked, _, cut = scope["query_string"].partition(b",cut=")
+        offset, size = map(int, asked.split(b","))
+        headers = [(b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        with open(self.argument["file"], "rb") as file:  # noqa: ASYNC230 - a small test
+            file.seek(offset)
+
+            def read_into(buffer: memoryview) -> int:
+                if cut and file.tell() > offset + size // 2:
+                    if cut == b"end":
+                        return 0
+                    raise TimeoutError("the place is gone")
+                return file.readinto(buffer[:100_001])
+
+            message = {"read_into": read_into, "size": size, "threads": self.threads}
+            await send({"type": STREAM_BODY, **message})
 
     async def on_piece(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at once with so many bytes that all are the query's number."""

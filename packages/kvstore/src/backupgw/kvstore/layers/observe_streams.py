@@ -33,6 +33,18 @@ class ObservedReader(WrappedReader):
         self._operation.bytes += len(data)
         return data
 
+    def read_into(self, buffer: memoryview) -> int:
+        start = time.perf_counter()
+        try:
+            count = self._reader.read_into(buffer)
+        except BaseException as error:
+            self._failure = type(error).__name__
+            raise
+        finally:
+            self._operation.seconds += time.perf_counter() - start
+        self._operation.bytes += count
+        return count
+
     def read_nowait(self, size: int) -> bytes | bytearray | None:
         start = time.perf_counter()
         data = self._reader.read_nowait(size)

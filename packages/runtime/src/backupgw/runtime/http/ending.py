@@ -216,8 +216,9 @@ class EndingProtocol(HttpToolsProtocol):
         """
         size = self.transport.get_write_buffer_size()
         running = self.running
-        if running is not None and running.file_body is not None and running.file_body.waiting:
-            size += running.file_body.left
+        body = None if running is None else running.thread_body
+        if body is not None and body.waiting:
+            size += body.left
         if size and self.scheme == "http":
             held = bytearray(4)
             with contextlib.suppress(OSError):  # it is about to be closed

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from backupgw.runtime.http.answer_lines import BAD_VALUE, STATUS_LINES, header_name
 from backupgw.runtime.http.direct_body import BodyLost, Consume, DirectBody
 from backupgw.runtime.http.file_body import FILE_BODY, FileBody
+from backupgw.runtime.http.stream_body import STREAM_BODY, StreamBody
+from backupgw.runtime.http.thread_body import ThreadBody
 from backupgw.runtime.threads import Threads
 
 if TYPE_CHECKING:
@@ -47,9 +49,9 @@ class Exchange:
 
     __slots__ = (
         "body_left", "buffered", "chunked", "content_length", "continue_wanted", "direct_body",
-        "disconnected", "end_delivered", "event", "file_body", "head", "headers", "keep_alive",
-        "method", "more_body", "parts", "protocol", "received", "reported", "response_complete",
-        "response_started", "scope", "sent", "started", "status", "target", "tunnel",
+        "disconnected", "end_delivered", "event", "head", "headers", "keep_alive", "method",
+        "more_body", "parts", "protocol", "received", "reported", "response_complete",
+        "response_started", "scope", "sent", "started", "status", "target", "thread_body", "tunnel",
     )  # fmt: skip
 
     def __init__(
@@ -85,7 +87,7 @@ class Exchange:
         self.chunked = False
         self.body_left: int | None = None  # None: as much as comes
         self.sent = 0
-        self.file_body: FileBody | None = None  # while one is being sent
+        self.thread_body: ThreadBody | None = None  # while one is being sent
         self.response_started = False
         self.response_complete = False
         self.tunnel: Tunnel | None = None
@@ -130,8 +132,8 @@ class Exchange:
         """
         self.disconnected = True
         self.wake()
-        if self.file_body is not None:
-            self.file_body.wake()
+        if self.thread_body is not None:
+            self.thread_body.wake()
         if self.direct_body is not None:
             self.direct_body.wake()
 
@@ -292,7 +294,12 @@ class Exchange:
             self._start(message["status"], message.get("headers", ()))
             return
         if kind == FILE_BODY and self.head is not None:
-            await self._send_file(self.head, message["fd"], message["offset"], message["size"])
+            file = FileBody(message["fd"], message["offset"], message["size"])
+            await self._send_by_threads(self.head, file, protocol.host.file_threads)
+            return
+        if kind == STREAM_BODY and self.head is not None:
+            stream = StreamBody(message["read_into"], message["size"])
+            await self._send_by_threads(self.head, stream, message["threads"])
             return
         if self.response_complete or kind != "http.response.body":
             raise RuntimeError(f"the application sent {kind} out of turn")
@@ -383,9 +390,9 @@ class Exchange:
                 protocol.transport.write(body)
         self._complete()
 
-    async def _send_file(self, head: bytes, fd: int, offset: int, size: int) -> None:
-        if self.chunked or (self.method != "HEAD" and self.body_left not in (size, None)):
-            raise RuntimeError("the file is not as long as the answer's Content-Length")
+    async def _send_by_threads(self, head: bytes, body: ThreadBody, threads: Threads) -> None:
+        if self.chunked or (self.method != "HEAD" and self.body_left not in (body.left, None)):
+            raise RuntimeError("the body is not as long as the answer's Content-Length")
         self.head = None
         transport, flow = self.protocol.transport, self.protocol.flow
         transport.write(head)
@@ -400,17 +407,17 @@ class Exchange:
             raise ClientGone("the client has closed the connection")
         transport.set_write_buffer_limits()
         sock = os.dup(transport.get_extra_info("socket").fileno())
-        body = self.file_body = FileBody(fd, offset, size)
+        self.thread_body = body
         try:
             while body.left:
                 if self.disconnected:
                     raise ClientGone("the client has closed the connection")
-                self.sent += await body.send(sock, self.protocol.host.file_threads)
+                self.sent += await body.send(sock, threads)
         except ConnectionError as error:
             transport.abort()
             raise ClientGone("the client has closed the connection") from error
         finally:
-            self.file_body = None
+            self.thread_body = None
             os.close(sock)
         self._complete()
 

@@ -1,8 +1,6 @@
 """Bodies that lie in a file of this machine, sent by threads.
 
-The event loop is one core. A long answer costs it nothing here: a thread writes from the page
-cache to the socket, without the interpreter's lock and without a buffer of ours, and only waiting
-for a slow client is left to the loop.
+A thread writes from the page cache to the socket, without a buffer of ours.
 
 The bytes are written from a mapping of the file. sendfile(2) was slower where it was measured: it
 hands the receiver single pages, which cost both sides more than the copy that it saves. A mapping
@@ -12,13 +10,11 @@ bytes of every body are read, and a body whose file has become shorter never end
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import mmap
 import os
-import select
 
-from backupgw.runtime.threads import Threads
+from backupgw.runtime.http.thread_body import ThreadBody, takes_more
 
 FILE_BODY = "backupgw.file"
 """The ASGI extension, and the type of its message: `fd`, `offset` and `size` (bytes, at least 1)
@@ -28,7 +24,6 @@ must stay open until `send` returns. Not offered where TLS needs the bytes itsel
 WINDOW = 4 << 20  # bytes mapped at a time: large writes wake the receiver less often
 TURN = 4 * WINDOW  # bytes after which a thread lets others have their turn
 TAIL = 64 << 10  # bytes at the end of a body that are read
-PATIENCE = 20  # milliseconds in which a thread waits for a fast client; the loop waits for others
 
 
 class CutShort(OSError):
@@ -71,7 +66,7 @@ def _send_window(sock: int, fd: int, start: int, end: int) -> tuple[int, bool]:
             try:
                 sent += os.write(sock, view[sent:])
             except BlockingIOError:
-                if not _takes_more(sock):
+                if not takes_more(sock):
                     break
             except OSError as error:
                 if sent:
@@ -81,12 +76,6 @@ def _send_window(sock: int, fd: int, start: int, end: int) -> tuple[int, bool]:
                 # A page of the mapping cannot be had, for the file ends before it.
                 raise CutShort("the file was cut short while it was sent") from error
         return sent, sent == len(view)
-
-
-def _takes_more(sock: int) -> bool:
-    waiter = select.poll()
-    waiter.register(sock, select.POLLOUT)
-    return bool(waiter.poll(PATIENCE))
 
 
 def _window(fd: int, start: int, end: int) -> memoryview:
@@ -111,51 +100,20 @@ def _window(fd: int, start: int, end: int) -> memoryview:
     return memoryview(data)
 
 
-class FileBody:
-    """The body of one answer on its way to a socket.
+class FileBody(ThreadBody):
+    """A body that lies in a file.
 
-    Attributes:
-        left: bytes yet to be sent.
-        waiting: whether it is the client that is waited for.
+    Args:
+        fd: of the file.
+        offset: in bytes. size: the same.
     """
 
-    __slots__ = ("_fd", "_offset", "_writable", "left")
-
     def __init__(self, fd: int, offset: int, size: int) -> None:
+        super().__init__(size)
         self._fd = fd
         self._offset = offset
-        self._writable: asyncio.Future[None] | None = None
-        self.left = size
 
-    @property
-    def waiting(self) -> bool:
-        return self._writable is not None
-
-    async def send(self, sock: int, threads: Threads) -> int:
-        """Send what one turn allows, then wait until the socket takes more; return how many bytes.
-
-        Args:
-            sock: descriptor of a socket that does not block and that the loop does not know.
-            threads: where the bytes are written.
-
-        Raises:
-            OSError: see `send_span`.
-        """
-        sent = await threads.run(send_span, sock, self._fd, self._offset, self.left)
+    def _turn(self, sock: int) -> tuple[int, bool]:
+        sent = send_span(sock, self._fd, self._offset, self.left)
         self._offset += sent
-        self.left -= sent
-        if self.left and sent < TURN:
-            loop = asyncio.get_running_loop()
-            self._writable = loop.create_future()
-            loop.add_writer(sock, self.wake)
-            try:
-                await self._writable
-            finally:
-                loop.remove_writer(sock)
-                self._writable = None
-        return sent
-
-    def wake(self) -> None:
-        """The socket takes more, or the connection is gone."""
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        return sent, sent < TURN

@@ -1,7 +1,8 @@
 """The bytes of an item as the body of an answer: by the shortest way there is.
 
-Small answers come from the page cache without a thread, long ones that lie in a file are left to
-the host (`file_body`), and everything else is read on threads, piece by piece.
+Small answers come from the page cache without a thread, long ones are left to the host where no
+TLS lies between (`file_body`, `stream_body`), and everything else is read on threads, piece by
+piece.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from backupgw.kvstore.backends.base import Reader
 from backupgw.runtime.http.file_body import FILE_BODY
+from backupgw.runtime.http.stream_body import STREAM_BODY
 from backupgw.runtime.threads import Threads
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -33,12 +35,13 @@ async def send_rest(send: Send, reader: Reader, threads: Threads) -> None:
 async def send_long(
     scope: MutableMapping[str, Any], send: Send, reader: Reader, threads: Threads
 ) -> None:
-    """Like `send_rest`, for a body of more than CHUNK bytes of which nothing was sent yet.
-
-    The host sends a file by itself, unless TLS lies between.
-    """
-    span = reader.file_span() if FILE_BODY in scope.get("extensions", ()) else None
-    if span is None:
-        await send_rest(send, reader, threads)
-    else:
+    """Like `send_rest`, for a body of more than CHUNK bytes of which nothing was sent yet."""
+    extensions = scope.get("extensions", ())
+    span = reader.file_span() if FILE_BODY in extensions else None
+    if span is not None:
         await send({"type": FILE_BODY, "fd": span.fd, "offset": span.offset, "size": span.size})
+    elif STREAM_BODY in extensions:
+        message = {"read_into": reader.read_into, "size": reader.remaining, "threads": threads}
+        await send({"type": STREAM_BODY, **message})
+    else:
+        await send_rest(send, reader, threads)

@@ -45,6 +45,7 @@ from backupgw.runtime.http.request_head import (
 )
 from backupgw.runtime.http.sending import NO_FD, send_now
 from backupgw.runtime.http.state import HostState
+from backupgw.runtime.http.stream_body import STREAM_BODY
 from backupgw.runtime.http.upgrade import UPGRADE, WINDOW, HttpLink, Tunnel
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 PIPELINE_LIMIT = 16  # requests that wait behind the one being answered; then the connection ends
 READ_SIZE = 256 * 1024  # bytes; the most that uvloop hands over at once
 ASGI = {"version": "3.0", "spec_version": "2.4"}
-PLAIN_EXTENSIONS: dict[str, Any] = {FILE_BODY: {}}
+PLAIN_EXTENSIONS: dict[str, Any] = {FILE_BODY: {}, STREAM_BODY: {}}
 
 
 class GatewayProtocol(EndingProtocol):
