@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import httpx
@@ -42,6 +42,9 @@ class Calls(Requests):
 
     links_last = False
     """Whether Drime's last answer to a download was a link that can be used later."""
+
+    on_link: Callable[[str, Entry], None] | None = None
+    """Told of each such link: an item's name and its entry."""
 
     def _seen(self, shown: object, what: str) -> Entry:
         entry = entry_of(shown, what)
@@ -334,6 +337,8 @@ class Calls(Requests):
             self._read(what, response)
             stranger = _origin(onward.url) != _origin(request.url)
             self.links_last = stranger and self.links.keep(entry.id, str(onward.url))
+            if self.links_last and self.on_link is not None:
+                self.on_link(what, entry)
             return self._send(what, onward, stranger=stranger, stream=True)
         except drime_errors.Refused as error:
             self.links.forget([entry.id])

@@ -24,7 +24,7 @@ from .drime_errors import Refused
 from .drime_folders import Folders
 from .drime_links_ahead import LinksAhead
 from .drime_listing import all_entries
-from .entry_items import EntryItems
+from .entry_items import FRESH, EntryItems
 from .errors import BackendError, BackendMustBeOpen, ObjectExists, ObjectNotFound
 from .listing_ahead import Ahead
 
@@ -36,6 +36,9 @@ _LISTED_AT_ONCE = 64
 
 _LISTINGS = 4
 """Requests for folders side by side that are made at the same time: all packs' are 256."""
+
+_EMPTY = 1000
+"""Empty folders that are kept in mind."""
 
 _LOOKERS = 16
 """Looks for other entries of a name that are made beside another request."""
@@ -72,6 +75,8 @@ class Items(EntryItems[int, Entry]):
         self.links_ahead = LinksAhead(calls, self._row, self._beside)
         self._writing: Counter[str] = Counter()
         self._shared: set[str] = set()
+        self._empty: set[str] = set()
+        """Folders that had nothing in them when they were listed last."""
         self._large: set[tuple[int, ...]] = set()
         """Folders that more than one request is needed for to list them."""
 
@@ -97,6 +102,18 @@ class Items(EntryItems[int, Entry]):
 
     def _kept(self, entry: Entry) -> Entry:
         return entry._replace(name="", stored_as="")
+
+    def note_empty(self, folder: str, *, empty: bool) -> None:
+        with self._lock:
+            if not empty:
+                self._empty.discard(folder)
+            elif len(self._empty) < _EMPTY:
+                self._empty.add(folder)
+
+    def confirm_beside(self, folder: str) -> Future[None] | None:
+        if folder not in self._empty or self.folders.age(folder) <= FRESH:
+            return None
+        return self._beside(lambda: self.folders.confirm(folder))
 
     def _row(self, row: str) -> list[Entry]:
         """Return the items of a row of `LinksAhead` that are known."""

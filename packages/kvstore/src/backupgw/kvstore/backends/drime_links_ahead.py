@@ -86,6 +86,7 @@ class LinksAhead:
         submit: Callable[[Callable[[], None]], Future[None] | None],
     ) -> None:
         self._calls = calls
+        calls.on_link = self.linked
         self._links = calls.links
         self._neighbours = neighbours
         self._submit = submit
@@ -100,15 +101,26 @@ class LinksAhead:
         if self._useless:
             return
         with self._lock:
-            wanted = self._following(row_of(name), entry)
+            wanted = self._noted(row_of(name), entry)
             coming = self._coming.get(entry.id)
         for each in wanted:
             self._begin(each)
         if coming is not None:
             wait([coming])
 
-    def _following(self, name: str, entry: Entry) -> list[Entry]:
-        """Return the items whose links are to be asked for now."""
+    def linked(self, name: str, entry: Entry) -> None:
+        """Note that Drime has told the link of an item that is being read: of those that were read
+        at the same moment, the first to be told knows that links are to be had."""
+        if self._useless:
+            return
+        with self._lock:
+            row = self._rows.get(row_of(name))
+            wanted = [] if row is None else self._following(row, row_of(name), entry)
+        for each in wanted:
+            self._begin(each)
+
+    def _noted(self, name: str, entry: Entry) -> list[Entry]:
+        """Note a read; return the items whose links are to be asked for now."""
         now = time.monotonic()
         row = self._rows.get(name)
         if row is None or now - row.last > PAUSE:
@@ -123,6 +135,9 @@ class LinksAhead:
         if entry.id in row.asked:
             row.asked.discard(entry.id)
             row.credit = min(row.credit + _WORTH, _MOST_CREDIT)
+        return self._following(row, name, entry)
+
+    def _following(self, row: _Row, name: str, entry: Entry) -> list[Entry]:
         if len(row.recent) <= _IN_ORDER or not self._calls.links_last:
             return []
         if row.order is None:
@@ -137,7 +152,7 @@ class LinksAhead:
         places = [order.at[each] for each in row.recent if each in order.at]
         if sum(0 < abs(each - at) <= _NEAR for each in places) < _IN_ORDER:
             return []
-        if self._links.get(entry.id) is None and row.credit > CREDIT:
+        if row.credit > CREDIT and self._links.get(entry.id) is None:
             row.depth = min(2 * row.depth, _MOST_DEPTH)  # links came too late
         found = [
             each

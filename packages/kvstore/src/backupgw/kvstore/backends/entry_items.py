@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Generic, Protocol, TypeVar
 
 from .entry_folders import FolderIds, Id
@@ -123,6 +124,14 @@ class EntryItems(ABC, Generic[Id, E]):
             known = self._known.get(name)
         if known is None or self.rank(entry) < self.rank(known):  # type: ignore[operator]  # alike
             self.note(name, entry)
+
+    def note_empty(self, folder: str, *, empty: bool) -> None:
+        """Note whether a listing of a folder has shown anything."""
+
+    def confirm_beside(self, folder: str) -> Future[None] | None:  # noqa: ARG002 - of those who can
+        """Begin `FolderIds.confirm` for a folder that is likely to be empty, beside the listing
+        that will tell; None where it is better asked afterwards."""
+        return None
 
     # -- finding
 

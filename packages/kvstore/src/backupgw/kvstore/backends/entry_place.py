@@ -90,11 +90,16 @@ class EntryPlace(Backend, Generic[Id, E]):
     def _list(self, items: EntryItems[Id, E], name: str) -> Iterator[ItemInfo]:
         asked_at, folders = time.monotonic(), items.folder_ids
         ids = folders.find(name)
+        confirming = None if ids is None else items.confirm_beside(name)
         entries = iter(()) if ids is None else self._noting(items, name, ids)
         first = next(entries, None)
+        items.note_empty(name, empty=first is None)
+        if first is None and confirming is not None:
+            confirming.result()
         if first is None and (ids is None or folders.age(name) > FRESH):
             # Nothing in it; or another gateway has removed it and made it again.
-            folders.confirm(name)
+            if confirming is None:
+                folders.confirm(name)
             again = folders.find(name, seen_after=asked_at)
             if again is None:
                 raise ObjectNotFound(name)
