@@ -5,7 +5,7 @@
 Drime is the double of the tests in a process of its own, with 30 ms before each answer, of its API
 and of its storage. The client has restic's five connections, or as many as `--connections` says.
 `--restic` times whole runs of restic in place of single blobs. `least` is a client that asks Drime
-straight for the least that its API allows (`drime_least`): nothing between can be faster.
+straight for the least that its API allows for each blob by itself (`drime_least`).
 pyrestserver is measured if its program is named: `pip install pyrestserver==0.1.1 pydrime==0.8.2`
 into an environment of its own. It sends up to 30 MiB in one request, which the live service took
 once; its double takes that.

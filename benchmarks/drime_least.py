@@ -1,4 +1,6 @@
-"""The least that Drime's API allows, asked straight: what no server in between can be faster than.
+"""The least that Drime's API allows for each blob by itself, asked straight.
+
+A server in between can be faster only where it knows what comes next.
 
 Blobs up to 5,000,000 bytes are one request; larger ones are begun, signed, sent in parts that are
 all under way at a time, joined and registered. A download is asked for, and fetched from the

@@ -241,6 +241,96 @@ def test_abort_ends_pauses(pool: PartPool) -> None:
     assert place.uploads == {}
 
 
+class TestBegunWhileItsFirstPartComes:
+    """An upload that is begun as soon as it is known to go in parts."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        return Place()
+
+    @pytest.fixture
+    def target(self, place: Place) -> PlainTarget:
+        target = PlainTarget(place)
+        target.begins_early = True
+        return target
+
+    def test_it_is_begun_once_and_before_a_part_is_full(
+        self, pool: PartPool, place: Place, target: PlainTarget
+    ) -> None:
+        begun = threading.Event()
+        place.script["begin"] = [begun.set]
+        value = writer(pool, target, size=len(VALUE), expected_hash=DIGEST)
+        value.write(VALUE[:1])
+        assert begun.wait(10)
+        value.write(VALUE[1:])
+        value.commit()
+        assert place.calls.count("begin") == 1
+        assert place.items == {"item": VALUE}
+
+    def test_what_is_whole_or_of_unknown_size_is_not(
+        self, pool: PartPool, place: Place, target: PlainTarget
+    ) -> None:
+        for size, value in ((1000, VALUE[:1000]), (None, VALUE[:900])):
+            with writer(pool, target, size=size) as going:
+                going.write(value)
+        assert "begin" not in place.calls
+
+    def test_failures_are_tried_again_and_told_where_that_helps_nothing(
+        self, pool: PartPool, place: Place, target: PlainTarget
+    ) -> None:
+        place.script["begin"] = [broken(), broken()]
+        finish(writer(pool, target, size=len(VALUE)))
+        assert place.items == {"item": VALUE}
+        place.script["begin"] = [PermissionDenied("no")]
+        value = writer(pool, target, size=len(VALUE))
+        with pytest.raises(PermissionDenied):
+            finish(value)
+        value.abort()
+
+    @pytest.mark.parametrize("when", ["under way", "begun"])
+    def test_one_that_is_given_up_leaves_nothing(
+        self, pool: PartPool, place: Place, target: PlainTarget, when: str
+    ) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def begin() -> None:
+            begun.set()
+            go_on.wait(10)
+
+        place.script["begin"] = [begin]
+        value = writer(pool, target, size=len(VALUE))
+        value.write(VALUE[:10])
+        assert begun.wait(10)
+        if when == "begun":
+            go_on.set()
+            pool.close()
+        value.abort()
+        go_on.set()
+        pool.close()
+        assert place.calls.count("abandon") == 1
+        assert place.uploads == {}
+
+    def test_where_no_thread_is_free_the_writer_begins_by_itself(
+        self, place: Place, target: PlainTarget
+    ) -> None:
+        pool = PartPool(threads=1, schedule=QUICK)
+        go_on = threading.Event()
+
+        def hold() -> None:
+            go_on.wait(10)
+
+        pool.submit(hold)
+        target.parallel = 1
+        value = writer(pool, target, size=len(VALUE))
+        value.write(VALUE[:1001])  # a part is full
+        assert place.calls == ["begin"]
+        go_on.set()
+        value.write(VALUE[1001:])
+        value.commit()
+        pool.close()
+        assert place.items == {"item": VALUE}
+
+
 def test_a_failing_library_is_not_hidden(pool: PartPool) -> None:
     place = Place()
     place.script["put_part 1"] = [ZeroDivisionError("a defect")]

@@ -70,6 +70,22 @@ def test_large_values_go_in_parts(
     assert there.hash("data/ab/blob") == values.stream_hash(size)
 
 
+def test_a_large_value_is_begun_and_signed_while_its_first_part_comes(
+    drime: DrimeDouble, there: Backend
+) -> None:
+    writer = there.open_writer("data/ab/blob", size=16 << 20)
+    writer.write(b"x")
+    until = time.monotonic() + 10
+    while drime.counts() != {"create": 1, "sign": 1}:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    writer.abort()
+    while "abort" not in drime.counts():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert drime.account.uploads == {}
+
+
 def test_a_value_of_unknown_size_goes_in_parts(drime: DrimeDouble, there: Backend) -> None:
     size = 3 * PART + 5
     with there.open_writer("data/ab/blob") as writer:

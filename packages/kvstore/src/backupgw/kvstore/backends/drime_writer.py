@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -46,6 +47,8 @@ class DrimeTarget(PartTarget):
         plan: what `open_writer` was told.
         part: bytes of the first part.
     """
+
+    begins_early = True
 
     def __init__(self, items: Items, plan: Plan, part: int = PART) -> None:
         self._part = part
@@ -139,7 +142,10 @@ class DrimeTarget(PartTarget):
                 name, self._segment, folder, self._plan.size or 0
             )
         )
-        return json.dumps([upload, key])
+        state = json.dumps([upload, key])
+        with contextlib.suppress(BackendError):  # whoever sends a part asks again
+            self._url(state, 1)
+        return state
 
     def put_part(self, state: str, part: Part, data: bytes | bytearray) -> str:
         url = self._url(state, part.number)

@@ -73,6 +73,10 @@ class PartTarget(ABC):
     parallel: int = 2
     """Parts of this value that are under way at a time; 1 where the place wants them in order."""
 
+    begins_early: bool = False
+    """Whether `begin` is called as soon as it is known that the value will go in parts, beside the
+    bytes of the first one that come."""
+
     whole_at_most: int = 0
     """Bytes up to which a value, larger than a part, goes by `put_whole` all the same, where its
     size and hash are known before and the pool has memory for all of it."""

@@ -16,6 +16,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 
 from ..layers.retry_schedule import Schedule
@@ -59,6 +60,8 @@ class PartWriter(Writer):
         self._attempts = Attempts(pool.schedule, plan.name)
         self._digest = resumable_sha256.new() if plan.expected_hash is not None else None
         self._state: str | None = None
+        self._early: Future[str] | None = None
+        """The state that the upload will have, where it was begun before its first part is full."""
         self._kept: str | None = None
         self._offset = 0
         """Where in the value the buffer begins."""
@@ -195,6 +198,8 @@ class PartWriter(Writer):
                 self._ahead = True
                 return
             self._ahead = _WORTH_AHEAD <= size <= self._part_size
+        if size is not None and self._begins and self._part_size < size:
+            self._begin_early()
         self._claim = self._part_size if size is None else min(size, self._part_size)
         self._pool.claim(self._claim)
 
@@ -238,9 +243,30 @@ class PartWriter(Writer):
         self._number += 1
         self._part_size = self._target.part_size(self._number)
 
+    def _begin_early(self) -> None:
+        """Begin the upload while its first part comes, where the target wants that."""
+        if not self._target.begins_early:
+            return
+        early: Future[str] = Future()
+
+        def begin() -> None:
+            if not early.set_running_or_notify_cancel():
+                return
+            try:
+                early.set_result(self._attempts.result(self._target.begin))
+            except BaseException as error:  # noqa: BLE001 - whoever needs the state raises it
+                early.set_exception(error)
+
+        self._pool.submit(begin)
+        self._early = early
+
     def _begin(self) -> str:
         if self._state is None:
-            self._state = self._attempts.result(self._target.begin)
+            early, self._early = self._early, None
+            if early is None or early.cancel():  # no thread has come to it
+                self._state = self._attempts.result(self._target.begin)
+            else:
+                self._state = early.result()
         return self._state
 
     def _send_from_thread(self, part: Part, buffer: bytearray) -> None:
@@ -327,6 +353,8 @@ class PartWriter(Writer):
         self._attempts.give_up()
         self._target.stop_sending()
         self._let_go()
+        if self._early is not None and not self._early.cancel():
+            self._early.add_done_callback(self._abandon_early)
         with self._changed:
             self._abandoning = bool(self._under_way)
         if not self._abandoning:
@@ -339,6 +367,11 @@ class PartWriter(Writer):
     def _abandon_upload(self, attempts: Attempts) -> None:
         if (state := self._state) is not None:
             attempts.result(lambda: self._target.abandon(state))
+
+    def _abandon_early(self, early: Future[str]) -> None:
+        if early.exception() is None:
+            state = early.result()
+            self._clear(lambda attempts: attempts.result(lambda: self._target.abandon(state)))
 
     def _drop_kept(self, attempts: Attempts) -> None:
         target, kept = self._target, self._kept
