@@ -42,14 +42,19 @@ _IN_ORDER = 4
 _DEPTH, _MOST_DEPTH = 16, 64
 """Items ahead of the one that is read: so many at first, and where that is not enough."""
 
+_ORDERED = 5.0
+"""Seconds after which an order is made anew for items that are not in it."""
+
 _ROWS = 4
 
 
 class Order(NamedTuple):
-    """Items in the order in which they were stored, and where each of them is, by its id."""
+    """Items in the order in which they were stored, and where each of them is, by its id; as of a
+    monotonic time."""
 
     entries: Sequence[Entry]
     at: dict[int, int]
+    since: float
 
 
 @dataclass
@@ -146,8 +151,9 @@ class LinksAhead:
 
     def _ahead(self, row: _Row, order: Order, entry: Entry) -> list[Entry]:
         at = order.at.get(entry.id)
-        if at is None:
-            row.order = None  # it is newer than that
+        if at is None:  # it is newer than that
+            if row.last - order.since > _ORDERED:
+                row.order = None
             return []
         places = [order.at[each] for each in row.recent if each in order.at]
         if sum(0 < abs(each - at) <= _NEAR for each in places) < _IN_ORDER:
@@ -191,4 +197,5 @@ def row_of(name: str) -> str:
 
 def _ordered(entries: Sequence[Entry]) -> Order:
     ordered = sorted(entries)  # by id, which comes first: later ones are larger
-    return Order(ordered, {entry.id: at for at, entry in enumerate(ordered)})
+    at = {entry.id: place for place, entry in enumerate(ordered)}
+    return Order(ordered, at, time.monotonic())
