@@ -24,6 +24,8 @@ ReadInto = Callable[[memoryview], int]
 """Fills a buffer's beginning with the next bytes, on a thread; returns how many, at least 1."""
 
 PIECE = 256 << 10  # bytes of the buffer
+WORTH = 192 << 10  # bytes that are gathered before they are sent, for each sending costs
+FILLING_SECONDS = 0.01  # the same for slow places
 TURN = 16 << 20  # bytes after which a thread lets others have their turn
 TURN_SECONDS = 0.25  # the same for slow places
 
@@ -63,7 +65,13 @@ class StreamBody(ThreadBody):
         return sent, False
 
     def _read(self, left: int) -> int:
-        count = self._read_into(self._buffer[: min(left, len(self._buffer))])
-        if not count:
-            raise EOFError(f"the body ended {left} bytes early")
-        return count
+        """Fill the buffer's beginning; return how many bytes, not a few where more come at once."""
+        most = min(left, len(self._buffer))
+        end = time.monotonic() + FILLING_SECONDS
+        held = 0
+        while held < min(most, WORTH) and (not held or time.monotonic() < end):
+            count = self._read_into(self._buffer[held:most])
+            if not count:
+                raise EOFError(f"the body ended {left - held} bytes early")
+            held += count
+        return held
