@@ -43,23 +43,27 @@ class StreamBody(ThreadBody):
         self._read_into = read_into
         self._buffer = memoryview(bytearray(min(PIECE, size)))
         self._unsent = self._buffer[:0]
+        self._failure: Exception | None = None
 
     def _turn(self, sock: int) -> tuple[int, bool]:
+        if self._failure is not None:
+            raise self._failure
         sent = 0
         end = time.monotonic() + TURN_SECONDS
         while sent < min(self.left, TURN) and time.monotonic() < end:
-            if not self._unsent:
-                self._unsent = self._buffer[: self._read(self.left - sent)]
             try:
+                if not self._unsent:
+                    self._unsent = self._buffer[: self._read(self.left - sent)]
                 taken = os.write(sock, self._unsent)
             except BlockingIOError:
                 if takes_more(sock):
                     continue
                 return sent, True
-            except OSError:
-                if sent:
-                    break  # the next turn meets it, too
-                raise
+            except Exception as error:
+                if not sent:
+                    raise
+                self._failure = error  # what was sent is counted first
+                break
             self._unsent = self._unsent[taken:]
             sent += taken
         return sent, False
