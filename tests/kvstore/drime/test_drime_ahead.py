@@ -135,6 +135,36 @@ class TestLinksThatComeNext:
         assert time.monotonic() - started < 0.05 * self.COUNT * 0.6
         assert drime.counts() == {"download": self.COUNT}
 
+    def test_group_by_group_as_restic_checks_and_prunes(
+        self, drime: DrimeDouble, there: Backend
+    ) -> None:
+        draws = random.Random(3)
+        hashes = [draws.randbytes(32).hex() for _ in range(3 * self.COUNT)]
+        groups = [
+            [f"repo/data/{each[0]}{digit}/{each[0]}{digit}{each[2:]}" for each in hashes[start::3]]
+            for start, digit in enumerate("ab")
+        ]
+        there.mkdirs({name[:12] for group in groups for name in group})
+        for name in [*groups[1], *groups[0]]:
+            put(there, name, b"pack")
+        drime.forget_calls()
+        drime.api.delay = 0.05
+        started = time.monotonic()
+        for group in groups:
+            for name in draws.sample(group, len(group)):
+                assert there.load(name) == b"pack"
+        assert time.monotonic() - started < 0.05 * 2 * self.COUNT * 0.6
+        assert drime.counts() == {"download": 2 * self.COUNT}
+
+    def test_in_no_order_few_are_asked_for_in_vain(
+        self, drime: DrimeDouble, there: Backend, names: Sequence[str]
+    ) -> None:
+        spread = [names[number * 17 % len(names)] for number in range(8)]
+        for name in spread:
+            assert there.load(name) == name.encode()
+        time.sleep(0.1)
+        assert drime.counts()["download"] <= len(spread) + 16 + 8, "16, and one for each of use"
+
     @pytest.mark.parametrize("way", ["no links", "links that do not say for how long"])
     def test_where_links_cannot_be_kept_none_are_asked_for(
         self, drime: DrimeDouble, there: Backend, names: Sequence[str], way: str

@@ -115,10 +115,11 @@ class Items(EntryItems[int, Entry]):
             return None
         return self._beside(lambda: self.folders.confirm(folder))
 
-    def _row(self, row: str) -> list[Entry]:
+    def _row(self, row: str) -> list[tuple[str, Entry]]:
         """Return the items of a row of `LinksAhead` that are known."""
         with self._lock:
-            return [entry for name, entry in self._known.items() if name.startswith(row)]
+            known = [each for each in self._known.items() if each[0].startswith(row)]
+        return [each for each in known if drime_names.is_hash(each[0].rpartition("/")[2])]
 
     def _beside(self, work: Callable[[], None]) -> Future[None] | None:
         try:
