@@ -62,8 +62,14 @@ class AWSS3Provider(PlaceProvider):
         value = self.values
         given = partial(_given, value)
         if bool(value["access_key"]) != bool(value["secret_key"]):
-            missing = "secret_key" if value["access_key"] else "access_key"
-            raise ConfigInvalid(missing, "is missing: a key is an id and a secret")
+            missing, there = "secret_key", "access_key"
+            if value["secret_key"]:
+                missing, there = there, missing
+            raise ConfigInvalid(
+                missing,
+                f"is missing, but {there} is set; `backupgw provider set-credentials NAME -u ID` "
+                "takes both, the key's id and its secret",
+            )
         chunk, pool = self.upload_chunk_size, self.connection_pool_size
         # A part is in memory until it has arrived.
         parallel = max(1, min(pool, MOST_HELD // chunk))

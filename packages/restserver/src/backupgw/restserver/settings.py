@@ -20,6 +20,7 @@ from backupgw.kvstore.layers.options import OptionInvalid, duration
 from backupgw.kvstore.layers.throttle_rate import timetable
 from backupgw.kvstore.ledger import Limit
 from backupgw.runtime.http.options import HttpOptions
+from backupgw.runtime.settings_times import Cron, Zone
 
 from .limits import Limits
 from .settings_rates import Patterns, RatesSettings
@@ -114,18 +115,6 @@ class QuotaSettings(BaseModel):
     count_at_start: bool | None = None
 
 
-def _schedule(cron: str, zone: str) -> None:
-    # Imported late: the jobs' database takes time, and few settings have a schedule.
-    from backupgw.runtime.jobs import BadSchedule
-    from backupgw.runtime.jobs.schedules import following
-
-    try:
-        if following(cron, zone, 0.0) is None:
-            raise ValueError(f"{cron!r} never comes")
-    except BadSchedule as error:
-        raise ValueError(str(error)) from None
-
-
 class TrashSettings(BaseModel):
     """How the trash of the place is kept small, where it has one.
 
@@ -136,14 +125,8 @@ class TrashSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    expire: str = "30 2 * * *"
-    zone: str = "UTC"
-
-    @model_validator(mode="after")
-    def _comes(self) -> Self:
-        if self.expire and self.model_fields_set:
-            _schedule(self.expire, self.zone)
-        return self
+    expire: Cron = "30 2 * * *"
+    zone: Zone = "UTC"
 
 
 class VerifySettings(BaseModel):
@@ -159,17 +142,11 @@ class VerifySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schedule: str | None = None
-    zone: str = "UTC"
+    schedule: Cron | None = None
+    zone: Zone = "UTC"
     limit: str | None = None
     quarantine: bool = True
     threads: int = Field(default=2, ge=1, le=64)
-
-    @model_validator(mode="after")
-    def _comes(self) -> Self:
-        if self.schedule is not None:
-            _schedule(self.schedule, self.zone)
-        return self
 
     @field_validator("limit")
     @classmethod

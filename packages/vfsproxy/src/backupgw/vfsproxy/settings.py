@@ -10,6 +10,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, mo
 from backupgw.runtime.cache import CacheSettings
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.secrets import Secret
+from backupgw.runtime.settings_times import Cron, Zone
 
 from .names import VOLUME_NAME
 
@@ -80,10 +81,10 @@ class ScheduleSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scan: str = "17 3 * * *"
-    cleanup: str = "*/10 * * * *"
-    orphans: str = "47 4 * * 0"
-    zone: str = "UTC"
+    scan: Cron = "17 3 * * *"
+    cleanup: Cron = "*/10 * * * *"
+    orphans: Cron = "47 4 * * 0"
+    zone: Zone = "UTC"
 
 
 class ManagerSourceSettings(BaseModel):

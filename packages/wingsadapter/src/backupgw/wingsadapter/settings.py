@@ -21,6 +21,7 @@ from pydantic import (
 
 from backupgw.runtime.http.options import HttpOptions
 from backupgw.runtime.secrets import Secret
+from backupgw.runtime.settings_times import Cron, Zone
 
 PORT = 8080
 """Wings' own."""
@@ -146,11 +147,25 @@ class UpkeepSettings(_Section):
             that come later wait for them.
     """
 
-    prune: str = "10 4 * * *"
-    check: str = "40 4 * * 0"
-    read_data: str = Field(default="", pattern=r"^$|^all$|^\d+(\.\d+)?%$|^\d+/\d+$")
-    zone: str = "UTC"
+    prune: Cron = "10 4 * * *"
+    check: Cron = "40 4 * * 0"
+    read_data: str = ""
+    zone: Zone = "UTC"
     patience: float = Field(default=600.0, ge=0, le=86_400)
+
+    @field_validator("read_data")
+    @classmethod
+    def _part(cls, text: str) -> str:
+        if text in ("", "all"):
+            return text
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
+            possible = 0 < float(match[1]) <= 100
+        else:  # the n-th of so many parts, as restic has it
+            match = re.fullmatch(r"(\d+)/(\d+)", text)
+            possible = match is not None and 1 <= int(match[1]) <= int(match[2])
+        if not possible:
+            raise ValueError(f'{text!r} is no part of the data; write "5%", "1/10" or "all"')
+        return text
 
 
 class HookSettings(_Section):

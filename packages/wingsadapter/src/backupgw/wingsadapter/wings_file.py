@@ -197,7 +197,7 @@ class WingsFile(_Block):
         except KeyError:
             message = (
                 f"no user of this machine is called {self.system.username!r}; "
-                "set system.user.uid and system.user.gid"
+                "make one, or set system.user.uid and system.user.gid (0 is as good as unset)"
             )
             raise SettingsError(
                 Issue(Origin("file", self.path), "system.username", message)

@@ -80,17 +80,18 @@ def of_snapshots(
             yield Backup(provider, name, each.host, each.short_id, each.time, each.bytes, each)
 
 
-def chosen(backups: list[Backup], identity: str) -> Backup:
+def chosen(backups: list[Backup], identity: str, sought: str = "") -> Backup:
     """Return the backup that somebody has named.
 
     Args:
         identity: "latest", or the beginning of an id that only one has.
+        sought: what all of them are of, for the message.
 
     Raises:
         CommandError: there is none, or there are several.
     """
     if not backups:
-        raise CommandError("there is no backup")
+        raise CommandError(f"there is no backup{sought}; `backupgw backup list` shows them")
     if identity == "latest":
         return max(backups, key=lambda backup: backup.time)
     fitting = [
@@ -100,7 +101,10 @@ def chosen(backups: list[Backup], identity: str) -> Backup:
         or (isinstance(backup.held, Snapshot) and backup.held.id.startswith(identity.lower()))
     ]
     if not fitting:
-        raise CommandError(f"there is no backup {identity!r}; `backupgw backup list` shows them")
+        hint = f" (a set is chosen by --set {identity})" * any(b.set == identity for b in backups)
+        raise CommandError(
+            f"there is no backup {identity!r}{hint}; `backupgw backup list` shows them"
+        )
     if len(fitting) > 1:
         names = ", ".join(sorted(backup.id for backup in fitting)[:5])
         raise CommandError(f"{identity!r} is the beginning of several: {names}; write more of it")

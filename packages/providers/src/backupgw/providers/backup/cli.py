@@ -134,7 +134,7 @@ def _sample(text: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise ArgumentTypeError(f"{text!r} is no part; write 5%%")
+        raise ArgumentTypeError(f"{text!r} is no part; write 5% (of at most 100%)")
     return f"{float(number):g}%"
 
 

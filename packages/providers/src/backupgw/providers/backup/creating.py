@@ -135,6 +135,8 @@ class Run:
 
         selection = self._selection()
         there, missing = selection.there()
+        if not there:
+            return self._failed(provider, _none_of(missing))
         flags: list[str | tuple[str, str]] = [("--exclude", p) for p in selection.patterns()]
         flags += [("--exclude-if-present", name) for name in selection.if_present]
         flags += ["--exclude-caches"] if selection.caches else []
@@ -147,7 +149,7 @@ class Run:
                 ) as restic,
             ):
                 result = restic.backup(
-                    there or selection.roots(),
+                    there,
                     tags=[f"{TAG}{self._name}"],
                     host=self._site.host,
                     flags=flags,
@@ -185,6 +187,11 @@ class Run:
                 except (BackendError, CommandError) as error:
                     self._end(self._failed(provider, error))
             if not places:
+                return
+            there, missing = self._selection().there()
+            if not there:
+                for provider in places:
+                    self._end(self._failed(provider, _none_of(missing)))
                 return
             scanned = threading.Event()
             scan = threading.Thread(target=self._scan, args=(scanned,), name="scan", daemon=True)
@@ -325,3 +332,8 @@ class Run:
                 run_hook(command, variables, time_limit=self._wanted.hook_time_limit, stop=never)
             return
         run_hook(command, variables, time_limit=self._wanted.hook_time_limit, stop=self._stop)
+
+
+def _none_of(missing: list[tuple[str, str]]) -> str:
+    gone = "; ".join(f"{path}: {reason}" for path, reason in missing)
+    return f"none of the paths can be backed up: {gone}"

@@ -103,7 +103,9 @@ def _backup(
                 found = find(site, at, stop=stop, set_name=arguments.set, host=host)
                 if arguments.set is None and arguments.id == "latest":
                     _require_one_set(found)
-                backup = chosen(found, arguments.id)
+                of_set = f" of the set {arguments.set!r}" if arguments.set is not None else ""
+                of_host = f" of the machine {host!r}" if host is not None else ""
+                backup = chosen(found, arguments.id, of_set + of_host)
             except UsageError:
                 raise
             except CommandError as error:

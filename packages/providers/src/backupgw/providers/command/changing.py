@@ -203,7 +203,9 @@ def _set_credentials(session: Session) -> int:
     else:
         password = _asked(f"{name} {password_field}: ", hidden=True)
     kept = session.providers.set_credentials(name, user or "", password)
-    return _tell(session, {"name": name, "fields": kept}, f"{name}: {' and '.join(kept)} are set")
+    are = "is" if len(kept) == 1 else "are"
+    said = f"{name}: {' and '.join(kept)} {are} set"
+    return _tell(session, {"name": name, "fields": kept}, said)
 
 
 def _remove_credentials(session: Session) -> int:

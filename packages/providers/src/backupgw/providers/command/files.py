@@ -223,15 +223,18 @@ def _delete(session: Session) -> int:
             failed += 1
             if session.json:
                 json_line({"event": "failed", "name": name, "error": error_text(error)})
-            remark(f"{cell(name)}: {_why(arguments.provider, error)}")
+            remark(f"{cell(name)}: {_why(arguments.provider, provider, name, error)}")
     if not failed:
         return Exit.DONE
     return Exit.PARTLY if done else Exit.FAILED
 
 
-def _why(provider: str, error: BaseException) -> str:
+def _why(called: str, provider: BaseProvider, name: str, error: BaseException) -> str:
     from backupgw.kvstore.backends.errors import ObjectNotFound
 
-    return (
-        "there is no such file" if isinstance(error, ObjectNotFound) else explained(provider, error)
-    )
+    if (
+        isinstance(error, ObjectNotFound)
+        and next(_files(provider, f"{name}/", 1), None) is not None
+    ):
+        return "is a folder; --prefix deletes all that begins so"
+    return explained(called, error)

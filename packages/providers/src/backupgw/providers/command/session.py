@@ -12,7 +12,12 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, PermissionDenied
+from backupgw.kvstore.backends.errors import (
+    BackendDoesNotExist,
+    BackendError,
+    ObjectNotFound,
+    PermissionDenied,
+)
 from backupgw.kvstore.layers.encrypt_stretching import Stretch
 from backupgw.runtime import log_later, state_folder
 from backupgw.runtime.command import CommandError
@@ -201,6 +206,8 @@ def clean(provider: PlaceProvider, older_than: float) -> int:
 def explained(name: str, error: BaseException) -> str:
     """Return what an error says, with what to do where that is known."""
     text = error_text(error)
+    if isinstance(error, ObjectNotFound):
+        return "there is no such file"
     if isinstance(error, BackendDoesNotExist):
         return (
             f"{text}; if it was there before, see that it is mounted; to have it made: "

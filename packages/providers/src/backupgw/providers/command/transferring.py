@@ -54,7 +54,8 @@ class Transfer:
             text = error_text(result.error)
             if self._show is Show.LINES:
                 self._progress.record({"event": "failed", "name": result.job.name, "error": text})
-            self._progress.say(f"backupgw: {name}: {text}")
+            said = text.removeprefix(f"{name}: ")  # as places begin, most of the time
+            self._progress.say(f"backupgw: {name}: {said}")
         elif self._show is Show.LINES:
             self._progress.record(
                 {

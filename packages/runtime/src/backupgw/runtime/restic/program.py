@@ -71,7 +71,7 @@ def find_program(name: str = "restic", *, path: str | None = None) -> ResticProg
             raise ResticUnusable(f"{name} cannot be run: it is no program that this user may start")
         raise ResticUnusable(
             f"there is no {name}{'' if os.path.sep in name else ' in PATH'}; install restic "
-            "(apt-get install restic), or set where it is"
+            "(apt-get install restic), or name the program in the settings"
         )
     found = os.path.abspath(found)
     try:

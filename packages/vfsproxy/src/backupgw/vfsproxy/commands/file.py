@@ -159,6 +159,8 @@ def _put(core: Core, options: Namespace) -> int:
     from ..files.refusals import exists
     from ..folders.records import Permission
 
+    if options.file != "-" and Path(options.file).is_dir():
+        raise CommandError(f"{options.file} is a folder; put stores one file")
     given = options.path or ""
     if given in ("", ".") or given.endswith("/"):
         if options.file == "-":

@@ -47,7 +47,9 @@ def configure(parser: ArgumentParser) -> None:
     listing.add_argument("--owner", metavar="OWNER", help="USER or group:GROUP")
     listing.add_argument("--volume", metavar="NAME")
     listing.add_argument("--status", metavar="STATUS", action="append", default=[])
-    create.add_argument("--owner", metavar="OWNER", required=True, help="USER or group:GROUP")
+    create.add_argument(
+        "--owner", metavar="OWNER", help="USER or group:GROUP; default as in NAME, OWNER/NAME"
+    )
     create.add_argument("--volume", metavar="NAME")
     create.add_argument("--lifetime", metavar="TIME", help="until it is deleted, such as 30d")
     clone.add_argument("--owner", metavar="OWNER", help="default the source's")
@@ -80,14 +82,19 @@ def run(options: Namespace) -> int:
                     raise UsageError(f"--status: {error}; there are {known}") from error
                 return _list(core, options, statuses)
             case "create":
-                holder = holder_of(options.owner)
+                owner, name = options.owner, options.name
+                if owner is None:
+                    owner, slash, name = name.partition("/")
+                    if not slash:
+                        raise UsageError(f"say whose it is: OWNER/{options.name}, or --owner OWNER")
+                holder = holder_of(owner)
                 limits = None
                 if options.bytes is not None or options.files is not None:
                     limits = limits_of(options, Limits())
                 folder = lifecycle.create(
                     OPERATOR,
                     Wanted(
-                        name=options.name,
+                        name=name,
                         holder=holder,
                         volume=options.volume,
                         limits=limits,
@@ -95,7 +102,8 @@ def run(options: Namespace) -> int:
                     ),
                 )
                 return _shown(core, options, folder)
-        folder = folder_of(core, options.folder)
+        gone = options.action in ("restore", "purge")
+        folder = folder_of(core, options.folder, deleted=gone)
         match options.action:
             case "rename":
                 folder = lifecycle.rename(OPERATOR, folder.id, options.name)

@@ -58,18 +58,27 @@ def holder_of(text: str) -> Holder:
         raise UsageError(str(error)) from error
 
 
-def folder_of(core: Core, text: str) -> Folder:
+def folder_of(core: Core, text: str, *, deleted: bool = False) -> Folder:
     """Return a folder by its id, or as OWNER/NAME.
 
+    Args:
+        deleted: where nobody's is called so now, the one that was until it was deleted.
+
     Raises:
-        CommandError: there is none.
+        CommandError: there is none, or only deleted ones, which have to be named by their ids.
     """
     from ..folders import catalogue
 
     owner, slash, name = text.partition("/")
     with core.database.read() as connection:
         if slash:
-            found = catalogue.named(connection, holder_of(owner), name)
+            holder = holder_of(owner)
+            found = catalogue.named(connection, holder, name)
+            if found is None and (gone := catalogue.deleted_of(connection, holder, name)):
+                if deleted and len(gone) == 1:
+                    return gone[0]
+                ids = ", ".join(folder.id for folder in gone)
+                raise CommandError(f"the folder {text!r} is deleted; name it by its id: {ids}")
         else:
             found = catalogue.find(connection, text)
     if found is None:

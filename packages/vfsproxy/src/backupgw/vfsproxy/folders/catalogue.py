@@ -58,6 +58,21 @@ def named(connection: Connection, holder: Holder, name: str) -> Folder | None:
     return None if row is None else folder_of(row)
 
 
+def deleted_of(connection: Connection, holder: Holder, name: str) -> list[Folder]:
+    """Return somebody's folders that had a name and are deleted, the latest first."""
+    rows = connection.execute(
+        sa.select(vfs_folders)
+        .where(
+            vfs_folders.c.kind == holder.kind.value,
+            vfs_folders.c.owner == holder.name,
+            vfs_folders.c.name == name,
+            vfs_folders.c.deleted.is_not(None),
+        )
+        .order_by(vfs_folders.c.deleted.desc())
+    )
+    return [folder_of(row) for row in rows]
+
+
 def count(connection: Connection, holder: Holder) -> int:
     """Return how many folders somebody has, deleted ones included."""
     return connection.execute(

@@ -58,6 +58,10 @@ class OpenVolume:
             self.counted.open()
         except BackendDoesNotExist:
             self.volume.backend.create()
+            where = self.volume.local_root or "its place"
+            log.info(
+                "volume %s: %s was not there; it was made, and is empty", self.volume.name, where
+            )
             self.counted.open()
 
     def close(self) -> None:
