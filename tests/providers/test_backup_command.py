@@ -122,6 +122,10 @@ def test_a_part_of_a_snapshot(site: BackupSite, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "2").rglob("*.*")) == ["x.jpg", "y.txt"]
     refused = site.run("restore", "-t", tmp_path / "3", "-i", "*.png", status=1)
     assert "nothing in this backup matches" in refused.stderr
+    refused = site.run("restore", "--set", "hom", "-t", tmp_path / "3", status=1)
+    assert "there is no backup of the set 'hom'" in refused.stderr
+    refused = site.run("create", "-i", tmp_path / "gone", status=1)
+    assert f"none of the paths can be backed up: {tmp_path}/gone: No such file" in refused.stderr
     refused = site.run("restore", "cafe1234", "-t", tmp_path / "3", status=1)
     assert "there is no backup 'cafe1234'" in refused.stderr
     assert "--target DIR, or --in-place" in site.run("restore", status=2).stderr

@@ -42,7 +42,7 @@ def test_a_key_lets_its_user_in(shell: Shell) -> None:
     headers = {"authorization": f"Bearer {key}"}
     url = f"{shell.gateway.url}/v1/folders"
     assert httpx.get(url, headers=headers).json()["items"] == []
-    folder = shell.json("folder", "create", "docs", "--owner", "keyed", "--bytes", "1 MiB")
+    folder = shell.json("folder", "create", "keyed/docs", "--bytes", "1 MiB")
     assert folder["limits"] == {"bytes": 1 << 20, "files": None}
     narrow = shell("token", "create", "keyed", "--allow", "read-only", "--folder", "keyed/docs")
     reader = {"authorization": f"Bearer {narrow.strip()}"}
@@ -71,7 +71,11 @@ def test_a_folder_s_life(shell: Shell) -> None:
     shell("folder", "transfer", "group:ops/copy", "ann", "--wait")
     assert "user:ann" in shell("folder", "list", "--owner", "ann")
     shell("folder", "delete", folder["id"])
-    assert shell("folder", "purge", folder["id"], "--wait").startswith("succeeded")
+    gone = shell("folder", "show", "group:ops/journal", status=1)
+    assert f"is deleted; name it by its id: {folder['id']}" in gone
+    shell("folder", "restore", "group:ops/journal")
+    shell("folder", "delete", "group:ops/journal")
+    assert shell("folder", "purge", "group:ops/journal", "--wait").startswith("succeeded")
     tasks = shell.json("task", "list", "--folder", "ann/copy")
     assert {task["kind"] for task in tasks} == {"clone", "transfer"}
     assert shell.json("volume", "list")[0]["name"] == "main"
