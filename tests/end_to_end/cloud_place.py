@@ -27,7 +27,7 @@ def life_on_a_service_that_fails(
         rate: share of the requests that fail during the first backup.
         target: where the tree is restored.
     """
-    client.run("init")
+    client.init_there()
     double.faults = Faults(rate=rate, kinds=KINDS, seed=3)
     stop = threading.Event()
 
@@ -64,7 +64,7 @@ def withdrawal_in_mid_backup(
         set_withdrawn: withdraws the credential, or gives it again.
         is_upload: whether a request shows that the backup has begun to store.
     """
-    client.run("init")
+    client.init_there()
     client.run("backup", ".", directory=source)
     (source / "more").write_bytes(b"".join(n.to_bytes(4, "big") for n in range(3_000_000)))
     double.calls.clear()

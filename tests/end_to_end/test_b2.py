@@ -44,7 +44,7 @@ def test_a_backup_where_much_fails(double: B2Double, small_tree: Path, tmp_path:
     before = tree.describe(small_tree)
     with gateway(double, tmp_path / "gateway") as server:
         restic = Restic(peers.get(peers.RESTIC_NEW), server.repository("mine"), tmp_path / "home")
-        restic.run("init")
+        restic.init_there()
         double.faults = Faults(rate=0.2, seed=1, answer=error_answer)
         restarts = [threading.Timer(seconds, double.restart) for seconds in (0.7, 1.5)]
         for each in restarts:
@@ -74,7 +74,7 @@ def test_a_key_revoked_in_the_middle_of_a_backup(
     (small_tree / "bulk").write_bytes(os.urandom(20_000_000))
     with gateway(double, tmp_path / "gateway") as server:
         restic = Restic(peers.get(peers.RESTIC_NEW), server.repository("mine"), tmp_path / "home")
-        restic.run("init")
+        restic.init_there()
         restic.run("backup", "--exclude", "bulk", ".", directory=small_tree)
         revoke = threading.Timer(0.8, lambda: setattr(double.service, "revoked", True))
         revoke.start()

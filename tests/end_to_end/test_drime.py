@@ -50,7 +50,7 @@ def restic(repository: str, home: Path) -> Restic:
 def test_a_repositorys_life_in_drime(drime: DrimeDouble, small_tree: Path, tmp_path: Path) -> None:
     with served(drime, tmp_path) as repository:
         client = restic(repository, tmp_path / "home")
-        client.run("init")
+        client.init_there()
         drime.forget_calls()
         client.run("backup", ".", directory=small_tree)
         stored = [n for n in drime.account.tree() if "/data/" in n and len(n.split("/")[-1]) == 64]
@@ -82,7 +82,7 @@ def test_drime_goes_away_and_answers_badly_in_the_middle(
 ) -> None:
     with served(drime, tmp_path) as repository:
         client = restic(repository, tmp_path / "home")
-        client.run("init")
+        client.init_there()
         drime.api.faults = Faults(0.2, kinds=(*TROUBLE, Fault.LOST), seed=3, retry_after=1)
         drime.storage.faults = Faults(0.2, kinds=TROUBLE, seed=4)
         stop = threading.Event()
@@ -110,7 +110,7 @@ def test_a_key_that_is_revoked_in_mid_backup(
 ) -> None:
     with served(drime, tmp_path) as repository:
         client = restic(repository, tmp_path / "home")
-        client.run("init")
+        client.init_there()
         client.run("backup", ".", directory=small_tree)
         (small_tree / "more").write_bytes(b"".join(n.to_bytes(4, "big") for n in range(3_000_000)))
 

@@ -86,7 +86,7 @@ def test_a_place_dies_in_the_middle_of_a_backup(tmp_path: Path, dying: int) -> N
     restic_peer = peers.get(peers.RESTIC_NEW)
     with server:
         restic = Restic(restic_peer, server.repository("machine"), tmp_path / "home")
-        restic.run("init")
+        restic.init_there()
         assert not dead.exists()
         restic.run("backup", "--pack-size", "4", ".", directory=files)
         assert dead.exists(), "the place was to die while the backup was running"

@@ -64,7 +64,7 @@ def test_a_backup_while_rclone_is_killed(small_tree: Path, tmp_path: Path) -> No
     }
     with PlaceGateway(folder_of(tmp_path), place) as server:
         restic = Restic(peers.get(peers.RESTIC_NEW), server.repository("mine"), tmp_path / "home")
-        restic.run("init")
+        restic.init_there()
         killed: list[int] = []
         over = threading.Event()
 

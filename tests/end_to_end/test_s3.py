@@ -34,7 +34,7 @@ def test_whole_cycle(ceph: Ceph, files: Path, tmp_path: Path) -> None:
     folder.mkdir()
     with PlaceGateway(folder, place) as server:
         restic = _restic(server, tmp_path)
-        restic.run("init")
+        restic.init_there()
         restic.run("backup", ".", directory=files)
         before = tree.describe(files)
         tree.change(files, seed=len(before))

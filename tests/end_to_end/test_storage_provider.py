@@ -36,7 +36,7 @@ def test_restic_on_a_provider_that_knows_nothing_of_us(small_tree: Path, tmp_pat
     ) as server:
         repository = f"rest:http://{server.match[1]}/mine/"
         client = Restic(peers.get(peers.RESTIC_NEW), repository, tmp_path / "home")
-        client.run("init")
+        client.init_there()
         client.run("backup", ".", directory=small_tree)
         (small_tree / "more").write_bytes(bytes(range(256)) * 5000)
         client.run("backup", ".", directory=small_tree)

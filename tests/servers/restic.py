@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import peers
-from .restic_key import make_cheap
+from .restic_key import make_cheap, make_cheap_there
 from .tls import Certificate
 
 TIMEOUT = 240
@@ -140,6 +140,11 @@ class Restic:
         """Make the repository, kept in the server's `folder`, with a key that opens quickly."""
         self.run("init", *arguments, environment=environment)
         make_cheap(folder, self.environment["RESTIC_PASSWORD"])
+
+    def init_there(self) -> None:
+        """Make the repository of a plain HTTP server, wherever that keeps it, with such a key."""
+        self.run("init")
+        make_cheap_there(self.repository.removeprefix("rest:"), self.environment["RESTIC_PASSWORD"])
 
     def json(self, *arguments: str | Path) -> Any:
         """Run a command with --json and return what it printed, of several lines the last."""

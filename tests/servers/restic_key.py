@@ -13,6 +13,7 @@ import json
 import os
 from pathlib import Path
 
+import httpx
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
@@ -26,15 +27,36 @@ MAX_SCRYPT_MEMORY = 512 << 20
 def make_cheap(repository: Path, password: str) -> None:
     """Replace the only key file of a repository's folder by one that opens quickly."""
     (path,) = (repository / "keys").iterdir()
-    key = json.loads(path.read_text())
+    name, content = _cheap(path.read_bytes(), password)
+    cheap = path.with_name(name)
+    cheap.touch(mode=0o600)
+    cheap.write_bytes(content)
+    path.unlink()
+
+
+def make_cheap_there(url: str, password: str) -> None:
+    """The same by requests to the server of a repository, wherever that keeps it.
+
+    Args:
+        url: the repository's, without restic's `rest:`.
+    """
+    keys = f"{url.rstrip('/')}/keys/"
+    with httpx.Client(timeout=60, trust_env=False) as client:
+        listed = client.get(keys, headers={"Accept": "application/vnd.x.restic.rest.v2"})
+        (dear,) = [entry["name"] for entry in listed.raise_for_status().json()]
+        name, content = _cheap(client.get(keys + dear).raise_for_status().content, password)
+        client.post(keys + name, content=content).raise_for_status()
+        client.delete(keys + dear).raise_for_status()
+
+
+def _cheap(dear: bytes, password: str) -> tuple[str, bytes]:
+    """Return the name and the content of a key file for the same master key."""
+    key = json.loads(dear)
     master = _open(_derive(password, key), base64.b64decode(key["data"]))
     key["N"] = COST
     key["data"] = base64.b64encode(_seal(_derive(password, key), master)).decode()
     content = json.dumps(key).encode()
-    cheap = path.with_name(hashlib.sha256(content).hexdigest())
-    cheap.touch(mode=0o600)
-    cheap.write_bytes(content)
-    path.unlink()
+    return hashlib.sha256(content).hexdigest(), content
 
 
 def _derive(password: str, key: dict[str, object]) -> bytes:
