@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -433,33 +432,115 @@ class Changes(_Limited):
             ledger.settle(change)
         assert ledger.usage("server").used == ONE
 
-    def test_who_counts_a_folder_sees_that_changes_wait_for_it(
+    def test_a_folder_changes_while_it_is_listed_and_is_counted_exactly(
         self, make_ledger: MakeLedger
     ) -> None:
-        seen: list[tuple[str, bool]] = []
-
-        def listing(folder: str) -> Iterator[ItemInfo]:
-            seen.append((folder, one.delays("")))
-            if folder == "a":
-                thread = threading.Thread(target=put, args=(other, "a/b/c", 60))
-                thread.start()
-                end = time.monotonic() + 60
-                while not one.delays("") and time.monotonic() < end:
-                    pass
-                seen.append((folder, one.delays("")))
-                waiting.append(thread)
-            elif not folder:
-                yield ItemInfo("a", True, 0, True)
-                yield ItemInfo("z", True, 0, True)
-
-        waiting: list[threading.Thread] = []
+        """Nobody waits: the changes are made by the very thread that lists."""
+        there = {f"m/{number:03}": Amount(10, 1) for number in range(200)}
         with make_ledger() as one, make_ledger() as other:
-            put(other, "z", 1)
-            one.reconcile("", listing, lambda _name: USER)
-            waiting[0].join(60)
-            assert one.usage("server").used == ONE
-            assert not one.delays("")
-        assert sorted(seen) == [("", False), ("a", False), ("a", True), ("z", False)]
+            for name in ("m/000", "m/001"):  # the rest came behind the ledger's back
+                put(other, name, 10)
+
+            def change(name: str, size: int) -> None:
+                put(other, name, size, before=there.pop(name, NOTHING))
+                if size:
+                    there[name] = Amount(size, 1)
+
+            def changes(start: int, end: int) -> None:
+                """Change names of whichever the list has seen some, and some not."""
+                for number in range(start, end, 10):
+                    change(f"m/{number:03}", 0)
+                    change(f"m/{number + 1:03}", 77)
+                    change(f"m/{number + 2:03}x", 5)
+                    change(f"m/{number + 3:03}", 0)
+                    change(f"m/{number + 3:03}", 9)
+                    change(f"m/{number + 4:03}x", 5)
+                    change(f"m/{number + 4:03}x", 0)
+
+            listed: list[str] = []
+
+            def listing(folder: str) -> Iterator[ItemInfo]:
+                listed.append(folder)
+                prefix = f"{folder}/" if folder else ""
+                below = [name[len(prefix) :] for name in there if name.startswith(prefix)]
+                for number, name in enumerate(sorted({each.partition("/")[0] for each in below})):
+                    if name not in below:
+                        yield ItemInfo(name, True, 0, True)
+                    elif (held := there.get(prefix + name)) is not None:
+                        yield ItemInfo(name, True, held.bytes, False)
+                    if (folder, number, listed.count("m")) == ("m", 100, 1):
+                        changes(0, 200)
+                        change("m/new/below/it", 3)
+                if folder == "m" and listed.count("m") == 1:
+                    changes(5, 60)
+
+            def lookup(name: str) -> Amount:
+                if name == "m/011" and there[name].bytes == 77:
+                    change(name, 78)  # once more, while what has changed is looked up
+                return there.get(name, NOTHING)
+
+            one.reconcile("", listing, lambda _name: USER, lookup=lookup)
+            whole = sum(there.values(), NOTHING)
+            assert one.usage("server").used == other.usage("user:alice").used == whole
+            assert listed == ["", "m", "m/new", "m/new/below"]
+            assert there["m/011"] == Amount(78, 1)
+            change("m/000", 1)
+            again = other.reconcile("", listing, lambda _name: USER)
+            assert again.corrections == []
+            assert again.counted == sum(there.values(), NOTHING)
+
+    def test_a_change_that_is_under_way_when_its_folder_is_begun_is_counted_once(
+        self, make_ledger: MakeLedger
+    ) -> None:
+        there = {"m/a": ONE, "m/b": ONE}
+        with make_ledger() as one, make_ledger() as other:
+            for name in there:
+                put(other, name, 60)
+            going = other.intend("", [Effect("m/a", USER, ONE, NOTHING)])
+            coming = other.intend("", [Effect("m/c", USER, NOTHING, ONE)])
+
+            def listing(folder: str) -> Iterator[ItemInfo]:
+                if not folder:
+                    yield ItemInfo("m", True, 0, True)
+                    return
+                for name in list(there):
+                    yield ItemInfo(name.rpartition("/")[2], True, 60, False)
+                if "m/a" in there:
+                    del there["m/a"]
+                    other.settle(going)
+                    there["m/c"] = ONE
+                    other.settle(coming)
+                    other.usage("server")
+
+            for _ in range(2):
+                report = one.reconcile("", listing, lambda _name: USER)
+                assert (report.corrections, report.counted) == ([], Amount(120, 2))
+            for ledger in (one, other):
+                usage = ledger.usage("server")
+                assert (usage.used, usage.reserved) == (Amount(120, 2), NOTHING)
+
+    def test_who_was_taken_for_dead_while_he_counted_spoils_nothing(
+        self, make_ledger: MakeLedger
+    ) -> None:
+        with make_ledger() as one, make_ledger() as other:
+            put(one, "a", 60)
+            there = {"a": ONE, "b": ONE}  # one more than the ledger knows
+
+            def listing(_folder: str) -> Iterator[ItemInfo]:
+                for name in list(there):
+                    yield ItemInfo(name, True, 60, False)
+                session = one._session.run(lambda books: books.session)
+                other._session.run(lambda books: books.bury(session))
+
+            with pytest.raises(LedgerError) as caught:
+                one.reconcile("", listing, lambda _name: USER)
+            assert caught.value.retryable
+            assert other.usage("server").used == ONE
+            put(other, "c", 60)
+            there["c"] = ONE
+            listed = lambda _folder: [ItemInfo(n, True, 60, False) for n in there]  # noqa: E731
+            assert other.reconcile("", listed, lambda _name: USER).counted == Amount(180, 3)
+            assert other.usage("server").used == Amount(180, 3)
 
 
 class Claims(_Ledger):

@@ -93,20 +93,18 @@ def being_counted(
         yield there
 
 
-def test_only_what_is_listed_just_now_is_kept_waiting(
+def test_nobody_is_kept_waiting_by_a_list(
     both: tuple[SQLiteLedger, SQLiteLedger],
 ) -> None:
     one, other = both
     with being_counted(both, "a/1", "m/1", "z/1") as there:
-        for folder in ("a", "z", "new"):  # counted, still to be counted, and not there before
+        # Counted, listed just now, still to be counted, and not there before.
+        for folder in ("a", "m", "m/below", "z", "new"):
             short = 0
             for number in range(2, 12):
                 there[f"{folder}/{number}"] = None
                 short += upload(one, f"{folder}/{number}")
             assert short >= 8, folder
-        for ledger in both:
-            assert begin(ledger, "m/2") is None
-            assert begin(ledger, "m/below/2") is None
     # Counted a second time, and by a count of its own.
     report = other.reconcile("", lambda folder: entries(there, folder), lambda _name: SCOPES)
     assert report.corrections == []
@@ -228,12 +226,14 @@ def counter(folder: Path, paused: str) -> Iterator[None]:
                 layer.inner.open()
 
                 def listing(name: str) -> Iterator[ItemInfo]:
+                    found = layer.list_all(name)
                     if name == paused:
+                        found = iter(list(found))
                         os.write(telling, b"1")
                         os.read(asked, 1)
-                    yield from layer.list_all(name)
+                    yield from found
 
-                report = ledger.reconcile("", listing, layer.scopes_of)
+                report = ledger.reconcile("", listing, layer.scopes_of, lookup=layer.held_by)
             status = 0 if not report.corrections else 2
         finally:
             os._exit(status)
@@ -249,12 +249,12 @@ def counter(folder: Path, paused: str) -> Iterator[None]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("paused", ["aaa", "zzz"])
+@pytest.mark.parametrize("paused", ["aaa", "alice/main/data", "zzz"])
 def test_a_kill_at_any_line_of_an_upload_during_a_count_leaves_the_accounts_right(
     tmp_path: Path, paused: str
 ) -> None:
     quota_place.make(tmp_path)
-    (tmp_path / "store" / paused).mkdir()
+    (tmp_path / "store" / paused).mkdir(parents=True)
     with quota_place.ledger_of(tmp_path) as ledger:
         ledger.set_limit("server", Limit(hard_bytes=1 << 40))
         with quota_place.layer_of(tmp_path, ledger) as place:
@@ -283,3 +283,57 @@ def test_a_kill_at_any_line_of_an_upload_during_a_count_leaves_the_accounts_righ
         assert status == KILLED
         killed += 1
     assert killed >= 5, "the upload has few steps: this shows little"
+
+
+def count_and_die(folder: Path, lines: int) -> NoReturn:
+    """Run in a process of its own."""
+    status = 1
+    try:
+        with quota_place.ledger_of(folder) as ledger, quota_place.layer_of(folder, ledger) as place:
+
+            def listing(name: str) -> Iterator[ItemInfo]:
+                yield from place.list_all(name)
+                if name == "alice/main/data":
+                    for number in range(3):
+                        store(place, str(number))
+                    place.delete("alice/main/data/first")
+
+            sys.settrace(Killer(lines))
+            ledger.reconcile("", listing, place.scopes_of, lookup=place.held_by)
+            sys.settrace(None)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+@pytest.mark.timeout(600)
+def test_a_kill_at_any_line_of_a_count_leaves_the_accounts_right(tmp_path: Path) -> None:
+    quota_place.make(tmp_path)
+    with quota_place.ledger_of(tmp_path) as ledger:
+        ledger.set_limit("server", Limit(hard_bytes=1 << 40))
+    killed = 0
+    for lines in range(0, 100_000, 11 if SOAK else 397):
+        with (
+            quota_place.ledger_of(tmp_path) as ledger,
+            quota_place.layer_of(tmp_path, ledger) as it,
+        ):
+            for name in list(quota_place.names(tmp_path)):
+                it.delete(name)
+            store(it, "first")
+        child = os.fork()
+        if child == 0:
+            count_and_die(tmp_path, lines)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with (
+            quota_place.ledger_of(tmp_path) as ledger,
+            quota_place.layer_of(tmp_path, ledger) as it,
+        ):
+            store(it, "later")
+            assert quota_place.in_ledger(ledger) == quota_place.on_disk(tmp_path), lines
+            assert quota_place.nothing_reserved(ledger)
+            assert it.reconcile().corrections == [], lines
+        if status == 0:
+            break
+        assert status == KILLED
+        killed += 1
+    assert killed >= 5, "the count has few steps: this shows little"

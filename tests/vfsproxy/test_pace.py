@@ -53,15 +53,6 @@ def test_rests_are_as_much_longer_as_was_said(traffic: Traffic, tmp_path: Path) 
     assert min(context.rests) >= 5 * SLICE
 
 
-def test_work_that_a_client_waits_for_does_not_rest(traffic: Traffic) -> None:
-    context = Context()
-    traffic.note()
-    steps = Pace(context, traffic, rest=5.0, awaited=lambda: True)  # type: ignore[arg-type]
-    work(steps, 0.05)
-    assert not context.rests
-    assert context.checked
-
-
 def test_who_has_asked_long_ago_is_forgotten(
     traffic: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

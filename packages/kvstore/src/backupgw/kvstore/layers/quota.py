@@ -130,7 +130,11 @@ class QuotaLayer(CountedChanges):
         """
         recovered = self.recover()
         report = self.ledger.reconcile(
-            self.place, self.list_all, self.scopes_of, only_if_needed=only_if_needed
+            self.place,
+            self.list_all,
+            self.scopes_of,
+            lookup=self.held_by,
+            only_if_needed=only_if_needed,
         )
         report.repairs, report.released = recovered.repairs, recovered.released
         for correction in report.corrections:

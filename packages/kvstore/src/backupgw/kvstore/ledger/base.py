@@ -212,22 +212,29 @@ class Ledger(Protocol):
         """Whether nobody counted the place yet, or power was lost while the ledger was open."""
 
     def reconcile(
-        self, place: str, listing: Listing, belongs: Belongs, *, only_if_needed: bool = False
+        self,
+        place: str,
+        listing: Listing,
+        belongs: Belongs,
+        *,
+        lookup: Lookup | None = None,
+        only_if_needed: bool = False,
     ) -> Report:
         """Count the place anew and correct the accounts, while it may be in use.
 
-        Streams: memory grows with the number of scopes in a folder, not with the items. Changes of
-        names in a folder wait while that folder is listed. One at a time for a place; a second
-        waits, and with `only_if_needed` does nothing after a first that did it.
+        Streams: memory grows with the number of scopes in a folder, with that of the folders in it
+        and with the names that change meanwhile, not with the items, which take some 100 bytes each
+        in a temporary file. A folder's changes go on while it is listed, and wait for a moment
+        afterwards. One at a time for a place; a second waits, and with `only_if_needed` does
+        nothing after a first that did it.
+
+        Args:
+            listing: of a folder; what does not change meanwhile is in it exactly once.
+            lookup: asked of names that change while their folder is listed, and may be so with
+                their folder locked. Without one their folder is listed again.
 
         Raises:
             BackendError: the place could not be listed; the accounts are as they were.
-        """
-
-    def delays(self, place: str) -> bool:
-        """Whether changes wait for the folder that `reconcile` lists just now in this process.
-
-        Asked by who lists it and could do so at leisure.
         """
 
     def forget(self, place: str) -> None:

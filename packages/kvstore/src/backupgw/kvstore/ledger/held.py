@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .accounts import Account, Books
+from .noted import Noted
 from .records import (
     NOTHING,
     Amount,
@@ -288,6 +289,7 @@ class HeldBooks(Books):
 
     def amend(self, place: str, name: str, scopes: Sequence[str], amount: Amount) -> None:
         """Add to what is used, without an intent."""
+        self.note(place, name)
         self.use(place, name, scopes, amount)
 
     @abstractmethod
@@ -310,15 +312,37 @@ class HeldBooks(Books):
 
     @abstractmethod
     def begin_count(self, place: str) -> None:
-        """Begin at the root; what another count left unfinished is void."""
+        """Begin with the root; what another count left unfinished is void."""
 
     @abstractmethod
     def give_count_up(self, place: str) -> None:
-        """Forget what a count in progress has found."""
+        """Forget what a count of this session's that is in progress has found."""
 
     @abstractmethod
     def next_folder(self, place: str) -> str | None:
         """Return a folder that the count has still to list, None when it is complete."""
+
+    @abstractmethod
+    def begin_folder(self, place: str, folder: str) -> None:
+        """This session lists a folder from now on: note what is under way beneath it, and what
+        will be."""
+
+    @abstractmethod
+    def note(self, place: str, name: str) -> None:
+        """Note that a name is about to change or has changed, if a folder above it is listed just
+        now. Told with each intent, by `put`, and else where there is none."""
+
+    @abstractmethod
+    def noted(self, place: str, folder: str) -> Noted:
+        """Return what was noted beneath the folder that is listed just now.
+
+        Raises:
+            LedgerError: this session does not list it.
+        """
+
+    @abstractmethod
+    def take_noted(self, place: str, folder: str) -> Noted:
+        """Return what was noted so far, and note from then on, with what is under way then."""
 
     @abstractmethod
     def open_in_folder(self, place: str, folder: str) -> dict[str, int]:
@@ -328,7 +352,11 @@ class HeldBooks(Books):
     def count_folder(
         self, place: str, folder: str, subfolders: Sequence[str], found: Mapping[str, Amount]
     ) -> None:
-        """Note what a folder holds directly, within the lock that keeps its changes waiting."""
+        """Note what a folder holds directly, within the lock that keeps its changes waiting.
+
+        Raises:
+            LedgerError: this session does not list it.
+        """
 
     @abstractmethod
     def end_count(self, place: str) -> list[Correction]:

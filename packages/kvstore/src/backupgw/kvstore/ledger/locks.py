@@ -4,7 +4,7 @@ Byte-range locks of open file descriptions (fcntl(2), F_OFD_SETLK, Linux 3.15 an
 beside the ledger. Unlike SQLite's own locks they are waited for in the kernel and not by sleeping
 and polling, unlike a row in a table nobody has to find out that its holder died, and unlike
 ordinary POSIX locks they hold between threads as well. The bytes stand for things; nothing is
-kept in the file but three flags.
+kept in the file but two flags.
 
 Names are locked so that a change can look a name up, change it and record that as one step:
 
@@ -12,14 +12,12 @@ Names are locked so that a change can look a name up, change it and record that 
 - who counts a place raises a flag, the first byte of the file, and waits for the
   changes that have not seen it. A change that sees it locks all folders above its names shared as
   well;
-- a count of a folder locks it exclusively while it is listed, so that it sees all of a change of
-  a name beneath it or nothing. Both go through a gate first, so that a stream of changes cannot
-  keep a count waiting for ever.
+- a count locks a folder exclusively for a moment after it was listed (`counting`), so that it sees
+  all of a change of a name beneath it or nothing. Both go through a gate first, so that a stream of
+  changes cannot keep a count waiting for ever.
 
 Who has to wait for a lock raises the second byte: a process may have more locked than it needs just
 now (`tenure`), and gives that up then.
-
-Who has to wait for a folder that is counted raises the third one, so that the count can hurry.
 
 Names are locked in the order of their bytes, and a count holds one folder at a time: no circle can
 arise. Two names whose checksums agree wait for each other now and then, nothing more.
@@ -71,10 +69,10 @@ _ALL = span(fcntl.F_UNLCK, 0, 0)
 _EVERY_NAME = span(fcntl.F_WRLCK, NAMES, _ALL_NAMES)
 _EVERY_PLACE = span(fcntl.F_RDLCK, PLACES, _ALL_NAMES)
 
-COUNTING, WANTED, _DELAYED = 0, 1, 2
+COUNTING, WANTED = 0, 1
 """The flags, by their places in the file: changes have to look out for a count; somebody waits, or
-has waited, for a lock; for the folder that is counted just now."""
-_FLAGS = 3
+has waited, for a lock."""
+_FLAGS = 2
 
 
 def _checksum(place: str, name: str = "") -> int:
@@ -288,10 +286,7 @@ class ByteLocks:
                 return
         self._wait(fd, fcntl.F_RDLCK, _GATE)
         for folder in {folder for name in names for folder in _folders(name)}:
-            byte = _FOLDERS + _checksum(place, folder)
-            if not attempt(fd, fcntl.F_RDLCK, byte):
-                self._raise_flag(_DELAYED, b"\1")
-                self._wait(fd, fcntl.F_RDLCK, byte)
+            self._wait(fd, fcntl.F_RDLCK, _FOLDERS + _checksum(place, folder))
         drop(fd, _GATE)
 
     # -- names of new items, by a descriptor for many of them
@@ -371,17 +366,13 @@ class ByteLocks:
             raise LedgerError(f"the ledger's locks {self._path}: {error.strerror}") from error
 
     @contextmanager
-    def listing(self, place: str, folder: str) -> Iterator[Callable[[], bool]]:
-        """Wait until no change beneath a folder is under way, and keep new ones waiting.
-
-        Yields what tells whether there are any.
-        """
+    def listing(self, place: str, folder: str) -> Iterator[None]:
+        """Wait until no change beneath a folder is under way, and keep new ones waiting."""
         with self._holder() as fd:
-            self._raise_flag(_DELAYED, b"\0")
             self._wait(fd, fcntl.F_WRLCK, _GATE)
             self._wait(fd, fcntl.F_WRLCK, _FOLDERS + _checksum(place, folder))
             drop(fd, _GATE)
-            yield lambda: bool(self.flags[_DELAYED])
+            yield
 
 
 class _Changing:

@@ -103,6 +103,10 @@ class LoggedBooks(HeldBooks):
             return None
         return Amount(*row[10:12])
 
+    def note(self, place: str, name: str) -> None:  # noqa: ARG002 - whatever the name
+        if place in self._memory.listed:
+            raise BeyondLog  # a record would say nothing of it
+
     def is_counted(self, place: str, name: str) -> bool:
         return self._memory.is_counted(place, name)
 
@@ -134,6 +138,9 @@ class LoggedBooks(HeldBooks):
     begin_count = _beyond_log
     give_count_up = _beyond_log
     next_folder = _beyond_log
+    begin_folder = _beyond_log
+    noted = _beyond_log
+    take_noted = _beyond_log
     open_in_folder = _beyond_log
     count_folder = _beyond_log
     end_count = _beyond_log

@@ -322,6 +322,8 @@ class ShortWay:
                     coming = owner.session << 32 | next(owner.numbers)
                     deadline = int(self._clock() + lease) + 1
                     new[coming] = route, deadline, name, size, file
+                    if memory.listed:
+                        memory.note(place, name)
                     text = record(ended, coming, deadline, name, size, file, route.tail)
                     end = log.append(memory.tag, memory.end, text)
                     if end is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .accounts import Account
 from .held import HeldBooks, HeldRow, load_holds
+from .noted import Noted, given_up, in_folder
 from .records import NOTHING, Amount, Correction
 from .sqlite_rows import (
     READ_ACCOUNTS,
@@ -48,6 +49,7 @@ class SQLiteBooks(HeldBooks):
         self._is_dead = is_dead
         self._boot = boot
         self._counting: bool | None = None
+        self._listed: dict[str, str] | None = None
 
     # -- accounts
 
@@ -79,6 +81,8 @@ class SQLiteBooks(HeldBooks):
             WRITE_HELD,
             row_of(row, self.session, deadline),
         )
+        if row.name is not None:
+            self.note(row.place, row.name)
 
     def take(self, number: int) -> HeldRow | None:
         for row in self.db.execute(
@@ -134,6 +138,10 @@ class SQLiteBooks(HeldBooks):
         self.release_all(number for (number,) in numbers)
         self.db.execute("UPDATE held SET session = ? WHERE session = ?", (DEAD, session))
         self.db.execute("DELETE FROM sessions WHERE id = ?", (session,))
+        for (place,) in self.db.execute(
+            "SELECT place FROM uncounted WHERE lister = ?", (session,)
+        ).fetchall():
+            self._void_count(place)
 
     def orphans(self, place: str) -> list[tuple[int, str]]:
         return self.db.execute(
@@ -152,13 +160,21 @@ class SQLiteBooks(HeldBooks):
         return row is None or bool(row[0])
 
     def begin_count(self, place: str) -> None:
-        self.give_count_up(place)
-        self._counting = None
-        self.db.execute("INSERT INTO uncounted VALUES (?, '')", (place,))
+        self._void_count(place)
+        self.db.execute("INSERT INTO uncounted (place, folder) VALUES (?, '')", (place,))
+        self.begin_folder(place, "")
 
     def give_count_up(self, place: str) -> None:
+        if self.db.execute(
+            "SELECT 1 FROM uncounted WHERE place = ? AND lister = ?", (place, self.session)
+        ).fetchone():
+            self._void_count(place)
+
+    def _void_count(self, place: str) -> None:
         self.write_back()
+        self._counting = self._listed = None
         self.db.execute("DELETE FROM uncounted WHERE place = ?", (place,))
+        self.db.execute("DELETE FROM noted WHERE place = ?", (place,))
         self.db.execute(
             "UPDATE tallies SET counted_bytes = 0, counted_objects = 0 WHERE place = ?", (place,)
         )
@@ -169,21 +185,71 @@ class SQLiteBooks(HeldBooks):
         ).fetchone()
         return None if row is None else str(row[0])
 
+    def begin_folder(self, place: str, folder: str) -> None:
+        self._listed = None
+        self.db.execute(
+            "UPDATE uncounted SET lister = ? WHERE place = ? AND folder = ?",
+            (self.session, place, folder),
+        )
+        self._note_anew(place, folder)
+
+    def _note_anew(self, place: str, folder: str) -> None:
+        self.db.execute("DELETE FROM noted WHERE place = ?", (place,))
+        for name, _ in self._open_beneath(place, folder):
+            self.note(place, name)
+
+    def note(self, place: str, name: str) -> None:
+        if self._listed is None:
+            rows = self.db.execute(
+                "SELECT place, folder FROM uncounted WHERE lister IS NOT NULL"
+            ).fetchall()
+            self._listed = dict(rows)
+        folder = self._listed.get(place)
+        found = None if folder is None else in_folder(folder, name)
+        if found is not None:
+            self.db.execute("INSERT OR IGNORE INTO noted VALUES (?, ?, ?)", (place, *found))
+
+    def noted(self, place: str, folder: str) -> Noted:
+        self._check_lister(place, folder)
+        return Noted.of(
+            self.db.execute("SELECT name, beneath FROM noted WHERE place = ?", (place,))
+        )
+
+    def take_noted(self, place: str, folder: str) -> Noted:
+        noted = self.noted(place, folder)
+        self._note_anew(place, folder)
+        return noted
+
+    def _check_lister(self, place: str, folder: str) -> None:
+        if not self.db.execute(
+            "SELECT 1 FROM uncounted WHERE place = ? AND folder = ? AND lister = ?",
+            (place, folder, self.session),
+        ).fetchone():
+            raise given_up(place)
+
     def open_in_folder(self, place: str, folder: str) -> dict[str, int]:
+        start = len(folder) + 1 if folder else 0
+        rows = self._open_beneath(place, folder)
+        return {name: number for name, number in rows if "/" not in name[start:]}
+
+    def _open_beneath(self, place: str, folder: str) -> list[tuple[str, int]]:
         prefix = f"{folder}/" if folder else ""
-        rows = self.db.execute(
+        return self.db.execute(
             "SELECT name, number FROM held WHERE place = ? AND name >= ?"
             " AND (? = '' OR name < ?)",  # "0" comes right after "/"
             (place, prefix, folder, f"{folder}0"),
         ).fetchall()
-        return {name: number for name, number in rows if "/" not in name[len(prefix) :]}
 
     def count_folder(
         self, place: str, folder: str, subfolders: Sequence[str], found: Mapping[str, Amount]
     ) -> None:
+        self._check_lister(place, folder)
+        self._listed = None
         self.db.execute("DELETE FROM uncounted WHERE place = ? AND folder = ?", (place, folder))
+        self.db.execute("DELETE FROM noted WHERE place = ?", (place,))
         self.db.executemany(
-            "INSERT INTO uncounted VALUES (?, ?)", ((place, each) for each in subfolders)
+            "INSERT INTO uncounted (place, folder) VALUES (?, ?)",
+            ((place, each) for each in subfolders),
         )
         for scope, amount in found.items():
             self.add_to_tally(place, scope, NOTHING, amount)
@@ -212,7 +278,7 @@ class SQLiteBooks(HeldBooks):
         self.write_back()
         numbers = self.db.execute("SELECT number FROM held WHERE place = ?", (place,)).fetchall()
         self.release_all(number for (number,) in numbers)
-        self.give_count_up(place)
+        self._void_count(place)
         self.end_count(place)
         self.db.execute("DELETE FROM tallies WHERE place = ?", (place,))
         self.db.execute("DELETE FROM places WHERE place = ?", (place,))

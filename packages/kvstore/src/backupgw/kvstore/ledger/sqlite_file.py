@@ -9,15 +9,24 @@ import sqlite3
 
 from .errors import LedgerError, LedgerFull
 
-VERSION = 6
+VERSION = 7
 """1 had no log, 2 none with records of new items (`sqlite_uploads`), 3 had these as JSON, 5 had no
-numbers of files."""
+numbers of files, 6 no notes of what changes while it is counted."""
 
 # The tag of the log's records that belong to this file.
 _LOG = "CREATE TABLE log (tag BLOB NOT NULL); INSERT INTO log VALUES (zeroblob(8));"
+# Names that changed, or were about to, beneath the folder of a place that is listed just now: those
+# directly in it, and folders beneath which something changed.
+_NOTED = """
+    CREATE TABLE noted (
+        place TEXT NOT NULL, name TEXT NOT NULL, beneath INTEGER NOT NULL,
+        PRIMARY KEY (place, name, beneath)
+    ) WITHOUT ROWID;
+"""
 _SCHEMA = f"""
     BEGIN IMMEDIATE;
     {_LOG}
+    {_NOTED}
     CREATE TABLE scopes (
         scope TEXT PRIMARY KEY,
         hard_bytes INTEGER, hard_objects INTEGER, soft_bytes INTEGER, soft_objects INTEGER,
@@ -45,18 +54,22 @@ _SCHEMA = f"""
     CREATE INDEX held_by_name ON held (place, name) WHERE name IS NOT NULL;
     CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL);
     CREATE TABLE places (place TEXT PRIMARY KEY, stale INTEGER NOT NULL) WITHOUT ROWID;
-    -- Folders that a count in progress has still to list.
+    -- Folders that a count in progress has still to list; `lister` is the session that lists one.
     CREATE TABLE uncounted (
-        place TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (place, folder)
+        place TEXT NOT NULL, folder TEXT NOT NULL, lister INTEGER, PRIMARY KEY (place, folder)
     ) WITHOUT ROWID;
     PRAGMA user_version = {VERSION};
     COMMIT;
 """
 _NEWER = f"""
-    ALTER TABLE held ADD COLUMN file INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = {VERSION};
+    ALTER TABLE uncounted ADD COLUMN lister INTEGER; {_NOTED} PRAGMA user_version = {VERSION};
 """
-_WITH_LOG = f"BEGIN IMMEDIATE; {_NEWER} COMMIT;"
-_FROM_VERSION_1 = f"BEGIN IMMEDIATE; {_LOG} {_NEWER} COMMIT;"
+_WITH_FILES = "ALTER TABLE held ADD COLUMN file INTEGER NOT NULL DEFAULT 0;"
+_FROM_VERSION = {
+    1: f"BEGIN IMMEDIATE; {_LOG} {_WITH_FILES} {_NEWER} COMMIT;",
+    **dict.fromkeys((2, 3, 4, 5), f"BEGIN IMMEDIATE; {_WITH_FILES} {_NEWER} COMMIT;"),
+    6: f"BEGIN IMMEDIATE; {_NEWER} COMMIT;",
+}
 
 
 def prepare(path: str) -> None:
@@ -86,10 +99,8 @@ def connect(path: str) -> sqlite3.Connection:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             db.executescript(_SCHEMA)
-        elif version == 1:
-            db.executescript(_FROM_VERSION_1)
-        elif version in (2, 3, 4, 5):
-            db.executescript(_WITH_LOG)
+        elif version in _FROM_VERSION:
+            db.executescript(_FROM_VERSION[version])
         elif version != VERSION:
             raise LedgerError(f"{path}: made by another version of the ledger ({version})")
     except BaseException:

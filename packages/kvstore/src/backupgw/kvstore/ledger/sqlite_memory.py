@@ -13,6 +13,7 @@ from typing import Any
 
 from . import sqlite_uploads as uploads
 from .accounts import Account
+from .noted import in_folder
 from .records import Amount
 from .sqlite_rows import (
     ROW_LENGTH,
@@ -57,6 +58,7 @@ class Memory:
         uncounted: the folders that a count in progress has not been in, for each place that is
             being counted. No other transaction than one of SQLite changes them, so under one tag
             they stay the same.
+        listed: the folder of each such place that is listed just now.
         counting: there are too many of them to be known; the rest is empty then, and nothing is
             logged.
     """
@@ -74,6 +76,8 @@ class Memory:
         self.end = end
         self.counting = counting
         self.uncounted: dict[str, set[str]] = {}
+        self.listed: dict[str, str] = {}
+        self._noted: set[tuple[str, str, int]] = set()
         self.held: dict[int, Row] = {}
         self.sessions: list[tuple[int, str]] = []
         self._accounts: dict[str, Account] = {}
@@ -94,13 +98,17 @@ class Memory:
         self._rows: set[int] = set()
         self._filed: set[int] = set()
 
-    def load(self, db: sqlite3.Connection, uncounted: Iterable[tuple[str, str]] = ()) -> None:
-        """Fill it with the file's rows; `uncounted` are places and folders."""
-        for place, folder in uncounted:
-            self.uncounted.setdefault(place, set()).add(folder)
+    def load(
+        self, db: sqlite3.Connection, uncounted: Iterable[tuple[str, str, int | None]] = ()
+    ) -> None:
+        """Fill it with the file's rows; `uncounted` are places, folders and who lists them."""
         for row in db.execute("SELECT * FROM held").fetchall():
             self.put(row)
         self._filed, self._rows = self._rows, set()
+        for place, folder, lister in uncounted:
+            self.uncounted.setdefault(place, set()).add(folder)
+            if lister is not None:
+                self.listed[place] = folder
         self.sessions = db.execute("SELECT id, boot FROM sessions").fetchall()
 
     # -- accounts
@@ -125,6 +133,8 @@ class Memory:
         self._rows.add(number)
         if name is not None:
             self.named.setdefault((row[3], name), []).append(number)
+            if self.listed:
+                self.note(row[3], name)
 
     def drop(self, number: int) -> Row | None:
         """Remove a row and return it; None where there is none."""
@@ -143,6 +153,13 @@ class Memory:
             else:
                 numbers.remove(number)
         return row
+
+    def note(self, place: str, name: str) -> None:
+        """Note an intent for a name, if a folder above it is listed just now."""
+        folder = self.listed.get(place)
+        found = None if folder is None else in_folder(folder, name)
+        if found is not None:
+            self._noted.add((place, *found))
 
     def numbers_of(self, place: str, name: str) -> list[int]:
         """Return the numbers of the intents for a name."""
@@ -276,6 +293,8 @@ class Memory:
         route.added_objects += 1
         new[number] = route, deadline, name, size, file
         others[route.place, name] = number
+        if self.listed:
+            self.note(route.place, name)
 
     # -- the log
 
@@ -360,6 +379,7 @@ class Memory:
         db.executemany("DELETE FROM held WHERE number = ?", ended)
         rows = [self.held[number] for number in self._rows if number in self.held]
         db.executemany(WRITE_HELD, rows)
+        db.executemany("INSERT OR IGNORE INTO noted VALUES (?, ?, ?)", self._noted)
 
     def written(self, tag: bytes, end: int) -> None:
         """The file has it all, and its log begins anew."""
@@ -369,6 +389,7 @@ class Memory:
         self._routes.clear()
         self._tails.clear()
         self._rows.clear()
+        self._noted.clear()
         self._filed = set(self.held)
         if len(self._accounts) > _MOST_ACCOUNTS:
             self._accounts.clear()

@@ -138,7 +138,7 @@ class SQLiteState:
         (tag,) = db.execute("SELECT tag FROM log").fetchone()
         self._agree(db, tag)
         uncounted = db.execute(
-            "SELECT place, folder FROM uncounted LIMIT ?", (MOST_UNCOUNTED + 1,)
+            "SELECT place, folder, lister FROM uncounted LIMIT ?", (MOST_UNCOUNTED + 1,)
         ).fetchall()
         memory = Memory(tag, START, self._connect, counting=len(uncounted) > MOST_UNCOUNTED)
         if not memory.counting:

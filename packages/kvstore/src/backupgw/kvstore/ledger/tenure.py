@@ -31,7 +31,7 @@ at the next tick.
 
 While a place is counted there is no tenure, and names are locked with the folders above them,
 shared, instead of with their place: as by who waits for them (`ByteLocks`), but a folder that is
-listed just now, or is about to be, is not waited for. So a count of a folder sees all of a new item
+locked just now, or is about to be, is not waited for. So who counts it sees all of a new item
 beneath it or nothing, as ever. Several names have their folders in common on the one descriptor,
 and a folder is let go of with its last. That cannot keep a count waiting for ever: it closes a gate
 first, in front of which nothing new is held.

@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, Self, TypeVar
 
-from ..backends.errors import ObjectNotFound
 from .accounts import Account
-from .base import Belongs, Listing, Lookup
+from .base import Lookup
 from .claiming import Claiming
+from .counting import Counting
 from .errors import LedgerError, ReservationEnded
 from .held import NO_NEEDS, HeldBooks, Needs
 from .records import (
@@ -59,11 +59,8 @@ class Locks(Protocol):
     def counting(self, place: str) -> AbstractContextManager[None]:
         """Be the only one who counts a place, and let all changes know."""
 
-    def listing(self, place: str, folder: str) -> AbstractContextManager[Callable[[], bool]]:
-        """Wait until no change beneath a folder is under way, and keep new ones waiting.
-
-        Yields what tells whether there are any.
-        """
+    def listing(self, place: str, folder: str) -> AbstractContextManager[None]:
+        """Wait until no change beneath a folder is under way, and keep new ones waiting."""
 
 
 class Session(Protocol[B_co]):
@@ -97,7 +94,7 @@ class Session(Protocol[B_co]):
         fail."""
 
 
-class TransactedLedger(Claiming[B]):
+class TransactedLedger(Claiming[B], Counting[B]):
     """A `Ledger` over a session; each kind of session has its subclass.
 
     Args:
@@ -108,8 +105,6 @@ class TransactedLedger(Claiming[B]):
     def __init__(self, session: Session[B], lease: float) -> None:
         self.lease = lease
         self._session = session
-        self._delaying: dict[str, Callable[[], bool]] = {}
-        """What tells whether somebody waits for a place that is counted here."""
 
     def open(self) -> None:
         self._session.open()
@@ -330,87 +325,6 @@ class TransactedLedger(Claiming[B]):
             if repair is not None:
                 report.repairs.append(repair)
         return report
-
-    def needs_reconcile(self, place: str) -> bool:
-        return self._session.run(lambda books: books.is_stale(place))
-
-    def reconcile(
-        self, place: str, listing: Listing, belongs: Belongs, *, only_if_needed: bool = False
-    ) -> Report:
-        locks = self._session.locks
-        with locks.counting(place):
-            report = Report(place)
-            if only_if_needed and not self.needs_reconcile(place):
-                return report
-            try:
-                self._session.run(lambda books: books.begin_count(place), Needs(durable=True))
-                folder: str | None = ""
-                while folder is not None:
-                    with locks.listing(place, folder) as delaying:
-                        self._delaying[place] = delaying
-                        folder = self._count(place, folder, listing, belongs, report)
-            except BaseException:
-                self._session.post(lambda books: books.give_count_up(place))
-                raise
-            finally:
-                self._delaying.pop(place, None)
-            return report
-
-    def delays(self, place: str) -> bool:
-        delaying = self._delaying.get(place)
-        return delaying is not None and delaying()
-
-    def _count(
-        self, place: str, folder: str, listing: Listing, belongs: Belongs, report: Report
-    ) -> str | None:
-        """Count one folder and return the next, None after the last."""
-        open_changes = self._session.run(lambda books: books.open_in_folder(place, folder))
-        subfolders: list[str] = []
-        sums: dict[tuple[str, ...], list[int]] = {}
-        left: dict[str, Amount] = {}
-        try:
-            for entry in listing(folder):
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.directory:
-                    subfolders.append(name)
-                    continue
-                scopes = tuple(belongs(name))
-                total = sums.get(scopes)
-                if total is None:
-                    total = sums[scopes] = [0, 0]
-                total[0] += entry.size
-                total[1] += 1
-                if name in open_changes:
-                    left[name] = Amount(entry.size, 1)
-        except ObjectNotFound:
-            logger.debug("%s went away before it was counted", folder)
-        found: dict[str, Amount] = {}
-        for scopes, (size, objects) in sums.items():
-            for scope in scopes:
-                found[scope] = found.get(scope, NOTHING) + Amount(size, objects)
-            if scopes:
-                report.counted += Amount(size, objects)
-
-        def work(books: B) -> str | None:
-            for name, number in open_changes.items():
-                books.end(number, left.get(name, NOTHING))
-            books.count_folder(place, folder, subfolders, found)
-            following = books.next_folder(place)
-            if following is None:
-                report.corrections = books.end_count(place)
-            return following
-
-        needs = Needs(
-            list(found),
-            list(open_changes.values()),
-            place=place,
-            folder=folder,
-            claimed=True,
-            durable=True,
-        )
-        following = self._session.run(work, needs)
-        report.folders += 1
-        return following
 
     def forget(self, place: str) -> None:
         self._session.run(lambda books: books.forget(place), Needs(durable=True))

@@ -7,6 +7,7 @@ something else (what a dead process left, a count) asks for it by itself.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -155,6 +156,7 @@ class Rows(HeldBooks):
             named = self._named.get(key_of(row.place, row.name))
             if named is not None:
                 named.add(row.number)
+            self.note(row.place, row.name)
 
     def take(self, number: int) -> HeldRow | None:
         stored = self._stored(number)
@@ -226,6 +228,10 @@ class Rows(HeldBooks):
         self.fetched_held((), rows)
         return [row[0] for row in rows]
 
+    @abstractmethod
+    def void_counts_of(self, session: int) -> None:
+        """Forget what counts of a session have found."""
+
     # -- who died
 
     def reclaim(self) -> None:
@@ -256,6 +262,7 @@ class Rows(HeldBooks):
         for stored in self._held.values():
             if stored is not None and stored.session == session:
                 stored.session = DEAD
+        self.void_counts_of(session)
         db.execute("UPDATE ledger_held SET session = %s WHERE session = %s", (DEAD, session))
         # From here on nobody claims anything for it.
         db.execute("SELECT pg_advisory_xact_lock(%s)", (CLAIMING,))

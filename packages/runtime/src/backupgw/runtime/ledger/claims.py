@@ -39,9 +39,6 @@ from .link import CHANNEL, CLAIMING, CLOCK, Link, Row, key_of
 
 NAME, FOLDER, COUNT = "name", "folder", "count"
 
-_LOOK = 0.2
-"""Seconds after which it is looked again whether somebody waits for a claim."""
-
 _BRIEF = 0.05
 """Seconds added to the end of somebody's lease before looking again."""
 
@@ -49,7 +46,6 @@ _RELEASE = """
     WITH gone AS (DELETE FROM ledger_claims WHERE holder = ANY(%s) RETURNING waited)
     SELECT pg_notify(%s, '') FROM gone WHERE waited LIMIT 1
 """
-_WAITED = "SELECT bool_or(waited) FROM ledger_claims WHERE holder = %s"
 _ALIVE = "SELECT id FROM ledger_sessions WHERE id = ANY(%s) AND NOT dead"
 
 # All of a holder's claims or none. What blocks whom is returned, with the seconds that the blocking
@@ -122,21 +118,12 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Held:
-    """A question whether somebody waits for what a holder has; and the answer."""
-
-    holder: int
-    waited: bool = False
-
-
-@dataclass(slots=True)
 class Batch:
     """What one transaction is to do with claims."""
 
     wanted: list[Wanted] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
     listings: list[Wanted] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
 
     def want(self, wanted: Wanted) -> Wanted:
         """Ask for claims."""
@@ -148,12 +135,6 @@ class Batch:
         wanted = Wanted(0, 0, FOLDER, place, (folder,))
         self.listings.append(wanted)
         return wanted
-
-    def look(self, holder: int) -> Held:
-        """Ask whether somebody waits for what a holder has."""
-        held = Held(holder)
-        self.held.append(held)
-        return held
 
 
 class _Mine(threading.local):
@@ -262,11 +243,8 @@ class Claims:
             yield
 
     @contextmanager
-    def listing(self, place: str, folder: str) -> Iterator[Callable[[], bool]]:
-        """Wait until no change beneath a folder is under way, and keep new ones waiting.
-
-        Yields what tells whether there are any.
-        """
+    def listing(self, place: str, folder: str) -> Iterator[None]:
+        """Wait until no change beneath a folder is under way, and keep new ones waiting."""
         with self._claimed(FOLDER, place, [folder]):
             while True:
                 told = self._tellings
@@ -274,8 +252,7 @@ class Claims:
                 if beneath.blocked is None:
                     break
                 self._wait(told, beneath.blocked)
-            _, holder = self.holder(FOLDER, place, folder) or (b"", 0)
-            yield _Delay(self.turns, holder)
+            yield
 
     # -- claims
 
@@ -330,10 +307,12 @@ class Claims:
             # What was handed over is somebody else's to end.
             mine = [holders.pop(key, None) for key in keys]
             if wanted.holder in mine:
-                self._release(wanted.holder)
+                # All changes beneath a folder wait for it.
+                self._release(wanted.holder, linger=wanted.kind != FOLDER)
 
-    def _release(self, holder: int) -> None:
-        self.turns.post(Step(lambda batch: batch.released.append(holder), keep=True), linger=True)
+    def _release(self, holder: int, *, linger: bool = True) -> None:
+        step = Step[object](lambda batch: batch.released.append(holder), keep=True)
+        self.turns.post(step, linger=linger)
 
     # -- transactions
 
@@ -362,7 +341,6 @@ class Claims:
                 db.execute(_BENEATH, {"place": each.place, "folder": each.names[0]})
                 for each in batch.listings
             ]
-            waited = [db.execute(_WAITED, (held.holder,)) for held in batch.held]
             db.execute("COMMIT")
         if alive is not None:
             blocked = [row for cursor in claimed for row in cursor.fetchall()]
@@ -370,26 +348,6 @@ class Claims:
         for each, cursor in zip(batch.listings, listed, strict=True):
             row = cursor.fetchone()
             each.blocked = None if row is None else float(row[0])
-        for held, cursor in zip(batch.held, waited, strict=True):
-            row = cursor.fetchone()
-            held.waited = row is not None and bool(row[0])
-
-
-class _Delay:
-    """Whether somebody waits for what a holder has, looked at now and then."""
-
-    def __init__(self, turns: Turns, holder: int) -> None:
-        self._turns = turns
-        self._holder = holder
-        self._waited = False
-        self._next = 0.0
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if not self._waited and now >= self._next:
-            self._waited = self._turns.run(Step(lambda batch: batch.look(self._holder))).waited
-            self._next = now + _LOOK
-        return self._waited
 
 
 def _parts(requests: Sequence[Wanted]) -> list[list[Wanted]]:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from psycopg import Connection
+
 from backupgw.kvstore.ledger import NOTHING, Amount, Correction
+from backupgw.kvstore.ledger.noted import Noted, given_up, in_folder
 
 from .doubts import DoubtingBooks
-from .link import CLAIMING, key_of
+from .link import CLAIMING, Row, key_of
 
 
 class PostgresBooks(DoubtingBooks):
     """The state behind one write transaction."""
+
+    def __init__(self, db: Connection[Row], *, session: int, now: float, counting: bool) -> None:
+        super().__init__(db, session=session, now=now, counting=counting)
+        self._listed: dict[str, str] | None = None
+        self._unnoted: set[tuple[str, str, int]] = set()
 
     def is_stale(self, place: str) -> bool:
         row = self.db.execute(
@@ -32,6 +40,7 @@ class PostgresBooks(DoubtingBooks):
         Args:
             claim: key and holder of the claim under which it happened, which ends here.
         """
+        self.note(place, name)
         self.use(place, name, scopes, amount)
         for doubt in self._about(place, name):
             doubt.believed, doubt.changed = doubt.believed + amount, True
@@ -61,9 +70,10 @@ class PostgresBooks(DoubtingBooks):
         return row is None
 
     def begin_count(self, place: str) -> None:
-        self.give_count_up(place)
+        self._void_count(place)
         self._counting = True
         self._add_uncounted(place, [""])
+        self.begin_folder(place, "")
 
     def _add_uncounted(self, place: str, folders: Sequence[str]) -> None:
         keys = [key_of(place, folder) for folder in folders]
@@ -74,8 +84,22 @@ class PostgresBooks(DoubtingBooks):
         )
 
     def give_count_up(self, place: str) -> None:
+        if self.db.execute(
+            "SELECT 1 FROM ledger_uncounted WHERE place = %s AND lister = %s", (place, self.session)
+        ).fetchone():
+            self._void_count(place)
+
+    def void_counts_of(self, session: int) -> None:
+        for (place,) in self.db.execute(
+            "SELECT place FROM ledger_uncounted WHERE lister = %s", (session,)
+        ).fetchall():
+            self._void_count(place)
+
+    def _void_count(self, place: str) -> None:
         self.write_back()
+        self._listed = None
         self.db.execute("DELETE FROM ledger_uncounted WHERE place = %s", (place,))
+        self.db.execute("DELETE FROM ledger_noted WHERE place = %s", (place,))
         self.db.execute(
             "UPDATE ledger_tallies SET counted_bytes = 0, counted_objects = 0 WHERE place = %s",
             (place,),
@@ -87,7 +111,75 @@ class PostgresBooks(DoubtingBooks):
         ).fetchone()
         return None if row is None else str(row[0])
 
+    def begin_folder(self, place: str, folder: str) -> None:
+        self._listed = None
+        self.db.execute(
+            "UPDATE ledger_uncounted SET lister = %s WHERE key = %s",
+            (self.session, key_of(place, folder)),
+        )
+        self._note_anew(place, folder)
+
+    def _note_anew(self, place: str, folder: str) -> None:
+        names = [name for name, _ in self._open_beneath(place, folder)]
+        self._unnoted.clear()
+        self.db.execute("DELETE FROM ledger_noted WHERE place = %s", (place,))
+        for name in names:
+            self.note(place, name)
+
+    def note(self, place: str, name: str) -> None:
+        if not self._counting:
+            return
+        if self._listed is None:
+            rows = self.db.execute(
+                "SELECT place, folder FROM ledger_uncounted WHERE lister IS NOT NULL"
+            ).fetchall()
+            self._listed = dict(rows)
+        folder = self._listed.get(place)
+        found = None if folder is None else in_folder(folder, name)
+        if found is not None:
+            self._unnoted.add((place, *found))
+
+    def write_back(self) -> None:
+        super().write_back()
+        if self._unnoted:
+            places, names, beneath = zip(*self._unnoted, strict=True)
+            keys = [key_of(place, name, str(b)) for place, name, b in self._unnoted]
+            self._unnoted.clear()
+            self.db.execute(
+                "INSERT INTO ledger_noted (key, place, name, beneath)"
+                " SELECT key, place, name, beneath = 1"
+                " FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::integer[])"
+                " AS each(key, place, name, beneath) ON CONFLICT DO NOTHING",
+                (keys, list(places), list(names), list(beneath)),
+            )
+
+    def noted(self, place: str, folder: str) -> Noted:
+        self._check_lister(place, folder)
+        self.write_back()
+        return Noted.of(
+            self.db.execute(
+                "SELECT name, beneath::integer FROM ledger_noted WHERE place = %s", (place,)
+            ).fetchall()
+        )
+
+    def take_noted(self, place: str, folder: str) -> Noted:
+        noted = self.noted(place, folder)
+        self._note_anew(place, folder)
+        return noted
+
+    def _check_lister(self, place: str, folder: str) -> None:
+        if not self.db.execute(
+            "SELECT 1 FROM ledger_uncounted WHERE key = %s AND lister = %s",
+            (key_of(place, folder), self.session),
+        ).fetchone():
+            raise given_up(place)
+
     def open_in_folder(self, place: str, folder: str) -> dict[str, int]:
+        start = len(folder) + 1 if folder else 0
+        rows = self._open_beneath(place, folder)
+        return {name: number for name, number in rows if "/" not in name[start:]}
+
+    def _open_beneath(self, place: str, folder: str) -> list[tuple[str, int]]:
         self.write_back()
         prefix = f"{folder}/" if folder else ""
         # Doubts first: ending a name's intent tells its doubts, but not the other way round.
@@ -98,12 +190,16 @@ class PostgresBooks(DoubtingBooks):
             " WHERE place = %(place)s AND starts_with(name, %(prefix)s) ORDER BY 1",
             {"place": place, "prefix": prefix},
         ).fetchall()
-        return {name: number for _, name, number in rows if "/" not in name[len(prefix) :]}
+        return [(name, number) for _, name, number in rows]
 
     def count_folder(
         self, place: str, folder: str, subfolders: Sequence[str], found: Mapping[str, Amount]
     ) -> None:
+        self._check_lister(place, folder)
+        self.write_back()
+        self._listed = None
         self.db.execute("DELETE FROM ledger_uncounted WHERE key = %s", (key_of(place, folder),))
+        self.db.execute("DELETE FROM ledger_noted WHERE place = %s", (place,))
         if subfolders:
             self._add_uncounted(place, subfolders)
         for scope, amount in found.items():
@@ -139,7 +235,7 @@ class PostgresBooks(DoubtingBooks):
             "SELECT number FROM ledger_held WHERE place = %s", (place,)
         ).fetchall()
         self.release_all(number for (number,) in numbers)
-        self.give_count_up(place)
+        self._void_count(place)
         self.end_count(place)
         self.db.execute("DELETE FROM ledger_tallies WHERE place = %s", (place,))
         self.db.execute("DELETE FROM ledger_places WHERE place = %s", (place,))

@@ -12,7 +12,6 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from backupgw.runtime.jobs import JobContext
@@ -59,21 +58,12 @@ class Pace:
 
     Args:
         rest: how many times as long as a slice the rest after it is.
-        awaited: whether somebody waits for this very work, which does not rest then.
     """
 
-    def __init__(
-        self,
-        context: JobContext,
-        traffic: Traffic,
-        *,
-        rest: float,
-        awaited: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, context: JobContext, traffic: Traffic, *, rest: float) -> None:
         self._context = context
         self._traffic = traffic
         self._rest = rest
-        self._awaited = awaited
         self._since = time.monotonic()
 
     def step(self) -> None:
@@ -86,6 +76,6 @@ class Pace:
         if worked < SLICE:
             return
         self._context.check()
-        if self._traffic.busy() and not self._awaited():
+        if self._traffic.busy():
             self._context.wait(worked * self._rest)
         self._since = time.monotonic()

@@ -31,8 +31,7 @@ log = logging.getLogger(__name__)
 TOLD = 1000
 """Orphans and corrections that a task's result names."""
 REST = 15.0
-"""Rest after a slice of counting, while clients ask for things; not while one of them waits for the
-folder to be counted that it wants to change."""
+"""Rest after a slice of counting, while clients ask for things."""
 
 
 def submit_scan(core: Core, who: Identity, volume: str) -> Job:
@@ -73,7 +72,7 @@ def count_anew(core: Core, opened: OpenVolume, context: JobContext) -> Report:
     opened.counted.recover()
     belonging = opened.belonging()
     ledger, place = core.accounts.ledger, place_of(opened.volume.name)
-    pace = Pace(context, core.traffic, rest=REST, awaited=lambda: ledger.delays(place))
+    pace = Pace(context, core.traffic, rest=REST)
     seen = 0
 
     def listing(folder: str) -> Iterator[ItemInfo]:
@@ -87,7 +86,7 @@ def count_anew(core: Core, opened: OpenVolume, context: JobContext) -> Report:
                 context.progress(seen, unit="files", message="counting")
             yield info
 
-    report = ledger.reconcile(place, listing, belonging.scopes_of)
+    report = ledger.reconcile(place, listing, belonging.scopes_of, lookup=opened.counted.held_by)
     for correction in report.corrections:
         log.warning("%s was counted wrongly", correction.scope)
         core.publish(

@@ -123,13 +123,26 @@ places = sa.Table(
     info=_ONLY,
 )
 
-# Folders that a count in progress has still to list.
+# Folders that a count in progress has still to list; `lister` is the session that lists one.
 uncounted = sa.Table(
     "ledger_uncounted",
     metadata,
     sa.Column("key", sa.LargeBinary, primary_key=True),
     sa.Column("place", sa.Text, nullable=False),
     sa.Column("folder", sa.Text, nullable=False),
+    sa.Column("lister", sa.BigInteger),
+    info=_ONLY,
+)
+
+# Names that changed, or were about to, beneath the folder of a place that is listed just now: those
+# directly in it, and folders beneath which something changed.
+noted = sa.Table(
+    "ledger_noted",
+    metadata,
+    sa.Column("key", sa.LargeBinary, primary_key=True),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("beneath", sa.Boolean, nullable=False),
     info=_ONLY,
 )
 
