@@ -158,3 +158,33 @@ def test_a_mistake_is_told_in_a_line(
     lines = [line for line in err.splitlines() if line.startswith("backupgw:")]
     assert len(lines) == 1
     assert told in lines[0]
+
+
+@pytest.mark.parametrize(
+    "lacks",
+    [
+        '[vfs_manager]\ntoken = { env = "NOT_THERE" }',
+        '[vfs.manager]\nurl = "http://127.0.0.1:1"\ntoken = { env = "NOT_THERE" }',
+        '[vfs.cache]\nurl = { env = "NOT_THERE" }',
+        '[[tokens.key]]\nid = "a"\nalgorithm = "HS256"\nsecret = { env = "NOT_THERE" }',
+        '[vfs.volumes.far]\ntype = "place"\n[places.far]\nurl = "s3://bucket/path"\n'
+        'access_key_id = "a"\nsecret_access_key = { env = "NOT_THERE" }',
+    ],
+    ids=["manager", "source", "cache", "signed tokens", "place"],
+)
+def test_nothing_is_made_where_a_secret_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lacks: str
+) -> None:
+    state, volume = tmp_path / "state", tmp_path / "volume"
+    volume.mkdir()
+    config = tmp_path / "settings.toml"
+    config.write_text(
+        f'[state]\nfolder = "{state}"\n[vfs]\nlisten = ["127.0.0.1:0"]\n'
+        f'[vfs.volumes.default]\ntype = "fs"\npath = "{volume}"\n{lacks}\n'
+    )
+    assert main(["--config", str(config), "vfs", "serve"]) == 1
+    error = capsys.readouterr().err
+    assert "NOT_THERE" in error
+    assert "Traceback" not in error
+    assert not state.exists()
+    assert list(volume.iterdir()) == []

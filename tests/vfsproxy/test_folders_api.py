@@ -87,6 +87,11 @@ def test_only_who_shows_a_good_token_is_let_in(gateway: VfsGateway) -> None:
             for path, name in (("folders", "limit"), ("tasks", "limit"), ("audit", "after"))
             for text in ("1_0", "+5", "%2B5", "%205", "5%20", "05", "5.0", "%D9%A5", "")
         ),
+        *(
+            ("GET", f"/v1/{path}={text}", None, 400, "invalid")
+            for path in ("folders?all", "audit?newest_first")
+            for text in ("yes", "on", "1", "0", "True", "t", "%20true", "")
+        ),
         ("POST", "/v1/folders", b'{"name": "a", "limits": {"bytes": "10"}}', 400, "invalid"),
         ("POST", "/v1/folders", b'{"name": "a", "limits": {"bytes": true}}', 400, "invalid"),
         ("POST", "/v1/folders", b'{"name": "a", "limits": {"bytes": 1.5}}', 400, "invalid"),

@@ -41,6 +41,9 @@ class Service:
         modules: what the application imports late: where there are several workers, their
             supervisor imports it once for all of them. Nothing of it may start a thread or open
             a connection when it is imported.
+        check: "module:function"; called once with the loaded `Settings`, before the gateway's state
+            is opened and the first service is prepared; raises `SettingsError` or `SecretError`,
+            and changes nothing.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Service:
     options: str | None = None
     enabled: bool = True
     modules: tuple[str, ...] = ()
+    check: str | None = None
 
 
 @functools.cache

@@ -8,6 +8,7 @@ service = Service(
     name="vfs",
     settings=VfsSettings,
     app="backupgw.vfsproxy.start:build_clients",
+    check="backupgw.vfsproxy.start:check",
     prepare="backupgw.vfsproxy.start:prepare",
     enabled=False,
 )
@@ -16,6 +17,6 @@ manager_service = Service(
     name="vfs_manager",
     settings=ManagerSettings,
     app="backupgw.vfsproxy.start:build_manager",
-    prepare="backupgw.vfsproxy.start:prepare_manager",
+    check="backupgw.vfsproxy.start:check_manager",
     enabled=False,
 )

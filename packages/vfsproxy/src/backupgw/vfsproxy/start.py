@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from backupgw.runtime.events import Events, start_gateway
 from backupgw.runtime.settings import Settings
+from backupgw.runtime.settings_tokens import TokenSettings
 from backupgw.runtime.threads import Threads
 
 from .api.app import Api, Authenticate, Observe
@@ -31,11 +32,31 @@ from .operations import client_operations, manager_operations
 from .problems import Problem
 from .settings import ManagerSettings, VfsSettings
 from .tasks.pace import Traffic
+from .volumes.registry import volumes_of
 
 log = logging.getLogger(__name__)
 
 SHORTEST_TOKEN = 16
 """Characters of the manager's token, at least: whoever has it has everything."""
+
+
+def check(settings: Settings) -> None:
+    """Find out whether the settings can be used, with every secret in them, and change nothing.
+
+    Raises:
+        SettingsError, CommandError: what is wrong; `SecretError` is one, too.
+        BackendError: a place cannot be made.
+    """
+    vfs = settings.section("vfs", VfsSettings)
+    for secret in (vfs.cache.url, vfs.manager and vfs.manager.token):
+        if secret is not None:
+            secret.reveal()
+    if settings.section("tokens", TokenSettings).key:
+        # Imported late: what verifies signatures takes memory.
+        from backupgw.runtime.tokens.signed import keys_of
+
+        keys_of(settings)
+    volumes_of(settings)
 
 
 def prepare(settings: Settings) -> str:
@@ -63,7 +84,7 @@ def prepare(settings: Settings) -> str:
     )
 
 
-def prepare_manager(settings: Settings) -> str:
+def check_manager(settings: Settings) -> None:
     """Check what the manager's service needs.
 
     Raises:
@@ -77,7 +98,6 @@ def prepare_manager(settings: Settings) -> str:
             "vfs_manager",
             "token",
         )
-    return ""
 
 
 def _manager_token(settings: Settings) -> str:

@@ -69,6 +69,9 @@ def serve(
         raise CommandError(
             "no service is enabled; set enabled = true in a service's section, or install one"
         )
+    for name in wanted:
+        if (check := services[name].check) is not None:
+            import_function(check)(settings)
     if state_folder.database_there(settings):  # the import is worth a fifth of a second
         from ..database.state import require_state
 

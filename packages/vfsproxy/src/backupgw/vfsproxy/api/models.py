@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 FolderId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="a folder's id")]
 FolderName = Annotated[
@@ -22,6 +22,15 @@ VolumeName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9]
 Amount = Annotated[int, Field(ge=0, le=2**62)]
 Lifetime = Annotated[float, Field(gt=0, le=3_155_760_000, description="seconds")]
 Limit = Annotated[int, Field(ge=1, le=1000, description="entries of a page, at most")]
+SWITCHED = ("1", "yes", "on", "y", "t", "0", "no", "off", "n", "f")
+"""What Backend.AI's clients may write for a boolean in a query besides true and false: its storage
+proxy takes them by trafaret's `ToBool`."""
+Switch = Annotated[
+    bool,
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "enum": list(SWITCHED)}]}),
+    SWITCHED,
+]
+"""A boolean on a wire that is not ours."""
 
 
 class Model(BaseModel):

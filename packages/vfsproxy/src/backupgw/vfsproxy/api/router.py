@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..problems import Problem
+from .models import SWITCHED
 from .operation import Operation
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)(\*?)\}")
@@ -94,7 +95,8 @@ def parameters_of(model: type[BaseModel], path: Mapping[str, str], query: bytes)
     """Return the parameters of a request, checked.
 
     A number is what JSON writes so (RFC 8259, 6). What else `int` takes for one, with blanks, a
-    plus, underscores or the digits of other scripts, is none.
+    plus, underscores or the digits of other scripts, is none. A boolean is `true` or `false`;
+    a `Switch` has more spellings.
 
     Raises:
         Problem: 400, with every mistake.
@@ -119,8 +121,11 @@ def parameters_of(model: type[BaseModel], path: Mapping[str, str], query: bytes)
         if name in path:
             raise Problem(400, "invalid", f"{name} belongs to the path, not the query")
         field = names.get(name)
-        if field is not None and _is_number(field) and not _NUMBER.fullmatch(value):
-            value = ""  # which is told as what no number is
+        if field is not None and (
+            (_may_be(int, field) and not _NUMBER.fullmatch(value))
+            or (_may_be(bool, field) and value not in ("true", "false", *_switched(field)))
+        ):
+            value = ""  # which is told as what is neither
         if field is not None and get_origin(field.annotation) is list:
             values.setdefault(name, []).append(value)
         elif name in values:
@@ -131,8 +136,13 @@ def parameters_of(model: type[BaseModel], path: Mapping[str, str], query: bytes)
         return model.model_validate(values | dict(path))
 
 
-def _is_number(field: FieldInfo) -> bool:
-    return int in (field.annotation, *get_args(field.annotation))
+def _switched(field: FieldInfo) -> tuple[str, ...]:
+    """Return what a `Switch` may say besides true and false."""
+    return SWITCHED if SWITCHED in field.metadata else ()
+
+
+def _may_be(kind: type, field: FieldInfo) -> bool:
+    return kind in (field.annotation, *get_args(field.annotation))
 
 
 def body_of(model: type[BaseModel], given: Any) -> BaseModel:

@@ -36,7 +36,7 @@ from ..tus.uploads import TusUploads
 from .app import folder_in
 from .exchange import ClientGone, Headers
 from .file_documents import Path
-from .models import FolderParameters, Model
+from .models import FolderParameters, Model, Switch
 from .operation import Answer, Auth, Call, Media, NoModel, Operation
 from .pieces import send_pieces, some_of
 
@@ -54,8 +54,8 @@ class DownloadParameters(TokenParameters):
     """What is to be sent."""
 
     dst_dir: str | None = Field(None, max_length=4000, description="taken and not used")
-    archive: bool = Field(False, description="a folder as a zip")
-    no_cache: bool = Field(False, description="the answer is not to be kept anywhere")
+    archive: Switch = Field(False, description="a folder as a zip")
+    no_cache: Switch = Field(False, description="the answer is not to be kept anywhere")
 
 
 class LinkBody(Model):
