@@ -48,7 +48,7 @@ def check(settings: Settings) -> None:
         BackendError: a place cannot be made.
     """
     vfs = settings.section("vfs", VfsSettings)
-    for secret in (vfs.cache.url, vfs.manager and vfs.manager.token):
+    for secret in (vfs.cache.url, None if vfs.manager is None else vfs.manager.token):
         if secret is not None:
             secret.reveal()
     if settings.section("tokens", TokenSettings).key:
