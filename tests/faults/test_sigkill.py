@@ -33,7 +33,7 @@ FRESH_AFTER = 8
 RESTIC = "restic"
 """The repository of the backups."""
 
-BACKUPS = 67 if os.environ.get("BACKUPGW_SOAK") == "1" else 5
+BACKUPS = 67 if os.environ.get("BACKUPGW_SOAK") == "1" else 3
 
 
 class Victim:
