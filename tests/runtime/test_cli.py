@@ -14,7 +14,7 @@ import pytest
 
 from backupgw.kvstore.backends.errors import BackendConnectionError
 from backupgw.kvstore.names import InvalidName
-from backupgw.runtime import cli
+from backupgw.runtime import cli, command_line
 from backupgw.runtime.command import Command, CommandError, UsageError, add_json_option
 from backupgw.runtime.command_help import help_line
 from backupgw.runtime.settings import SettingsError
@@ -49,8 +49,8 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behave], None]:
     def offer_it(run: Behave) -> None:
         command = Command("demo", "do as the test says", add_json_option, run)
         monkeypatch.setattr(sys.modules[HERE], "demo", command, raising=False)
-        entries = [EntryPoint("demo", f"{HERE}:demo", cli.GROUP)]
-        monkeypatch.setattr(cli, "entry_points", lambda group: entries)
+        entries = [EntryPoint("demo", f"{HERE}:demo", command_line.GROUP)]
+        monkeypatch.setattr(command_line, "entry_points", lambda group: entries)
 
     return offer_it
 
@@ -77,7 +77,7 @@ def test_help_lists_the_commands_with_what_they_do_and_imports_none() -> None:
 
 
 def test_every_installed_command_has_its_help_line() -> None:
-    for entry in entry_points(group=cli.GROUP):
+    for entry in entry_points(group=command_line.GROUP):
         assert help_line(entry.value) == entry.load().help != ""
 
 
@@ -192,10 +192,10 @@ def test_a_command_whose_package_is_damaged(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = [
-        EntryPoint("x", "no.such:command", cli.GROUP),
-        EntryPoint("y", "sys:path", cli.GROUP),
+        EntryPoint("x", "no.such:command", command_line.GROUP),
+        EntryPoint("y", "sys:path", command_line.GROUP),
     ]
-    monkeypatch.setattr(cli, "entry_points", lambda group: entries)
+    monkeypatch.setattr(command_line, "entry_points", lambda group: entries)
     assert cli.main(["x"]) == 1
     assert "cannot be imported" in capsys.readouterr().err
     assert cli.main(["y"]) == 1
@@ -298,17 +298,21 @@ def test_the_schema_knows_every_section() -> None:
     assert schema["properties"]["log"]["properties"]["level"]["enum"]
 
 
-def test_ctrl_c_is_quiet() -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_tidy_up_quietly(sent: signal.Signals, status: int) -> None:
     program = (
         "import signal, sys, time\n"
         # A shell's background job starts with SIGINT ignored, and so would this one.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from backupgw.runtime import cli\n"
+        "from backupgw.runtime import cli, command_line\n"
         "from backupgw.runtime.command import Command\n"
         "def run(arguments):\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
-        "cli._load = lambda entry: Command('config', 'x', lambda parser: None, run)\n"
+        "    try:\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('tidied', flush=True)\n"
+        "command_line._load = lambda entry: Command('config', 'x', lambda parser: None, run)\n"
         "sys.exit(cli.main(['config']))\n"
     )
     with Child(
@@ -317,8 +321,9 @@ def test_ctrl_c_is_quiet() -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        process.send_signal(sent)
+        assert process.wait(30) == status
+        assert process.stdout.read() == b"tidied\n"
         assert process.stderr.read() == b""
 
 

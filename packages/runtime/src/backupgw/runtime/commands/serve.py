@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -54,6 +56,9 @@ def serve(
     from ..services import import_function, installed_services
     from ..settings import load
 
+    with contextlib.suppress(ValueError):  # not the main thread
+        # What serves ends by SIGTERM in a way of its own, and forks.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     overrides = dict(overrides or {})
     if arguments.debug:
         overrides["log.level"] = "debug"
