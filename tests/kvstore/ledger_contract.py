@@ -436,7 +436,7 @@ class Changes(_Limited):
         self, make_ledger: MakeLedger
     ) -> None:
         """Nobody waits: the changes are made by the very thread that lists."""
-        there = {f"m/{number:03}": Amount(10, 1) for number in range(200)}
+        there = {f"m/{number:03}": Amount(10, 1) for number in range(300)}
         with make_ledger() as one, make_ledger() as other:
             for name in ("m/000", "m/001"):  # the rest came behind the ledger's back
                 put(other, name, 10)

@@ -105,6 +105,12 @@ def test_nobody_is_kept_waiting_by_a_list(
                 there[f"{folder}/{number}"] = None
                 short += upload(one, f"{folder}/{number}")
             assert short >= 8, folder
+            for number in range(12, 22):  # by the process that counts
+                there[f"{folder}/{number}"] = None
+                upload(other, f"{folder}/{number}")
+        for number in range(3000):  # more than the log has room for
+            there[f"m/{number} more"] = None
+            upload(one, f"m/{number} more")
     # Counted a second time, and by a count of its own.
     report = other.reconcile("", lambda folder: entries(there, folder), lambda _name: SCOPES)
     assert report.corrections == []

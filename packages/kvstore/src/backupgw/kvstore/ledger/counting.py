@@ -42,8 +42,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FEW = 32
+FEW = 8
 """Names that are looked up while their folder is locked; more are looked up before."""
+
+SMALL = 256
+"""Items up to which a folder is locked as soon as it is listed: it was listed in a moment."""
+
+PAGE = 500
+"""Names taken from the notes in one transaction, so that others get at the ledger too."""
 
 B = TypeVar("B", bound=HeldBooks)
 
@@ -109,7 +115,7 @@ class _Count(Generic[B]):
         folder: str | None = ""
         while folder is not None:
             subfolders = self._list(folder)
-            if self._listed.count > FEW:
+            if self._listed.count > SMALL:
                 self._catch_up(folder, subfolders)
             with self._session.locks.listing(place, folder):
                 folder = self._end(folder, subfolders)
@@ -132,16 +138,17 @@ class _Count(Generic[B]):
         return subfolders
 
     def _catch_up(self, folder: str, subfolders: set[str]) -> None:
-        """Look up what has changed while the folder was listed, until it is little enough."""
-        before = None
-        while True:
-            noted = self._session.run(lambda books: books.take_noted(self._place, folder))
+        """Look up what has changed while the folder was listed, until it is little enough.
+
+        Where changes come faster than looks, they have to wait in the end: no more names are looked
+        up than the folder has, more or less.
+        """
+        for _ in range(10 + self._listed.count // PAGE):
+            noted = self._session.run(lambda books: books.take_noted(self._place, folder, PAGE))
             subfolders |= noted.folders
             self._look(folder, noted.names)
-            now = len(noted.names)
-            if now <= FEW or (before is not None and now >= before):
-                return  # where changes come faster than looks, they have to wait
-            before = now
+            if len(noted.names) + len(noted.folders) <= FEW:
+                return
 
     def _look(self, folder: str, names: Set[str]) -> Mapping[str, Amount]:
         """Look names of a folder up, let them count with what is found, and return that."""

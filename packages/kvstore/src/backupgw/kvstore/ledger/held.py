@@ -341,8 +341,8 @@ class HeldBooks(Books):
         """
 
     @abstractmethod
-    def take_noted(self, place: str, folder: str) -> Noted:
-        """Return what was noted so far, and note from then on, with what is under way then."""
+    def take_noted(self, place: str, folder: str, most: int) -> Noted:
+        """Return some of what was noted so far, and let go of it but for what is under way."""
 
     @abstractmethod
     def open_in_folder(self, place: str, folder: str) -> dict[str, int]:

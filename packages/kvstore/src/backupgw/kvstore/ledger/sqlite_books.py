@@ -191,10 +191,9 @@ class SQLiteBooks(HeldBooks):
             "UPDATE uncounted SET lister = ? WHERE place = ? AND folder = ?",
             (self.session, place, folder),
         )
-        self._note_anew(place, folder)
+        self._note_open(place, folder)
 
-    def _note_anew(self, place: str, folder: str) -> None:
-        self.db.execute("DELETE FROM noted WHERE place = ?", (place,))
+    def _note_open(self, place: str, folder: str) -> None:
         for name, _ in self._open_beneath(place, folder):
             self.note(place, name)
 
@@ -215,10 +214,17 @@ class SQLiteBooks(HeldBooks):
             self.db.execute("SELECT name, beneath FROM noted WHERE place = ?", (place,))
         )
 
-    def take_noted(self, place: str, folder: str) -> Noted:
-        noted = self.noted(place, folder)
-        self._note_anew(place, folder)
-        return noted
+    def take_noted(self, place: str, folder: str, most: int) -> Noted:
+        self._check_lister(place, folder)
+        rows = self.db.execute(
+            "SELECT name, beneath FROM noted WHERE place = ? LIMIT ?", (place, most)
+        ).fetchall()
+        self.db.executemany(
+            "DELETE FROM noted WHERE place = ? AND name = ? AND beneath = ?",
+            ((place, *row) for row in rows),
+        )
+        self._note_open(place, folder)
+        return Noted.of(rows)
 
     def _check_lister(self, place: str, folder: str) -> None:
         if not self.db.execute(

@@ -117,13 +117,10 @@ class PostgresBooks(DoubtingBooks):
             "UPDATE ledger_uncounted SET lister = %s WHERE key = %s",
             (self.session, key_of(place, folder)),
         )
-        self._note_anew(place, folder)
+        self._note_open(place, folder)
 
-    def _note_anew(self, place: str, folder: str) -> None:
-        names = [name for name, _ in self._open_beneath(place, folder)]
-        self._unnoted.clear()
-        self.db.execute("DELETE FROM ledger_noted WHERE place = %s", (place,))
-        for name in names:
+    def _note_open(self, place: str, folder: str) -> None:
+        for name, _ in self._open_beneath(place, folder):
             self.note(place, name)
 
     def note(self, place: str, name: str) -> None:
@@ -162,10 +159,17 @@ class PostgresBooks(DoubtingBooks):
             ).fetchall()
         )
 
-    def take_noted(self, place: str, folder: str) -> Noted:
-        noted = self.noted(place, folder)
-        self._note_anew(place, folder)
-        return noted
+    def take_noted(self, place: str, folder: str, most: int) -> Noted:
+        self._check_lister(place, folder)
+        self.write_back()
+        rows = self.db.execute(
+            "DELETE FROM ledger_noted WHERE key IN"
+            " (SELECT key FROM ledger_noted WHERE place = %s LIMIT %s)"
+            " RETURNING name, beneath::integer",
+            (place, most),
+        ).fetchall()
+        self._note_open(place, folder)
+        return Noted.of(rows)
 
     def _check_lister(self, place: str, folder: str) -> None:
         if not self.db.execute(
