@@ -468,6 +468,8 @@ class Changes(_Limited):
                         yield ItemInfo(name, True, 0, True)
                     elif (held := there.get(prefix + name)) is not None:
                         yield ItemInfo(name, True, held.bytes, False)
+                    if folder == "m" and number in (50, 150):
+                        yield ItemInfo("049", True, there["m/049"].bytes, False)  # once more
                     if (folder, number, listed.count("m")) == ("m", 100, 1):
                         changes(0, 200)
                         change("m/new/below/it", 3)
@@ -488,6 +490,26 @@ class Changes(_Limited):
             again = other.reconcile("", listing, lambda _name: USER)
             assert again.corrections == []
             assert again.counted == sum(there.values(), NOTHING)
+
+    def test_what_a_list_has_twice_counts_once(self, make_ledger: MakeLedger) -> None:
+        there = dict.fromkeys("abc", ONE)
+        with make_ledger() as one, make_ledger() as other:
+            for name in there:
+                put(other, name, 60)
+
+            def listing(_folder: str) -> Iterator[ItemInfo]:
+                yield ItemInfo("a", True, 60, False)
+                yield ItemInfo("b", True, 60, False)
+                if "c" in there:
+                    put(other, "c", 0, before=there.pop("c"))
+                    yield ItemInfo("c", True, 60, False)
+                yield ItemInfo("a", True, 60, False)
+
+            report = one.reconcile(
+                "", listing, lambda _n: USER, lookup=lambda n: there.get(n, NOTHING)
+            )
+            assert (report.corrections, report.counted) == ([], Amount(120, 2))
+            assert one.usage("server").used == Amount(120, 2)
 
     def test_a_change_that_is_under_way_when_its_folder_is_begun_is_counted_once(
         self, make_ledger: MakeLedger

@@ -143,6 +143,7 @@ class _Count(Generic[B]):
         Where changes come faster than looks, they have to wait in the end: no more names are looked
         up than the folder has, more or less.
         """
+        self._listed.count_once()  # which takes its time, and is not to be done within the lock
         for _ in range(10 + self._listed.count // PAGE):
             noted = self._session.run(lambda books: books.take_noted(self._place, folder, PAGE))
             subfolders |= noted.folders

@@ -1,15 +1,16 @@
 """What a count has listed of a folder: the sums, and what each item added to them.
 
 A name that changes while its folder is listed is looked up afterwards, and counts with what was
-found instead of what the list said; so that has to be known of each. It lies in a database of its
-own that SQLite spills to a temporary file and that ends with its connection: memory stays the same
-however many items there are.
+found instead of what the list said; so that has to be known of each. And while names come and go,
+some places list one twice that stays as it is (Drime, Dropbox): it counts once. All of this lies in
+a database of its own that SQLite spills to a temporary file and that ends with its connection:
+memory stays the same however many items there are.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from .errors import LedgerError
 from .records import NOTHING, Amount
@@ -73,24 +74,45 @@ class Listed:
         if len(self._new) >= _AT_ONCE:
             self._write()
 
+    def count_once(self) -> None:
+        """The list is done: let a name that it had twice count once. Idempotent."""
+        if self._indexed:
+            return
+        self._write()
+        rows: list[tuple[int, int]] = []
+        try:
+            self._db.execute("CREATE INDEX by_name ON listed (name)")
+            if self._db.execute(
+                "SELECT 1 FROM listed GROUP BY name HAVING count(*) > 1 LIMIT 1"
+            ).fetchone():
+                rows = self._db.execute(
+                    "DELETE FROM listed WHERE rowid NOT IN"
+                    " (SELECT min(rowid) FROM listed GROUP BY name) RETURNING size, scopes"
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+        self._indexed = True
+        self._take_off(rows)
+
     def correct(self, name: str, found: Amount, scopes: Scopes) -> None:
         """Let a name count with what was found, whatever the list has said of it."""
+        self.count_once()
         self._write()
         try:
-            if not self._indexed:
-                self._db.execute("CREATE INDEX by_name ON listed (name)")
-                self._indexed = True
             rows = self._db.execute(
                 "DELETE FROM listed WHERE name = ? RETURNING size, scopes", (name,)
             ).fetchall()
         except sqlite3.Error as error:
             raise _translated(error) from error
+        self._take_off(rows)
+        if found:
+            self.add(name, found.bytes, scopes)
+
+    def _take_off(self, rows: Iterable[tuple[int, int]]) -> None:
         for size, number in rows:
             self._sums[number][0] -= size
             self._sums[number][1] -= 1
             self.count -= 1
-        if found:
-            self.add(name, found.bytes, scopes)
 
     def totals(self) -> Iterator[tuple[Scopes, Amount]]:
         """Yield what the folder holds of each combination of scopes."""
