@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.conftest import SOAK
 from tests.kvstore.filled_folders import in_double
+from tests.kvstore.told_doubles import change, expire
 from tests.servers.double import Fault
 from tests.servers.double_process import DoubleProcess
 from tests.servers.dropbox_double import DropboxDouble
@@ -44,15 +45,6 @@ class Keys(NamedTuple):
 
 def keys(double: DropboxDouble) -> Keys:
     return Keys(double.service.refresh_token, double.service.app_key)
-
-
-def change(double: DropboxDouble, /, **attributes: object) -> None:
-    for name, value in attributes.items():
-        setattr(double.service, name, value)
-
-
-def expire(double: DropboxDouble) -> None:
-    double.service.expire_tokens()
 
 
 def requests(double: DropboxDouble) -> list[str]:

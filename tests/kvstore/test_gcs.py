@@ -15,6 +15,7 @@ from gcp_storage_emulator.server import create_server
 from tests.conftest import SOAK
 from tests.kvstore import many_large_writes
 from tests.kvstore.filled_folders import in_double
+from tests.kvstore.told_doubles import account, change, expire, requests
 from tests.servers.double import Fault
 from tests.servers.double_process import DoubleProcess
 from tests.servers.gcs_double import GcsDouble
@@ -35,27 +36,8 @@ from backupgw.kvstore.conformance import Check, Status, Subject, checks
 PART = 2 << 20
 
 
-def account(double: GcsDouble, url: str) -> str:
-    return double.service.account(url)
-
-
-def change(double: GcsDouble, /, **attributes: object) -> None:
-    for name, value in attributes.items():
-        setattr(double.service, name, value)
-
-
-def expire(double: GcsDouble) -> None:
-    double.service.expire_tokens()
-
-
 def unfinished(double: GcsDouble) -> int:
     return sum(session.done is None for session in double.service.sessions.values())
-
-
-def requests(double: GcsDouble) -> list[str]:
-    found = [f"{call.method} {call.path.split('/')[1]}" for call in double.calls]
-    double.calls.clear()
-    return found
 
 
 def fill_folder(double: GcsDouble, path: str, names: Sequence[str]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.kvstore.gdrive.places import PART, change, keys
+from tests.kvstore.gdrive.places import PART, keys
+from tests.kvstore.told_doubles import change
 from tests.servers.double_process import DoubleProcess
 from tests.servers.drive_double import DriveDouble
 

@@ -25,27 +25,8 @@ def keys(double: DriveDouble) -> Keys:
     return Keys(service.refresh_token, service.client_id, service.client_secret)
 
 
-def account(double: DriveDouble, url: str) -> str:
-    return double.service.account(url)
-
-
-def change(double: DriveDouble, /, **attributes: object) -> None:
-    for name, value in attributes.items():
-        setattr(double.service, name, value)
-
-
-def expire(double: DriveDouble) -> None:
-    double.service.expire_tokens()
-
-
 def add_drive(double: DriveDouble, number: str) -> None:
     double.service.add_drive(number)
-
-
-def requests(double: DriveDouble) -> list[str]:
-    found = [f"{call.method} {call.path.split('/')[1]}" for call in double.calls]
-    double.calls.clear()
-    return found
 
 
 def named(double: DriveDouble, inside: str, name: str) -> list[bytes | None]:

@@ -14,14 +14,12 @@ from tests.kvstore import many_large_writes
 from tests.kvstore.filled_folders import in_double
 from tests.kvstore.gdrive.places import (
     PART,
-    account,
     add_drive,
-    change,
     empty_folder,
     fill_folder,
-    requests,
     url_of,
 )
+from tests.kvstore.told_doubles import account, change, requests
 from tests.servers.double_process import DoubleProcess
 from tests.servers.drive_double import DriveDouble
 

@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 import pytest
-from tests.kvstore.gdrive.places import PART, change, expire, named, url_of
+from tests.kvstore.gdrive.places import PART, named, url_of
+from tests.kvstore.told_doubles import change, expire
 from tests.servers.double import Fault
 from tests.servers.double_process import DoubleProcess
 from tests.servers.drive_double import DriveDouble

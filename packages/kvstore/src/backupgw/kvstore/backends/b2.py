@@ -79,9 +79,9 @@ def from_url(
     realm: str = "production",
     delete: str = "remove",
     versions: str = "newest",
-    part_size: int = PART,
-    threads: int = THREADS,
-    memory: int = MEMORY,
+    part_size: object = PART,
+    threads: object = THREADS,
+    memory: object = MEMORY,
     timeout: object = TIMEOUT,
     attempts: object = 5,
     deadline: object = "2 min",
@@ -125,9 +125,12 @@ def from_url(
         raise BackendURLInvalid(f"delete is 'remove' or 'hide', not {delete!r}")
     if versions not in ("newest", "all"):
         raise BackendURLInvalid(f"versions is 'newest' or 'all', not {versions!r}")
-    if not PART <= part_size <= MOST_PART:
-        raise BackendURLInvalid(f"part_size is from {PART} to {MOST_PART} bytes, not {part_size}")
     try:
+        part = options.size("part_size", part_size)
+        if not PART <= part <= MOST_PART:
+            raise OptionInvalid("part_size", f"is from {PART} to {MOST_PART} bytes, not {part}")
+        at_once = options.count("threads", threads, least=1)
+        held = options.size("memory", memory)
         schedule = read_schedule(attempts, deadline, first_pause)
         patience = options.duration("timeout", timeout, least=1)
         told = hook(on_call)
@@ -138,7 +141,7 @@ def from_url(
     )
     return B2(
         bucket, hide=delete == "hide", keep_versions=versions == "all",
-        part_size=part_size, threads=threads, memory=memory, schedule=schedule,
+        part_size=part, threads=at_once, memory=held, schedule=schedule,
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def from_url(
     api_url: str | None = None,
     workspace_id: int | str | None = None,
     trash: bool = False,
-    timeout: float = TIMEOUT,
+    timeout: object = TIMEOUT,
     part_size: object = PART,
     threads: object = THREADS,
     attempts: object = SCHEDULE.attempts,
@@ -103,6 +103,7 @@ def from_url(
         schedule = read_schedule(attempts, deadline, first_pause, SCHEDULE.longest)
         part = options.size("part_size", part_size, least=PART)
         at_once = options.count("threads", threads, least=1)
+        patience = options.duration("timeout", timeout)
         told = hook(on_call)
     except options.OptionInvalid as error:
         raise BackendURLInvalid(f"drime: {error}") from error
@@ -112,7 +113,7 @@ def from_url(
         asked,
         api_url=api_url or os.environ.get("DRIME_API_URL") or None,
         trash=_switch(trash),
-        timeout=float(timeout),
+        timeout=patience,
         part_size=part,
         threads=at_once,
         schedule=schedule,

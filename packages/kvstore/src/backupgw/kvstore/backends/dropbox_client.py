@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from ..layers import options
 from ..layers.options import OptionInvalid
 from ..layers.retry_schedule import read_schedule
 from .api_calls import OnCall, hook
@@ -97,9 +98,9 @@ def from_url(
     app_key: str | None = None,
     app_secret: str | None = None,
     access_token: str | None = None,
-    part_size: int = 16 * MIB,
-    timeout: float = 100.0,
-    connections: int = 16,
+    part_size: object = 16 * MIB,
+    timeout: object = 100,
+    connections: object = 16,
     endpoint: str | None = None,
     cacert: str | None = None,
     attempts: object = 6,
@@ -143,22 +144,22 @@ def from_url(
         )
     if refresh_token is not None and app_key is None:
         raise BackendURLInvalid("dropbox: needs the option app_key beside refresh_token")
-    if part_size % _BLOCK or not _BLOCK <= part_size <= _LARGEST_PART:
-        raise BackendURLInvalid("dropbox: part_size must be a multiple of 4 MiB up to 148 MiB")
     try:
+        part = options.size("part_size", part_size)
+        if part % _BLOCK or not _BLOCK <= part <= _LARGEST_PART:
+            raise OptionInvalid("part_size", "must be a multiple of 4 MiB up to 148 MiB")
         schedule = read_schedule(attempts, deadline, first_pause)
-        told = hook(on_call)
+        login = Login(
+            app_key=app_key,
+            app_secret=app_secret,
+            refresh_token=refresh_token,
+            access_token=access_token,
+            timeout=options.duration("timeout", timeout, least=1),
+            connections=options.count("connections", connections, least=1),
+            endpoint=endpoint,
+            cacert=None if cacert is None else options.readable("cacert", cacert),
+            on_call=hook(on_call),
+        )
     except OptionInvalid as error:
         raise BackendURLInvalid(f"dropbox: {error}") from error
-    login = Login(
-        app_key=app_key,
-        app_secret=app_secret,
-        refresh_token=refresh_token,
-        access_token=access_token,
-        timeout=timeout,
-        connections=connections,
-        endpoint=endpoint,
-        cacert=cacert,
-        on_call=told,
-    )
-    return Dropbox(f"/{folder}" if folder else "", login, part_size=part_size, schedule=schedule)
+    return Dropbox(f"/{folder}" if folder else "", login, part_size=part, schedule=schedule)

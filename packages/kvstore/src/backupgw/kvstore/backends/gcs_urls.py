@@ -18,13 +18,11 @@ from ..layers.retry_schedule import read_schedule
 from ..names import InvalidName, check_folder
 from .api_calls import hook
 from .errors import BackendDoesNotExist, BackendURLInvalid
-from .part_transfers import MEMORY
+from .google_options import MIB, upload_sizes
 
 if TYPE_CHECKING:
     from .gcs import Gcs
 
-MIB = 1 << 20
-_UNIT = 256 << 10
 
 _URL = re.compile(
     r"(?:gcs|gs):(?://)?(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9])"
@@ -96,11 +94,7 @@ def from_url(
     try:
         if endpoint is not None and not re.match(r"https?://[^@?#]+\Z", endpoint, re.IGNORECASE):
             raise OptionInvalid("endpoint", "must be http(s)://HOST[:PORT]")
-        if cacert is not None and not os.access(cacert, os.R_OK):
-            raise OptionInvalid("cacert", f"{cacert!r} is no file that can be read")
-        part = options.size("part_size", part_size, least=_UNIT)
-        if part % _UNIT:
-            raise OptionInvalid("part_size", "must be a multiple of 256 KiB")
+        part, held = upload_sizes(part_size, memory)
         nobody = service_account is None and emulator is not None
         login = Login(
             scopes=(SCOPE,),
@@ -108,7 +102,7 @@ def from_url(
             anonymous=nobody if anonymous is None else options.flag("anonymous", anonymous),
             timeout=options.duration("timeout", timeout, least=1),
             connections=options.count("connections", connections, least=1),
-            cacert=cacert,
+            cacert=None if cacert is None else options.readable("cacert", cacert),
             on_call=hook(on_call),
             call_name=call_name,
         )
@@ -124,9 +118,7 @@ def from_url(
             storage_class=storage_class,
             create_bucket=options.flag("create_bucket", create_bucket),
             part_size=part,
-            memory=max(MEMORY, 2 * part)
-            if memory is None
-            else options.size("memory", memory, least=part),
+            memory=held,
             schedule=read_schedule(attempts, deadline, first_pause),
         )
     except OptionInvalid as error:

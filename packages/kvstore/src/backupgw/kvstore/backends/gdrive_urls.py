@@ -6,7 +6,6 @@ gdrive://ID/FOLDER/FOLDER      in a shared drive, or in a folder, of that id
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -17,13 +16,11 @@ from ..layers.retry_schedule import read_schedule
 from ..names import InvalidName, check_folder
 from .api_calls import hook
 from .errors import BackendDoesNotExist, BackendURLInvalid
-from .part_transfers import MEMORY
+from .google_options import MIB, upload_sizes
 
 if TYPE_CHECKING:
     from .gdrive import Gdrive
 
-MIB = 1 << 20
-_UNIT = 256 << 10
 _URL = re.compile(
     r"gdrive:(?://(?P<id>[A-Za-z0-9_-]+)(?:/|\Z))?(?P<path>[^/].*)?\Z", re.DOTALL | re.IGNORECASE
 )
@@ -95,11 +92,7 @@ def from_url(
         if scope not in (None, FILES, ALL):
             raise OptionInvalid("scope", f'is "{FILES}" or "{ALL}", not {scope!r}')
         chosen = scope or (FILES if service_account is None else ALL)
-        if cacert is not None and not os.access(cacert, os.R_OK):
-            raise OptionInvalid("cacert", f"{cacert!r} is no file that can be read")
-        part = options.size("part_size", part_size, least=_UNIT)
-        if part % _UNIT:
-            raise OptionInvalid("part_size", "must be a multiple of 256 KiB")
+        part, held = upload_sizes(part_size, memory)
         shared = options.flag("shared_drive", shared_drive)
         if shared and root is None:
             raise OptionInvalid("shared_drive", "needs the drive's id: gdrive://ID/FOLDER")
@@ -113,7 +106,7 @@ def from_url(
             token_uri=f"{endpoint}/token" if endpoint else TOKEN_URI,
             timeout=options.duration("timeout", timeout, least=1),
             connections=options.count("connections", connections, least=1),
-            cacert=cacert,
+            cacert=None if cacert is None else options.readable("cacert", cacert),
             on_call=hook(on_call),
             call_name=call_name,
         )
@@ -125,9 +118,7 @@ def from_url(
             endpoint=endpoint,
             trash=options.flag("trash", trash),
             part_size=part,
-            memory=max(MEMORY, 2 * part)
-            if memory is None
-            else options.size("memory", memory, least=part),
+            memory=held,
             schedule=read_schedule(attempts, deadline, first_pause),
         )
     except OptionInvalid as error:

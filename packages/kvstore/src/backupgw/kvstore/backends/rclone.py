@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from ..layers import options
 from ..layers.options import OptionInvalid
 from ..layers.retry_schedule import Schedule, read_schedule
 from ..names import RESERVED_PREFIX, InvalidName, KernelPath, check_folder, check_path, is_reserved
@@ -73,11 +74,10 @@ def from_url(
     Raises:
         BackendURLInvalid: the URL is none.
     """
-    if not isinstance(spool, int) or isinstance(spool, bool) or spool < 0:
-        raise BackendURLInvalid("spool is a number of bytes, 0 or more")
     if config is not None and not os.path.isabs(config):
         raise BackendURLInvalid(f"config {config!r}: name the file with its absolute path")
     try:
+        kept = options.size("spool", spool)
         schedule = read_schedule(attempts, deadline, first_pause)
     except OptionInvalid as error:
         raise BackendURLInvalid(f"rclone: {error}") from error
@@ -85,7 +85,7 @@ def from_url(
         rclone_remote.parse(url, parameters),
         binary=binary or os.environ.get("RCLONE_BINARY") or "rclone",
         config=config,
-        spool=spool,
+        spool=kept,
         schedule=schedule,
     )
 

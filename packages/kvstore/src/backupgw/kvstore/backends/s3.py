@@ -139,7 +139,7 @@ def from_url(
             endpoint=endpoint,
             region=s3_settings.region_of(endpoint, region),
             style=known("style", style, s3_settings.STYLES),
-            cacert=None if cacert is None else s3_settings.readable("cacert", cacert),
+            cacert=None if cacert is None else options.readable("cacert", cacert),
             checksums=None
             if checksums is None
             else known("checksums", checksums, s3_settings.CHECKSUMS),

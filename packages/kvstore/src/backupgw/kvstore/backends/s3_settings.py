@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -191,10 +190,3 @@ def one_of(option: str, value: object, known: Sequence[T]) -> T:
         if str(value).lower() == str(each).lower():
             return each
     raise OptionInvalid(option, f"{value!r} is none of {', '.join(map(str, known))}")
-
-
-def readable(option: str, path: object) -> str:
-    """Return the path of a file that can be read. Raises OptionInvalid."""
-    if isinstance(path, str) and os.path.isfile(path) and os.access(path, os.R_OK):
-        return path
-    raise OptionInvalid(option, f"{path!r} is no file that can be read")

@@ -8,6 +8,7 @@ write. Everything here raises OptionInvalid; the stack adds which layer it was.
 from __future__ import annotations
 
 import math
+import os
 import re
 
 from ..backends.errors import BackendError
@@ -105,3 +106,10 @@ def text(option: str, value: object) -> str:
     if isinstance(value, str) and value:
         return value
     raise OptionInvalid(option, f"must be text, not {value!r}")
+
+
+def readable(option: str, path: object) -> str:
+    """Return the path of a file that can be read. Raises OptionInvalid."""
+    if isinstance(path, str) and os.path.isfile(path) and os.access(path, os.R_OK):
+        return path
+    raise OptionInvalid(option, f"{path!r} is no file that can be read")
