@@ -146,7 +146,8 @@ class Reporter:
         self.record("backup", fields)
         where = f"{outcome.set} at {outcome.provider}"
         if outcome.error:
-            self.warn(f"{where}: {outcome.result}: {outcome.error}")
+            more = f": {outcome.error}" if outcome.error != outcome.result else ""
+            self.warn(f"{where}: {outcome.result}{more}")
         else:
             self.say(
                 f"{where}: {outcome.result}, {outcome.files} files, {size_text(outcome.bytes)}, "
