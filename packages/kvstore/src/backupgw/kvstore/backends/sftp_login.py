@@ -118,6 +118,9 @@ class Connection:
         while self._transports:
             transport = self._transports.pop()
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                # Its thread waits for the socket alone, a tenth of a second at a time.
+                transport.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 transport.close()
                 transport.sock.close()  # paramiko leaves it open where its thread had ended before
             if transport.is_alive() and transport is not threading.current_thread():

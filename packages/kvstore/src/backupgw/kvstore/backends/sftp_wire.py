@@ -42,6 +42,8 @@ STATVFS = b"statvfs@openssh.com"
 LIMITS = b"limits@openssh.com"
 COPY_DATA = b"copy-data"
 
+_DONE = struct.pack(">I", OK)
+
 _VERSION = 3
 _LARGEST_GREETING = 64 << 10
 
@@ -85,9 +87,13 @@ class Limits(NamedTuple):
 
 
 class Request:
-    """A request under way."""
+    """A request under way.
 
-    __slots__ = ("_done", "body", "error", "kind")
+    Attributes:
+        with_it: the last of those that were sent together with it, whose answer comes last.
+    """
+
+    __slots__ = ("_done", "body", "error", "kind", "with_it")
 
     def __init__(self) -> None:
         self._done = threading.Lock()
@@ -95,6 +101,7 @@ class Request:
         self.kind = 0
         self.body: memoryview = memoryview(b"")
         self.error: BackendConnectionError | None = None
+        self.with_it: Request | None = None
 
     def settle(self) -> None:
         """Let the one who waits go on."""
@@ -216,11 +223,14 @@ class Session:
             BackendConnectionError: the connection is broken.
         """
         pieces: list[bytes | memoryview] = []
-        self._held.pieces = pieces
+        requests: list[Request] = []
+        self._held.pieces, self._held.requests = pieces, requests
         try:
             yield
         finally:
-            self._held.pieces = None
+            self._held.pieces = self._held.requests = None
+            for request in requests[:-1]:
+                request.with_it = requests[-1]
             if pieces:
                 self._push_all([b"".join(pieces)])
 
@@ -245,6 +255,8 @@ class Session:
         held: list[bytes | memoryview] | None = getattr(self._held, "pieces", None)
         if held is not None:
             held += pieces
+            if request is not None:
+                self._held.requests.append(request)
             return
         self._push_all(pieces)
 
@@ -270,17 +282,23 @@ class Session:
             view = view[count:]
 
     def wait(self, request: Request) -> None:
-        """Wait for the answer to a request.
+        """Wait for the answer to a request. To be woken once for all that were sent together costs
+        less than once for each.
 
         Raises:
             BackendConnectionError: it will never come.
         """
+        if request.with_it is not None and not request.ready:
+            self._settled(request.with_it)
+        self._settled(request)
+        if request.error is not None:
+            raise self._broken_again()
+
+    def _settled(self, request: Request) -> None:
         while not request.settled(self._patience()):
             if self._silent():
                 self.stalled = True
                 self._fail(f"no answer for {self._timeout:g} s", None)
-        if request.error is not None:
-            raise self._broken_again()
 
     def _patience(self) -> float:
         return max(self._inbox.heard + self._timeout - time.monotonic(), 0.01)
@@ -307,9 +325,8 @@ class Session:
         self.wait(request)
         if request.kind != STATUS:
             raise self._lost(f"an answer of kind {request.kind} where a status was due")
-        refused = _status(request.body)
-        if refused.code != OK:
-            raise refused
+        if request.body[:4] != _DONE:
+            raise _status(request.body)
 
     # -- listening
 
