@@ -7,8 +7,10 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 import threading
 import tracemalloc
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,10 @@ def sealed(tmp_path: Path) -> Iterator[EncryptLayer]:
 def whole(reader: Reader, piece: int = 100_000) -> bytes:
     with reader:
         return b"".join(iter(lambda: reader.read(piece), b""))
+
+
+def _no_memory(*_: object) -> bytes:
+    raise RuntimeError("unexpected failure in key derivation")
 
 
 class TestContent:
@@ -348,6 +354,17 @@ class TestKeys:
         with layer("new words") as place:
             assert place.load("item") == b"value"
 
+    def test_libsodium_stretches_as_openssl_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stretch = Stretch(bytes(range(16)), QUICK)
+        faster = stretch.key("wörter")
+        # Without the library, and with one that finds no memory.
+        monkeypatch.setitem(sys.modules, "nacl.bindings", None)
+        assert stretch.key("wörter") == faster
+        broken = types.ModuleType("nacl.bindings")
+        broken.crypto_pwhash_scryptsalsa208sha256_ll = _no_memory  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "nacl.bindings", broken)
+        assert stretch.key("wörter") == faster
+
     def test_a_passphrase_that_is_stretched_already(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -355,28 +372,28 @@ class TestKeys:
             inner = PosixFS(str(tmp_path / "store"))
             return EncryptLayer(inner, passphrase=passphrase, work=QUICK)
 
-        stretched: list[bytes] = []
-        scrypt = hashlib.scrypt
+        stretched: list[str] = []
+        key_of = Stretch.key
 
-        def counted(password: bytes, **how: Any) -> bytes:
-            stretched.append(password)
-            return scrypt(password, **how)
+        def counted(stretch: Stretch, passphrase: str) -> bytes:
+            stretched.append(passphrase)
+            return key_of(stretch, passphrase)
 
-        monkeypatch.setattr(hashlib, "scrypt", counted)
+        monkeypatch.setattr(Stretch, "key", counted)
         layer().create()
         with layer() as place:
             place.store("item", b"value")
             (stretch,) = filter(None, [place.stretch])
-        assert stretched == [b"words"], "once, though the place got its key just then"
-        stretched.clear()
+        assert stretched == ["words"], "once, though the place got its key just then"
         early = Stretching("words", stretch)
-        early.wait()
+        assert early.key(stretch) == key_of(stretch, "words")
+        stretched.clear()
         place = layer()
         place.take_stretching(early)
         with place:
             assert place.load("item") == b"value"
             assert place.stretch == stretch
-        assert stretched == [b"words"]
+        assert stretched == []
         assert early.key(stretch) is None, "it is still in memory"
         # A wrong one is as wrong as ever.
         place = layer("others")

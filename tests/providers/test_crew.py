@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,14 @@ def test_all_of_it_but_what_cannot_be(kind: str, site: Site, home: Path) -> None
     back.mkdir()
     (back / "only").write_bytes(b"no folder")
     words = ("download", kind, "small", back, "--recursive")
+    before = _calls(site, kind)
     process, _, told = _begun(site, *words, then=lambda _: None)
     assert process.returncode == 3, told[-1]
+    if kind == "aws_s3":  # what its parent knows a process does not ask for
+        asked = _calls(site, kind) - before
+        assert asked["GetObject"] <= len(content) + 4
+        assert asked["PutObject"] <= 2, "each finds out what the service can"
+        assert asked["HeadObject"] <= 1, "each looks whether the key is the right one"
     (failed,) = (line for line in told if line.get("event") == "failed")
     assert failed["name"] == "small/only/one"
     assert f"{back}/only" in failed["error"]
@@ -110,6 +117,10 @@ def test_all_of_it_but_what_cannot_be(kind: str, site: Site, home: Path) -> None
     site.run(*words)
     assert _by_name(back) == content
     assert (back / "0" / "large").read_bytes() == large.read_bytes()
+
+
+def _calls(site: Site, name: str) -> Counter[str]:
+    return Counter({each["call"]: each["count"] for each in site.json("calls", name)})
 
 
 def _nothing_is_left_of(crew: list[int]) -> None:

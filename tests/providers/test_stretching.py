@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import errno
-import hashlib
 import json
+import multiprocessing
 import os
 import threading
 from pathlib import Path
@@ -28,21 +28,29 @@ QUICK = 10
 
 
 class Stretched:
-    """Counts what is stretched, and tells whether that had begun when the place was made."""
+    """Counts what is stretched, by whichever process, and tells whether that had begun when the
+    place was made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self._begun = threading.Event()
-        self._scrypt = hashlib.scrypt
+        here = multiprocessing.get_context("fork")
+        self._counted = here.Value("i", 0)
+        self._begun = here.Event()
         self.waits = False
         """Whether the place is made once the stretching has begun."""
-        monkeypatch.setattr(hashlib, "scrypt", self._stretch)
+        key = Stretch.key
+
+        def counted(stretch: Stretch, passphrase: str) -> bytes:
+            with self._counted.get_lock():
+                self._counted.value += 1
+            self._begun.set()
+            return key(stretch, passphrase)
+
+        monkeypatch.setattr(Stretch, "key", counted)
         monkeypatch.setattr(place_provider, "open_place", self._make)
 
-    def _stretch(self, *given: Any, **how: Any) -> bytes:
-        self.count += 1
-        self._begun.set()
-        return self._scrypt(*given, **how)
+    @property
+    def count(self) -> int:
+        return int(self._counted.value)
 
     def _make(self, *given: Any, **how: Any) -> Any:
         if self.waits:
@@ -50,7 +58,7 @@ class Stretched:
         return open_place(*given, **how)
 
     def again(self) -> None:
-        self.count = 0
+        self._counted.value = 0
         self._begun.clear()
 
 
@@ -92,6 +100,23 @@ def test_the_second_time_it_is_begun_early(site: Site, folder: Path, stretched: 
     back = site.folder / "back"
     site.run("download", "local", "new/b", back)
     assert back.read_bytes() == b"c"
+
+
+def test_beside_another_thread(site: Site, folder: Path, stretched: Stretched) -> None:
+    """Where others run, it is a thread: a process could not be forked safely."""
+    del folder
+    site.run("ls", "local")
+    stretched.again()
+    stretched.waits = True
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    try:
+        assert site.run("ls", "local") == "item\n"
+    finally:
+        over.set()
+        other.join()
+    assert stretched.count == 1
 
 
 def test_a_key_that_was_sealed_anew(site: Site, folder: Path, stretched: Stretched) -> None:

@@ -98,7 +98,7 @@ class Crew:
             on_result: called with each result, by several threads at a time.
         """
         self._on_result = on_result
-        handed = self._provider.handed_on()
+        handed = dict(self._provider.open().handed_on())
         for mate in self._mates:
             mate.tell(handed)
             mate.listener = threading.Thread(
@@ -223,28 +223,29 @@ def workers_of(provider: BaseProvider, jobs: int | None) -> int:
     return (jobs or provider.connection_pool_size) if provider.concurrent else 1
 
 
-def crew_for(provider: PlaceProvider, move: Move, workers: int) -> Crew | None:
+def crew_for(provider: PlaceProvider, move: Move, workers: int, overlap: int = 1) -> Crew | None:
     """Return processes that move files, None where threads do as well. To be called while nothing
     else runs in this process, and before the place is open.
 
     Args:
         workers: files at a time.
+        overlap: times as many small ones, for they share connections.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     count = min(processors, _MOST, (workers - 1) // 2)
     # A limit on bandwidth is kept by one process: with it, none is short of processors either.
     if count < 2 or not provider.processes or provider.max_bandwidth is not None:
         return None
-    if provider.opened:
+    if provider.opening.done:
         return None
-    provider.make_ready()
+    provider.opening.make_ready(provider.make_place)
     if threading.active_count() > 1:
         return None
     sys.stdout.flush()
     sys.stderr.flush()
     gc.freeze()  # so that no process writes to what it shares with the others
     mates: list[_Mate] = []
-    threads = (workers - 1) // count
+    threads = overlap * ((workers - 1) // count)
     for _ in range(count):
         ours, theirs = socket.socketpair()
         pid = os.fork()

@@ -54,7 +54,6 @@ def serve(sock: socket.socket, provider: PlaceProvider, move: Move, threads: int
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         gc.enable()
         provider.transfers.share(threads)
-        provider.create_missing = False
         _Work(sock, provider, move, threads).run()
         status = 0
     finally:
@@ -77,19 +76,22 @@ class _Work:
         self._under_way: dict[int, int] = {}
         self._news = threading.Event()
         self._over = threading.Event()
+        self._hurry = threading.Event()
+        """Set when nothing is left to do: the parent may wait for that alone."""
 
     def run(self) -> None:
-        opening = threading.Thread(target=self._provider.open_early, name="open", daemon=True)
+        opening = self._provider.opening
+        early = threading.Thread(target=opening.open_early, name="open", daemon=True)
         if self._provider.opens_early:
-            opening.start()
+            early.start()
         with self._sock.makefile("rb") as stream:
             try:
-                handed: Mapping[str, Any] = pickle.load(stream)  # noqa: S301 - its parent
+                handed: Mapping[str, object] = pickle.load(stream)  # noqa: S301 - its parent
             except EOFError:
                 return  # it was not needed
             if self._provider.opens_early:
-                opening.join()
-            self._provider.take_over(handed)
+                early.join()
+            opening.take_over(handed)
             teller = threading.Thread(target=self._tell, name="tell", daemon=True)
             teller.start()
             crew = [
@@ -107,6 +109,7 @@ class _Work:
             thread.join()
         self._provider.close()
         self._over.set()
+        self._hurry.set()
         self._news.set()
         teller.join()
 
@@ -145,6 +148,8 @@ class _Work:
         with self._lock:
             self._under_way.pop(number, None)
             self._results.append(result)
+            if not self._under_way and self._tasks.empty():
+                self._hurry.set()
         self._news.set()
 
     def _tell(self) -> None:
@@ -165,7 +170,8 @@ class _Work:
                     self._provider.transfers.stopping.set()  # nobody is there any more
             if over:
                 return
-            self._over.wait(_TOLD_EVERY)
+            self._hurry.wait(_TOLD_EVERY)
+            self._hurry.clear()
 
 
 def _portable(

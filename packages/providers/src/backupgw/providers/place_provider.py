@@ -11,9 +11,7 @@ nobody has the provider any more.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +21,10 @@ from typing import Any, ClassVar, Self
 
 from backupgw.kvstore.backends.base import Backend, ItemInfo
 from backupgw.kvstore.backends.errors import (
-    BackendDoesNotExist,
     BackendError,
     ObjectNotFound,
     UnsupportedOperation,
 )
-from backupgw.kvstore.layers.encrypt_stretching import Stretch, Stretching
 from backupgw.kvstore.layers.options import OptionInvalid
 from backupgw.kvstore.layers.stack import LayerSpec
 from backupgw.kvstore.names import InvalidName, check_path
@@ -38,6 +34,7 @@ from backupgw.kvstore.walking import walk
 from .base import BaseProvider, ProgressCallback
 from .calls import Calls, CostClasses
 from .fields import ConfigInvalid, unknown_fields
+from .opening import Opening
 from .transfers import Transfers, file_error
 
 LONGEST_PAUSE = 60.0
@@ -83,6 +80,8 @@ class PlaceProvider(BaseProvider):
     """The fields that a user's name and a password stand for."""
     processes: ClassVar[bool] = False
     """Whether several processes move many small files faster than several threads do."""
+    overlap: ClassVar[int] = 1
+    """Small files that a connection takes at a time: those before wait for the server's disk."""
     costs: ClassVar[CostClasses | None] = None
     """What requests to the service cost; None where it does not count any."""
 
@@ -96,8 +95,6 @@ class PlaceProvider(BaseProvider):
                 "encryption_key",
                 "is missing: encryption_enabled needs a passphrase, or a key of age-keygen",
             )
-        self.create_missing: bool = self.values["create_container"]
-        """Whether a container that is not there is made; afterwards its absence is an error."""
         self.calls = Calls()
         """Requests to the service so far; none are counted where `costs` is None."""
         self._plan = self.plan()
@@ -107,13 +104,8 @@ class PlaceProvider(BaseProvider):
             part_size=self._plan.part_size,
             connections=self.connection_pool_size,
         )
-        self._lock = threading.Lock()
-        self._made: Backend | None = None
-        self._place: Backend | None = None
-        self._stretching: Stretching | None = None
-        self.stretch: Stretch | None = None
-        """How the passphrase is stretched, once the place was opened by it; no secret."""
-        self._finalizer: weakref.finalize[..., Any] | None = None
+        self.opening = Opening(self.passphrase, create_missing=self.values["create_container"])
+        """Of the place; what commands do before it is open is done through it."""
 
     @property
     def last_error(self) -> BaseException | None:
@@ -191,66 +183,18 @@ class PlaceProvider(BaseProvider):
         except OptionInvalid as error:
             raise ConfigInvalid(error.option, error.message) from error
 
-    def make_ready(self) -> None:
-        """Make the place that the next `open` opens; afterwards this process can be forked, as far
-        as the provider goes. Nothing is asked of the place. Raises as `make_place` does."""
-        with self._lock:
-            if self._place is None and self._made is None:
-                made = self.make_place()
-                made.prepare_fork()
-                self._made = made
-            if self._stretching is not None:
-                self._stretching.wait()
-
-    def handed_on(self) -> dict[str, Any]:
-        """Return what another process of ours need not find out again; secrets are among it."""
-        place = self.open()
-        if not self.encryption_enabled:
-            return {}
-        from backupgw.kvstore.layers.encrypt import EncryptLayer
-
-        assert isinstance(place, EncryptLayer)  # the outermost
-        return {"secret": place.secret}
-
     @property
     def passphrase(self) -> str | None:
         """What opens the place's own key; None where nothing does."""
         key: str = self.values["encryption_key"]
         return key if self.encryption_enabled and not is_age_key(key) else None
 
-    def stretch_early(self, remembered: Stretch | None) -> None:
-        """Begin to stretch the passphrase beside what comes before the place is open; in vain, if
-        the place's own key was sealed anew meanwhile.
-
-        Args:
-            remembered: what `stretch` was the last time; without it nothing is begun.
-        """
-        if remembered is not None and (passphrase := self.passphrase) is not None:
-            self._stretching = Stretching(passphrase, remembered)
-
     @property
     def opens_early(self) -> bool:
-        """Whether `open_early` is of use: stretching a passphrase takes half a second, by one
-        processor. Not where requests are billed: the files may turn out to be few."""
+        """Whether other processes connect before they have the key: stretching a passphrase takes
+        a while, by one processor. Not where requests are billed: the files may turn out to be few.
+        """
         return self.costs is None and self.passphrase is not None
-
-    def open_early(self) -> None:
-        """Be connected by the time another process hands on the key. The place is made and not
-        open. What fails here fails again by `open`."""
-        from backupgw.kvstore.layers.encrypt import EncryptLayer
-
-        assert isinstance(self._made, EncryptLayer)  # the outermost
-        with contextlib.suppress(BackendError):
-            self._made.open_early()
-
-    def take_over(self, handed: Mapping[str, Any]) -> None:
-        """Take what another process has handed on. The place is made and not open yet."""
-        if self.encryption_enabled:
-            from backupgw.kvstore.layers.encrypt import EncryptLayer
-
-            assert isinstance(self._made, EncryptLayer)
-            self._made.take_secret(handed["secret"])
-        self._drop_stretching()
 
     def open(self) -> Backend:
         """Return the place, open; the same one for all calls.
@@ -259,48 +203,11 @@ class PlaceProvider(BaseProvider):
             BackendDoesNotExist: there is no such container, and it is not to be made.
             BackendError: the place cannot be opened.
         """
-        with self._lock:
-            if self._place is None:
-                place, self._made = self._made or self.make_place(), None
-                try:
-                    self._open(place)
-                finally:
-                    self._drop_stretching()
-                self._place = place
-                self._finalizer = weakref.finalize(self, place.close)
-            return self._place
 
-    def _open(self, place: Backend) -> None:
-        if self.passphrase is None:
-            self._open_or_create(place)
-            return
-        from backupgw.kvstore.layers.encrypt import EncryptLayer
-
-        assert isinstance(place, EncryptLayer)  # the outermost
-        if self._stretching is not None:
-            place.take_stretching(self._stretching)
-        self._open_or_create(place)
-        self.stretch = place.stretch
-
-    def _open_or_create(self, place: Backend) -> None:
-        try:
-            place.open()
-        except BackendDoesNotExist:
-            if not self.create_missing:
-                raise
+        def creating() -> None:
             self.logger.info("%s does not exist and is made", self.where)
-            place.create()
-            place.open()
 
-    def _drop_stretching(self) -> None:
-        if self._stretching is not None:
-            self._stretching.drop()
-            self._stretching = None
-
-    @property
-    def opened(self) -> bool:
-        """Whether the place was reached, and has the container."""
-        return self._place is not None
+        return self.opening.open(self.make_place, creating)
 
     @property
     def where(self) -> str:
@@ -309,10 +216,7 @@ class PlaceProvider(BaseProvider):
 
     def close(self) -> None:
         """Let go of connections; the next call opens the place again."""
-        with self._lock:
-            finalizer, self._finalizer, self._place = self._finalizer, None, None
-        if finalizer is not None:
-            finalizer()
+        self.opening.close()
 
     def __enter__(self) -> Self:
         return self

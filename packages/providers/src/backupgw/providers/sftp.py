@@ -13,6 +13,7 @@ class SFTPProvider(PlaceProvider):
 
     title = "SFTP"
     processes = True
+    overlap = 2
     scheme = "sftp"
     libraries = ("paramiko",)
     extra = "sftp"

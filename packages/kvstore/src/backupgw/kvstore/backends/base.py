@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -216,6 +216,14 @@ class Backend(ABC):
     def prepare_fork(self) -> None:
         """Do what `open` does without asking the place, with no thread and no connection left: who
         forks processes that open the place each has it done once. Raises BackendError."""
+
+    def handed_on(self) -> Mapping[str, object]:
+        """Return what `open` found out, for other processes that open the same place; picklable,
+        and secrets may be among it."""
+        return {}
+
+    def take_over(self, found: Mapping[str, object]) -> None:
+        """Take what another process has `handed_on`; `open` follows, and need not find it out."""
 
     @abstractmethod
     def open(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from ..layers import options
@@ -48,6 +48,9 @@ _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
 
 _PAGE = 1000
 """Objects of a page: what S3 lists at most."""
+
+_HANDED_ON = "s3"
+"""What the service knows of conditions, in what processes hand on."""
 
 _COPIED = 1 << 30
 """Bytes of each part when a larger object is copied within the service."""
@@ -199,6 +202,8 @@ class S3(BucketPlace[Found]):
             create_bucket=settings.create_bucket,
         )
         self._conditions = Conditions(whole=False, parts=False)
+        self._proven = False
+        """Whether another process has just found out that the place is there, and what it can."""
         self.capabilities = self._capabilities()
 
     def _capabilities(self) -> Capabilities:
@@ -240,6 +245,15 @@ class S3(BucketPlace[Found]):
     def prepare_fork(self) -> None:
         self._requests.prepare_fork()
 
+    def handed_on(self) -> Mapping[str, object]:
+        return {_HANDED_ON: (self._conditions.whole, self._conditions.parts)}
+
+    def take_over(self, found: Mapping[str, object]) -> None:
+        known = found[_HANDED_ON]
+        assert isinstance(known, tuple)
+        self._conditions = Conditions(*known)
+        self._proven = True
+
     def open(self) -> None:
         """Get ready.
 
@@ -250,8 +264,9 @@ class S3(BucketPlace[Found]):
         """
         self._must_be_closed()
         try:
-            self._must_exist()
-            self._conditions = find_out(self._settings, self._requests, self._root)
+            if not self._proven:
+                self._must_exist()
+                self._conditions = find_out(self._settings, self._requests, self._root)
         except BaseException:
             self._requests.close()
             raise
@@ -261,7 +276,8 @@ class S3(BucketPlace[Found]):
             memory=self._settings.memory,
             schedule=self._settings.schedule,
         )
-        self._pool.submit(self._reap_stale)
+        if not self._proven:
+            self._pool.submit(self._reap_stale)
 
     def _reap_stale(self) -> None:
         """Clear away what is left of writers that died, beside what the place is opened for."""

@@ -9,7 +9,7 @@ operation is slower instead. Upkeep that moves no item (`reap`, `mkdirs`) goes t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Reader, Writer
@@ -56,6 +56,12 @@ class Layer(Backend):
 
     def prepare_fork(self) -> None:
         self.inner.prepare_fork()
+
+    def handed_on(self) -> Mapping[str, object]:
+        return self.inner.handed_on()
+
+    def take_over(self, found: Mapping[str, object]) -> None:
+        self.inner.take_over(found)
 
     def open(self) -> None:
         self.inner.open()

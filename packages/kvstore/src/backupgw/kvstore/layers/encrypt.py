@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 
 from ..backends.base import Backend, Capabilities, ItemInfo, Reader, Writer
@@ -50,6 +50,10 @@ KEY_FILE = KernelPath(f"{RESERVED_PREFIX}-encrypt/key.age")
 
 PLACE_FILE = KernelPath(f"{RESERVED_PREFIX}-encrypt/place.age")
 """How the place is written; that the key opens it shows that it is the right one."""
+
+
+_HANDED_ON = "encrypt"
+"""The key, in what processes hand on."""
 
 
 class NameStyle(StrEnum):
@@ -117,23 +121,13 @@ class EncryptLayer(Layer):
         self._secret: bytes | None = None
         self._names: Names = ReadableNames()
         self._early = False
+        self._proven = False
+        """Whether another process has seen that the key is the right one."""
         self._stretching: Stretching | None = None
         self.stretch: Stretch | None = None
         """How the passphrase is stretched, once the place's key was read by it."""
         if secret is not None:
             self._use(secret)
-
-    @property
-    def secret(self) -> bytes:
-        """The key's 32 bytes, once it is open; by `take_secret` another process needs no
-        passphrase, whose stretching takes half a second."""
-        self._opened_key()
-        assert self._secret is not None
-        return self._secret
-
-    def take_secret(self, secret: bytes) -> None:
-        """Open the place by its key, which this process was given by another one."""
-        self._use(secret)
 
     def take_stretching(self, stretching: Stretching) -> None:
         """Open the place by its passphrase, whose stretching has begun already; where the place
@@ -158,8 +152,21 @@ class EncryptLayer(Layer):
 
     # -- the place itself
 
+    def handed_on(self) -> Mapping[str, object]:
+        """As `Backend.handed_on`: the key is among it, so that another process needs no passphrase,
+        whose stretching takes a while."""
+        self._opened_key()
+        return {**self.inner.handed_on(), _HANDED_ON: self._secret}
+
+    def take_over(self, found: Mapping[str, object]) -> None:
+        secret = found[_HANDED_ON]
+        assert isinstance(secret, bytes)
+        self._use(secret)
+        self._proven = True
+        self.inner.take_over(found)
+
     def open_early(self) -> None:
-        """Open what lies beneath, while somebody else still finds out the key. `take_secret` and
+        """Open what lies beneath, while somebody else still finds out the key. `take_over` and
         `open` are to follow; without them nothing can be asked.
 
         Raises:
@@ -178,6 +185,8 @@ class EncryptLayer(Layer):
         if not self._early:
             self.inner.open()
         self._early = False
+        if self._proven:
+            return
         try:
             if not self.inner.info(PLACE_FILE).exists:
                 self._begin()

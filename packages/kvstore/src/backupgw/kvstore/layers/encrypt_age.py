@@ -38,7 +38,7 @@ START = HEADER + NONCE
 """Where the first chunk of an item begins."""
 
 WORK_FACTOR = 17
-"""scrypt's cost for a passphrase is 2 to the power of this: 128 MiB and about half a second."""
+"""scrypt's cost for a passphrase is 2 to the power of this: 128 MiB, and half a second at most."""
 
 _VERSION = b"age-encryption.org/v1\n"
 _X25519_INFO = b"age-encryption.org/v1/X25519"

@@ -28,7 +28,7 @@ from ..base import BaseProvider
 from ..configured import Configured, ConfiguredProviders
 from ..crew import Crew, crew_for, workers_of
 from ..journal import ABANDONED
-from ..moves import Move
+from ..moves import Move, upload
 from ..place_provider import PlaceProvider
 from ..state import ProviderState, Record, add_calls
 
@@ -113,10 +113,10 @@ class Session:
                 raise CommandError(f"{name}: {error_text(error)}") from error
             if isinstance(provider, PlaceProvider):
                 record = state.read()
-                provider.stretch_early(Stretch.of_record(record.get("stretch")))
+                provider.opening.stretch_early(Stretch.of_record(record.get("stretch")))
                 if record.get("known"):
                     # It was there once: where it is not any more, something is not mounted.
-                    provider.create_missing = False
+                    provider.opening.create_missing = False
                 provider.transfers.journal = state.journal()
                 if not self.arguments.debug:
                     provider.logger.setLevel("CRITICAL")  # the command says what failed
@@ -132,7 +132,8 @@ class Session:
         if not isinstance(provider, PlaceProvider) or not provider.processes:
             return None
         try:
-            crew = crew_for(provider, move, workers_of(provider, jobs))
+            overlap = provider.overlap if jobs is None and move is upload else 1
+            crew = crew_for(provider, move, workers_of(provider, jobs), overlap)
         except BackendError as error:
             raise CommandError(f"{name}: {explained(name, error)}") from error
         finally:
@@ -165,10 +166,10 @@ class Session:
         counts = Counter(provider.calls.take())
         counts.update(state.logged_calls())
         known = state.read()
-        learnt: Record = {"known": True} if provider.opened else {}
-        due = bool(counts) or (provider.opened and not known.get("known"))
-        if provider.stretch is not None:
-            learnt["stretch"] = provider.stretch.record()
+        learnt: Record = {"known": True} if provider.opening.done else {}
+        due = bool(counts) or (provider.opening.done and not known.get("known"))
+        if (stretch := provider.opening.stretch) is not None:
+            learnt["stretch"] = stretch.record()
         if due or ("stretch" in learnt and learnt["stretch"] != known.get("stretch")):
             try:
                 with state.changing() as record:
@@ -176,7 +177,7 @@ class Session:
                     record.update(learnt)
             except CommandError:
                 if due:
-                    raise  # without it, the next command begins half a second later
+                    raise  # without it, the next command begins a little later
         if due:
             _count(name, provider, counts)
 

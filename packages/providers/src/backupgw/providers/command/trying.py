@@ -76,7 +76,7 @@ def _each(session: Session, test: Callable[[Session, str], str], names: list[str
 def _test(session: Session, name: str) -> str:
     provider = session.provider(name)
     if session.arguments.create and isinstance(provider, PlaceProvider):
-        provider.create_missing = True
+        provider.opening.create_missing = True
     check = getattr(provider, "_validate_config", None)  # where the guide's template has one
     if callable(check) and not check():
         raise Failed("the provider finds its configuration wrong; its log says why")
