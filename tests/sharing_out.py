@@ -34,4 +34,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
             super().remove_node(node)
             return running
 
+        def _reschedule(self, node: WorkerController) -> None:
+            # A worker runs a test when it knows of one behind it, or that there is none: one that
+            # took another's place would wait for ever with a file of a single test.
+            super()._reschedule(node)
+            while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+                super()._reschedule(node)
+
     return ByFile(config, log)

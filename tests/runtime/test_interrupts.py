@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
 import pytest
 
 from backupgw.runtime.interrupts import attended, held_back
+
+
+def press() -> None:
+    """Send Ctrl-C as a terminal does: to the process, whose main thread gets it."""
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def nobody() -> None:
@@ -32,7 +38,7 @@ def test_ctrl_c_waits_for_the_work() -> None:
 
     def work() -> None:
         nonlocal tidied
-        signal.raise_signal(signal.SIGINT)
+        press()
         assert stop.wait(60)
         tidied = True
 
@@ -45,7 +51,7 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
     released, ended = threading.Event(), threading.Event()
 
     def work() -> None:
-        signal.raise_signal(signal.SIGINT)
+        press()
         released.wait(60)
         ended.set()
 

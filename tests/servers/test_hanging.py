@@ -63,13 +63,15 @@ def test_a_test_and_its_clean_up_that_hang_end_their_process(tmp_path: Path) -> 
 
 @pytest.mark.soak
 def test_with_several_workers_the_test_is_named_and_the_others_run(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"test_of_one_{number}.py").write_text("def test_one():\n    pass\n")
     status, printed = run(
         tmp_path, HANGS, "-n", "1", "--dist", "loadfile", "-p", "tests.sharing_out"
     )
     assert status == 1
     assert "line 7 in stuck" in printed
     assert printed.count("crashed while running 'test_it.py::test_stuck'") == 1
-    assert "2 failed, 1 passed" in printed  # it failed by its limit, and then ended its worker
+    assert "2 failed, 4 passed" in printed  # it failed by its limit, and then ended its worker
 
 
 def test_a_thread_that_goes_on_does_not_keep_the_process(tmp_path: Path) -> None:

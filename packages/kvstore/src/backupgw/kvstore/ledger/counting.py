@@ -116,7 +116,9 @@ class _Count(Generic[B]):
         while folder is not None:
             subfolders = self._list(folder)
             if self._listed.count > SMALL:
-                self._catch_up(folder, subfolders)
+                self._listed.count_once()  # takes its time, and is not to be done within the lock
+                if self._lookup is not None:  # else the folder is listed once more, and only once
+                    self._catch_up(folder, subfolders)
             with self._session.locks.listing(place, folder):
                 folder = self._end(folder, subfolders)
             self._report.folders += 1
@@ -143,7 +145,6 @@ class _Count(Generic[B]):
         Where changes come faster than looks, they have to wait in the end: no more names are looked
         up than the folder has, more or less.
         """
-        self._listed.count_once()  # which takes its time, and is not to be done within the lock
         for _ in range(10 + self._listed.count // PAGE):
             noted = self._session.run(lambda books: books.take_noted(self._place, folder, PAGE))
             subfolders |= noted.folders
