@@ -232,7 +232,7 @@ def crew_for(provider: PlaceProvider, move: Move, workers: int, overlap: int = 1
         overlap: times as many small ones, for they share connections.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    count = min(processors, _MOST, (workers - 1) // 2)
+    count = min(2 * processors, _MOST, workers - 1)
     # A limit on bandwidth is kept by one process: with it, none is short of processors either.
     if count < 2 or not provider.processes or provider.max_bandwidth is not None:
         return None
