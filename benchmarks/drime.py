@@ -327,7 +327,9 @@ def one_round(
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drime")
-    parser.add_argument("--pyrestserver", type=Path, metavar="PROGRAM")
+    parser.add_argument(
+        "--pyrestserver", type=lambda path: Path(path).absolute(), metavar="PROGRAM"
+    )
     parser.add_argument("--latency", type=float, default=0.03, help="seconds before each answer")
     parser.add_argument("--blobs", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=1)

@@ -1,16 +1,30 @@
-"""Requests to Drime over the kernel's own HTTP: as httpx's, and none of them twice by itself."""
+"""Requests to Drime, straight and through a proxy: none of them goes out twice by itself."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import cast
 
-import httpx
 import pytest
 
-from backupgw.kvstore.backends.drime_transport import BODY, Transport
+from backupgw.kvstore.backends import drime_transport
+from backupgw.kvstore.backends.drime_transport import (
+    Proxied,
+    Request,
+    Straight,
+    Transport,
+    onward,
+    transport,
+)
+from backupgw.kvstore.backends.errors import (
+    BackendConnectionError,
+    BackendError,
+    BackendMustBeOpen,
+)
 
+KEY = {"Authorization": "Bearer secret"}
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Step = Callable[[socket.socket, bytes], None]
 
@@ -77,81 +91,166 @@ def leaves(line: socket.socket, request: bytes) -> None:
     raise ConnectionAbortedError
 
 
+def puts_off(line: socket.socket, request: bytes) -> None:
+    """Announce more than comes."""
+    line.sendall(ANSWER.replace(b": 2", b": 20"))
+    raise ConnectionAbortedError
+
+
+@pytest.fixture(params=[Straight, Proxied], ids=["straight", "proxied"])
+def made(request: pytest.FixtureRequest) -> type[Straight | Proxied]:
+    return cast(type[Straight | Proxied], request.param)
+
+
 @pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with httpx.Client(transport=Transport(idle=4, timeout=5.0)) as client:
-        yield client
+def way(made: type[Straight | Proxied]) -> Iterator[Transport]:
+    way = made(KEY, idle=4, timeout=5.0)
+    yield way
+    way.close()
 
 
-def test_pieces_arrive_as_one_body(client: httpx.Client) -> None:
+def asked(way: Transport, method: str, url: str, *pieces: bytes | bytearray) -> bytes:
+    answer = way.send(Request(method, url, {}, pieces))
+    assert answer.status == 200
+    return answer.read_all()
+
+
+def test_pieces_arrive_as_one_body(way: Transport) -> None:
     server = Server(answers, answers)
     pieces = (b"head", bytearray(b"x" * 300_000), b"end")
     for _ in range(2):
-        request = client.build_request("POST", server.url, extensions={BODY: pieces})
-        assert client.send(request).text == "ok"
+        assert asked(way, "POST", server.url, *pieces) == b"ok"
     assert [each.partition(b"\r\n\r\n")[2] for each in server.requests] == [b"".join(pieces)] * 2
     assert all(each.lower().count(b"content-length") == 1 for each in server.requests)
     server.close()
 
 
-def test_what_makes_something_is_sent_once_whatever_happens(client: httpx.Client) -> None:
+def test_the_key_and_what_is_asked_for_go_along(way: Transport) -> None:
+    server = Server(answers)
+    url = f"{server.url}/a%20b/c?d=e%2Ff&g=1"
+    assert way.send(Request("GET", url, {"Range": "bytes=1-2"})).read_all() == b"ok"
+    line, *headers = server.requests[0].lower().split(b"\r\n")
+    assert line == b"get /a%20b/c?d=e%2ff&g=1 http/1.1"
+    assert {b"authorization: bearer secret", b"range: bytes=1-2", b"accept: */*"} <= {*headers}
+    assert b"accept-encoding: identity" in headers, "or a proxy may compress what comes"
+    server.close()
+
+
+def test_what_makes_something_is_sent_once_whatever_happens(way: Transport) -> None:
     """The server may have done it before it left."""
     server = Server(answers, leaves, answers)
-    client.post(server.url, content=b"1")
-    with pytest.raises(httpx.TransportError):
-        client.post(server.url, content=b"2")
+    asked(way, "POST", server.url, b"1")
+    with pytest.raises(BackendConnectionError):
+        asked(way, "POST", server.url, b"2")
     assert len(server.requests) == 2
-    assert client.post(server.url, content=b"3").text == "ok"
+    assert asked(way, "POST", server.url, b"3") == b"ok"
     server.close()
 
 
-def test_an_idle_connection_that_was_closed_is_not_used(client: httpx.Client) -> None:
+def test_an_idle_connection_that_was_closed_is_not_used(way: Transport) -> None:
     server = Server(answers_and_leaves, answers)
-    client.post(server.url, content=b"1")
+    asked(way, "POST", server.url, b"1")
     threading.Event().wait(0.1)  # its end arrives
-    assert client.post(server.url, content=b"2").text == "ok"
+    assert asked(way, "POST", server.url, b"2") == b"ok"
     server.close()
 
 
-def test_reading_is_asked_again(client: httpx.Client) -> None:
+def test_reading_is_asked_again() -> None:
+    way = Straight({}, idle=4, timeout=5.0)
     server = Server(answers, leaves, answers)
-    client.get(server.url)
-    assert client.get(server.url).text == "ok"
+    asked(way, "GET", server.url)
+    assert asked(way, "GET", server.url) == b"ok"
+    way.close()
     server.close()
 
 
-def test_nobody_listens(client: httpx.Client) -> None:
-    with pytest.raises(httpx.ConnectError):
-        client.get("http://127.0.0.1:9")
+def test_nobody_listens(way: Transport) -> None:
+    with pytest.raises(BackendConnectionError):
+        way.send(Request("GET", "http://127.0.0.1:9", {}))
 
 
-def test_silence_ends() -> None:
+def test_silence_ends(made: type[Straight | Proxied]) -> None:
     hold = threading.Event()
 
     def says_nothing(line: socket.socket, request: bytes) -> None:
         hold.wait(10)
 
-    server = Server(says_nothing)
-    with (
-        httpx.Client(transport=Transport(idle=4, timeout=0.3)) as client,
-        pytest.raises(httpx.ReadTimeout),
-    ):
-        client.get(server.url)
+    server, way = Server(says_nothing), made({}, idle=4, timeout=0.3)
+    with pytest.raises(BackendConnectionError):
+        way.send(Request("GET", server.url, {}))
     hold.set()
+    way.close()
     server.close()
 
 
-def test_a_key_stays_with_its_server(client: httpx.Client) -> None:
-    other = Server(answers)
+def test_a_body_that_breaks_off_is_no_body(way: Transport) -> None:
+    server = Server(puts_off)
+    answer = way.send(Request("GET", server.url, {}))
+    with pytest.raises(BackendConnectionError):
+        answer.read_all()
+    server.close()
 
+
+def test_a_body_is_read_as_one_likes(way: Transport) -> None:
+    server = Server(answers, answers)
+    answer, buffer = way.send(Request("GET", server.url, {})), bytearray(8)
+    assert answer.read(1) + answer.read(9) + answer.read(1) == b"ok"
+    answer.release()
+    answer = way.send(Request("GET", server.url, {}))
+    count = answer.read_into(memoryview(buffer))
+    count += answer.read_into(memoryview(buffer)[count:])
+    assert buffer[:count] == b"ok"
+    assert answer.read_into(memoryview(buffer)) == 0
+    answer.release()
+    server.close()
+
+
+def test_after_the_end_nothing_is_sent(way: Transport) -> None:
+    way.close()
+    with pytest.raises(BackendMustBeOpen):
+        way.send(Request("GET", "http://127.0.0.1:9", {}))
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "http:///x", "http://[::1/x", "/x"])
+def test_a_url_that_leads_nowhere(way: Transport, url: str) -> None:
+    with pytest.raises(BackendError):
+        way.send(Request("GET", url, {}))
+
+
+def test_a_url_with_what_no_request_may_hold_is_quoted(way: Transport) -> None:
+    server = Server(answers)
+    assert asked(way, "GET", f"{server.url}/a b?c=\u00e4") == b"ok"
+    assert server.requests[0].startswith(b"GET /a%20b?c=%C3%A4 HTTP/1.1\r\n")
+    server.close()
+
+
+def test_a_redirection_is_told_of(way: Transport) -> None:
     def redirects(line: socket.socket, request: bytes) -> None:
-        where = other.url.encode()
-        line.sendall(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + where + b"\r\n\r\n")
+        line.sendall(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ../y?z=1\r\n\r\n")
 
-    server = Server(redirects)
-    key = {"Authorization": "Bearer secret"}
-    assert client.get(server.url, headers=key, follow_redirects=True).text == "ok"
-    assert b"secret" in server.requests[0]
-    assert b"secret" not in other.requests[0]
+    server = Server(redirects, answers)
+    request = Request("GET", f"{server.url}/a/b", {"Range": "bytes=1-2"})
+    answer = way.send(request)
+    told = onward(request, answer)
+    answer.release()
+    assert told == request._replace(url=f"{server.url}/y?z=1")
+    last = way.send(told)
+    assert onward(told, last) is None
+    last.release()
     server.close()
-    other.close()
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Server(answers)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    way = transport(KEY, idle=4, timeout=5.0)
+    assert asked(way, "GET", "http://drime.example/x") == b"ok"
+    assert proxy.requests[0].startswith(b"GET http://drime.example/x HTTP/1.1\r\n")
+    way.close()
+    proxy.close()
+
+
+def test_without_one_the_kernels_own_http_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drime_transport, "getproxies", dict)
+    assert isinstance(transport(KEY, idle=4, timeout=5.0), Straight)

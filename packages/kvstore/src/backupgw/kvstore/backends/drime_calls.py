@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from http import HTTPStatus as Http
 from typing import Any, NamedTuple
-
-import httpx
 
 from . import drime_errors
 from .drime_entry import Entry, Page, entry_of
 from .drime_requests import Requests
-from .drime_transport import BODY
+from .drime_transport import Answer, Request, onward, origin_of
 from .errors import BackendError, BackendMustBeOpen, ObjectNotFound, PermissionDenied
 
 PER_PAGE = 200
 """Entries that Drime lists at most in one answer."""
 
-_PIECE = 64 << 10
 _MIME = "application/octet-stream"
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
@@ -29,7 +27,7 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 class Download(NamedTuple):
     """An answer with bytes of a file: `first` of `total`, or None where all come."""
 
-    response: httpx.Response
+    answer: Answer
     first: int | None
     total: int | None
 
@@ -170,18 +168,9 @@ class Calls(Requests):
             f"Content-Type: {_MIME}\r\n\r\n"
         )
         start, end = head.encode(), f"\r\n--{boundary}--\r\n".encode()
-        request = self._ours.build_request(
-            "POST",
-            f"{self._base}/uploads",
-            content=_joined(start, data, end),
-            extensions={BODY: (start, data, end)},
-            headers={
-                "Content-Type": f"multipart/form-data; boundary={boundary}",
-                "Content-Length": str(len(start) + len(data) + len(end)),
-            },
-        )
-        answer = self._json(what, self._send(what, request))
-        return self._seen(answer.get("fileEntry"), what)
+        form = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        request = Request("POST", f"{self._base}/uploads", form, (start, data, end))
+        return self._seen(self._json(what, request).get("fileEntry"), what)
 
     def begin_parts(self, what: str, name: str, parent: int, size: int) -> tuple[str, str]:
         """Begin an upload in parts; return its id and the key of its bytes.
@@ -211,15 +200,10 @@ class Calls(Requests):
 
     def send_part(self, what: str, url: str, data: bytes | bytearray) -> str:
         """Send a part to the storage; return its tag."""
-        request = self._strangers.build_request(
-            "PUT",
-            url,
-            content=_joined(data),
-            extensions={BODY: (data,)},
-            headers={"Content-Type": _MIME, "Content-Length": str(len(data))},
-        )
-        response = self._send(what, request, stranger=True)
-        tag = str(response.headers.get("ETag", "")).strip('"')
+        request = Request("PUT", url, {"Content-Type": _MIME}, (data,))
+        answer = self._send(what, request, stranger=True)
+        self._read(what, answer)
+        tag = (answer.header("ETag") or "").strip('"')
         if not tag:
             raise BackendError(f"{what}: the storage took a part without a tag", retryable=True)
         return tag
@@ -273,32 +257,31 @@ class Calls(Requests):
         Raises:
             ObjectNotFound: there is no such entry any more.
         """
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        headers = {}
         if first or last is not None:
             headers["Range"] = f"bytes={first}-{'' if last is None else last}"
-        response = self._linked(what, entry, headers) if linked else None
-        if response is None:
-            response = self._redirected(what, entry, headers)
-        length = response.headers.get("Content-Length", "")
-        if "text/html" in response.headers.get("Content-Type", "") and length != str(entry.size):
-            response.close()
+        answer = self._linked(what, entry, headers) if linked else None
+        if answer is None:
+            answer = self._redirected(what, entry, headers)
+        length = answer.header("Content-Length") or ""
+        if "text/html" in (answer.header("Content-Type") or "") and length != str(entry.size):
+            answer.release()
             raise PermissionDenied(drime_errors.KEY_REFUSED)  # a page to sign in on
-        if response.status_code == httpx.codes.PARTIAL_CONTENT:
-            span = _RANGE.match(response.headers.get("Content-Range", ""))
+        if answer.status == Http.PARTIAL_CONTENT:
+            span = _RANGE.match(answer.header("Content-Range") or "")
             if span is None or int(span[1]) != first:
-                response.close()
+                answer.release()
                 raise BackendError(f"{what}: the storage sends another range than was asked for")
-            return Download(response, int(span[1]), int(span[3]))
-        return Download(response, None, int(length) if length.isdigit() else None)
+            return Download(answer, int(span[1]), int(span[3]))
+        return Download(answer, None, int(length) if length.isdigit() else None)
 
-    def _linked(self, what: str, entry: Entry, headers: dict[str, str]) -> httpx.Response | None:
+    def _linked(self, what: str, entry: Entry, headers: dict[str, str]) -> Answer | None:
         """Return the answer to a link that is known; None where there is none that is good."""
         link = self.links.get(entry.id)
         if link is None:
             return None
-        request = self._strangers.build_request("GET", link, headers=headers)
         try:
-            return self._send(what, request, stranger=True, stream=True)
+            return self._send(what, Request("GET", link, headers), stranger=True)
         except BackendMustBeOpen:
             raise
         except BackendError:  # it has run out, or the bytes are gone: Drime knows
@@ -312,34 +295,36 @@ class Calls(Requests):
             False where Drime gives none that can be used later.
         """
         what = f"entry {entry.id}"
-        request = self._asking_for(entry, {"Accept": "*/*", "Accept-Encoding": "identity"})
+        request = self._asking_for(entry, {})
         try:
-            response = self._send(what, request, stream=True)
-            self._read(what, response) if response.is_redirect else response.close()
+            answer = self._send(what, request)
+            link = onward(request, answer)
+            if link is None:
+                answer.release()
+                return False
+            self._read(what, answer)
+            if origin_of(link.url) == origin_of(request.url):
+                return False
         except BackendError:
             return True  # whoever reads it will see
-        onward = response.next_request
-        if onward is None or _origin(onward.url) == _origin(request.url):
-            return False
-        return self.links.keep(entry.id, str(onward.url))
+        return self.links.keep(entry.id, link.url)
 
-    def _asking_for(self, entry: Entry, headers: dict[str, str]) -> httpx.Request:
-        url = f"{self._base}/file-entries/download/{entry.hash}"
-        return self._ours.build_request("GET", url, headers=headers)
+    def _asking_for(self, entry: Entry, headers: dict[str, str]) -> Request:
+        return Request("GET", f"{self._base}/file-entries/download/{entry.hash}", headers)
 
-    def _redirected(self, what: str, entry: Entry, headers: dict[str, str]) -> httpx.Response:
+    def _redirected(self, what: str, entry: Entry, headers: dict[str, str]) -> Answer:
         request = self._asking_for(entry, headers)
         try:
-            response = self._send(what, request, stream=True)
-            if (onward := response.next_request) is None:
+            answer = self._send(what, request)
+            if (link := onward(request, answer)) is None:
                 self.links_last = False
-                return response
-            self._read(what, response)
-            stranger = _origin(onward.url) != _origin(request.url)
-            self.links_last = stranger and self.links.keep(entry.id, str(onward.url))
+                return answer
+            self._read(what, answer)
+            stranger = origin_of(link.url) != origin_of(request.url)
+            self.links_last = stranger and self.links.keep(entry.id, link.url)
             if self.links_last and self.on_link is not None:
                 self.on_link(what, entry)
-            return self._send(what, onward, stranger=stranger, stream=True)
+            return self._send(what, link, stranger=stranger)
         except drime_errors.Refused as error:
             self.links.forget([entry.id])
             raise ObjectNotFound(what) from error
@@ -348,21 +333,6 @@ class Calls(Requests):
             raise
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
-
-
 def stored_as(key: str) -> str:
     """Return the name of an upload's bytes in the storage."""
     return key.rpartition("/")[2]
-
-
-def _joined(*parts: bytes | bytearray) -> Iterator[bytes]:
-    """Yield the bytes of all parts, a piece at a time: libraries copy what they are given."""
-    return _pieces(parts)
-
-
-def _pieces(parts: Iterable[bytes | bytearray]) -> Iterator[bytes]:
-    for part in parts:
-        for start in range(0, len(part), _PIECE):
-            yield bytes(memoryview(part)[start : start + _PIECE])

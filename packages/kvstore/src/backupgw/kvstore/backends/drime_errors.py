@@ -5,6 +5,7 @@ No message holds a URL: those of parts and downloads are signed.
 
 from __future__ import annotations
 
+import json
 import re
 from email.utils import parsedate_to_datetime
 from time import time
@@ -48,11 +49,12 @@ class TooMany(BackendError):
     retryable = True
 
 
-def of_status(status: int, headers: httpx.Headers, message: str, what: str) -> BackendError:
+def of_status(status: int, retry_after: str | None, message: str, what: str) -> BackendError:
     """Return the error for an answer.
 
     Args:
         status: HTTP's, not one of success.
+        retry_after: the answer's header, None where it has none.
         message: what the service says, "" where it says nothing.
         what: what was to be done, for the message.
     """
@@ -66,12 +68,12 @@ def of_status(status: int, headers: httpx.Headers, message: str, what: str) -> B
     if status in (404, 410):
         return ObjectNotFound(what)
     if status == 429:
-        return TooMany(f"{what}: Drime wants fewer requests{said}", retry_after=_wait(headers))
+        return TooMany(f"{what}: Drime wants fewer requests{said}", retry_after=_wait(retry_after))
     if status in _RETRYABLE or status >= 500:
         return BackendError(
             f"{what}: Drime answers status {status}{said}",
             retryable=True,
-            retry_after=_wait(headers),
+            retry_after=_wait(retry_after),
         )
     if status == 422:
         return Refused(f"{what}: Drime refuses it{said}")
@@ -80,8 +82,8 @@ def of_status(status: int, headers: httpx.Headers, message: str, what: str) -> B
 
 def of_transport(error: Exception, what: str) -> BackendError:
     """Return the error for a connection that could not be made, or broke."""
-    kind = type(error).__name__
-    return BackendConnectionError(f"{what}: the connection to Drime failed ({kind})")
+    said = str(error) if isinstance(error, BackendError) else type(error).__name__
+    return BackendConnectionError(f"{what}: the connection to Drime failed ({said})")
 
 
 def of_client(error: DrimeAPIError, what: str) -> BackendError:
@@ -90,9 +92,9 @@ def of_client(error: DrimeAPIError, what: str) -> BackendError:
     if isinstance(error, DrimeAuthenticationError):
         return PermissionDenied(KEY_REFUSED)
     if isinstance(cause, httpx.HTTPStatusError):
-        return of_status(
-            cause.response.status_code, cause.response.headers, message_of(cause.response), what
-        )
+        answer = cause.response
+        wait = answer.headers.get("Retry-After")
+        return of_status(answer.status_code, wait, message_of(_content(answer)), what)
     if isinstance(error, DrimeNetworkError):
         if isinstance(cause, httpx.HTTPError):
             return of_transport(cause, what)
@@ -102,19 +104,26 @@ def of_client(error: DrimeAPIError, what: str) -> BackendError:
     return BackendError(f"{what}: {error}")
 
 
-def message_of(response: httpx.Response) -> str:
+def _content(response: httpx.Response) -> bytes:
+    try:
+        return response.content
+    except httpx.ResponseNotRead:
+        return b""
+
+
+def message_of(content: bytes) -> str:
     """Return what a refusal says, "" where it says nothing that was meant for people."""
     try:
-        said = response.json()
-    except (ValueError, httpx.ResponseNotRead):
+        said = json.loads(content)
+    except ValueError:
         return ""
     message = said.get("message") if isinstance(said, dict) else None
     return message if isinstance(message, str) else ""
 
 
-def _wait(headers: httpx.Headers) -> float | None:
+def _wait(retry_after: str | None) -> float | None:
     """Return the seconds that Retry-After asks for, as a number or as a date (RFC 9110, 10.2.3)."""
-    text = headers.get("Retry-After", "").strip()
+    text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
     try:

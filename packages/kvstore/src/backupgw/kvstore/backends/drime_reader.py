@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import httpx
-
 from ..layers.retry_reader import ReplacedMeanwhile
 from . import drime_errors, drime_names
 from .base import Reader
@@ -15,11 +13,7 @@ from .body_reader import BodyReader, NoBytes
 from .drime_calls import Download
 from .drime_entry import Entry
 from .drime_items import Items
-from .drime_transport import body_of
-from .errors import BackendError, ObjectNotFound
-
-ERRORS: tuple[type[Exception], ...] = (httpx.HTTPError, httpx.StreamError)
-"""What reading a body raises when its connection breaks."""
+from .errors import BackendConnectionError, BackendError, ObjectNotFound
 
 _PIECE = 256 << 10
 
@@ -34,8 +28,7 @@ class DownloadBody:
     """
 
     def __init__(self, name: str, download: Download, start: int) -> None:
-        self._response = download.response
-        self._body = body_of(download.response)
+        self._answer = download.answer
         self._skip = start - (download.first or 0)
         if self._skip < 0:
             raise BackendError(f"{name}: the storage sends another range than was asked for")
@@ -45,19 +38,19 @@ class DownloadBody:
         if not self._at_start():
             return b""
         pieces: list[bytes] = []
-        while size and (piece := self._body.read(size)):
+        while size and (piece := self._answer.read(size)):
             pieces.append(piece)
             size -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill a buffer's beginning with what has come; return how many bytes, 0 at the end."""
-        return self._body.read_into(buffer) if self._at_start() else 0
+        return self._answer.read_into(buffer) if self._at_start() else 0
 
     def _at_start(self) -> bool:
         """Throw away what comes before the first byte wanted; False where the body ends there."""
         while self._skip:
-            dropped = self._body.read(min(self._skip, _PIECE))
+            dropped = self._answer.read(min(self._skip, _PIECE))
             if not dropped:
                 return False
             self._skip -= len(dropped)
@@ -65,7 +58,7 @@ class DownloadBody:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._response.close()
+        self._answer.release()
 
 
 class Opener:
@@ -165,11 +158,11 @@ class Opener:
                 item_size=entry.size,
                 remaining=wanted,
                 version=version,
-                errors=ERRORS,
+                errors=(BackendConnectionError,),
                 translate=lambda error: drime_errors.of_transport(error, name),
             )
         except BaseException:
-            download.response.close()
+            download.answer.release()
             raise
 
 

@@ -9,14 +9,15 @@ the same routes, with the key that its client has.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus as Http
 from typing import Any, TypeVar
-from urllib.parse import urlencode
-from urllib.request import getproxies
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 from pydrime import DrimeClient
@@ -26,29 +27,22 @@ from ..layers.retry_schedule import Schedule, Trials
 from . import drime_errors
 from .api_calls import OnCall, route
 from .drime_links import Links
-from .drime_transport import Transport
-from .errors import BackendError, BackendMustBeOpen, PermissionDenied
+from .drime_transport import Answer, Request, transport
+from .errors import BackendConnectionError, BackendError, BackendMustBeOpen, PermissionDenied
 
 T = TypeVar("T")
 
 _CONNECTIONS = 64
 
+_REFUSALS = int(Http.BAD_REQUEST)
+"""The lowest status of an answer that is none."""
+
 # It tells of every request, with the signatures of URLs.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _tell(on_call: OnCall, where: str, request: httpx.Request) -> None:
-    on_call(f"{request.method} {where}" if where else route(request.method, request.url.path))
-
-
-def _client(timeout: float, headers: dict[str, str]) -> httpx.Client:
-    """Return a client for requests of our own; through a proxy they travel as httpx does it."""
-    if getproxies():
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CONNECTIONS)
-        return httpx.Client(
-            headers=headers, timeout=httpx.Timeout(timeout, pool=None), limits=limits
-        )
-    return httpx.Client(headers=headers, transport=Transport(idle=_CONNECTIONS, timeout=timeout))
+def _tell(on_call: OnCall, request: httpx.Request) -> None:
+    on_call(route(request.method, request.url.path))
 
 
 class Requests:
@@ -78,15 +72,14 @@ class Requests:
         self.workspace = workspace
         self._base = str(self._client.api_url).rstrip("/")
         key = {"Authorization": f"Bearer {api_key}"}
-        self._ours = _client(timeout, key)
-        self._strangers = _client(timeout, {})
+        self._ours = transport(key, idle=_CONNECTIONS, timeout=timeout)
+        self._strangers = transport({}, idle=_CONNECTIONS, timeout=timeout)
         """For the storage, which must not see the key."""
         self.links = Links()
+        self._on_call = on_call
         theirs = self._client._get_client()  # it makes one for each thread that is the first
         if on_call is not None:
-            for client in (theirs, self._ours):
-                client.event_hooks["request"].append(partial(_tell, on_call, ""))
-            self._strangers.event_hooks["request"].append(partial(_tell, on_call, "storage"))
+            theirs.event_hooks["request"].append(partial(_tell, on_call))
         self._closed = threading.Event()
         self.schedule = dataclasses.replace(schedule, sleep=self._sleep)
         self._lock = threading.Lock()
@@ -145,56 +138,55 @@ class Requests:
 
     def _post(self, what: str, route: str, asked: dict[str, Any]) -> dict[str, Any]:
         """Make a request that pydrime's client makes only for files."""
-        response = self._send(
-            what, self._ours.build_request("POST", self._base + route, json=asked)
-        )
-        return self._json(what, response)
+        body = json.dumps(asked).encode()
+        headers = {"Content-Type": "application/json"}
+        return self._json(what, Request("POST", self._base + route, headers, (body,)))
 
     def _get(self, what: str, route: str, asked: dict[str, str]) -> dict[str, Any]:
         """Make a request of pydrime's client by ours, which takes less of the processor."""
-        url = f"{self._base}{route}?{urlencode(asked)}"
-        return self._json(what, self._send(what, self._ours.build_request("GET", url)))
+        return self._json(what, Request("GET", f"{self._base}{route}?{urlencode(asked)}", {}))
 
-    def _send(
-        self, what: str, request: httpx.Request, *, stranger: bool = False, stream: bool = False
-    ) -> httpx.Response:
+    def _send(self, what: str, request: Request, *, stranger: bool = False) -> Answer:
+        """Send a request; return its answer, which is none that refuses it."""
         self._admit()
-        client = self._strangers if stranger else self._ours
+        if self._on_call is not None:
+            path = urlsplit(request.url).path
+            where = f"{request.method} storage" if stranger else route(request.method, path)
+            self._on_call(where)
         try:
-            response = client.send(request, stream=stream)
-            if response.is_error:
-                response.read()
-        except httpx.HTTPError as error:
-            raise drime_errors.of_transport(error, what) from error
-        except RuntimeError as error:  # httpx: the client is closed
+            answer = (self._strangers if stranger else self._ours).send(request)
+            if answer.status < _REFUSALS:
+                return answer
+            body = answer.read_all()
+        except BackendMustBeOpen as error:
             raise BackendMustBeOpen("the place was closed") from error
-        if response.is_error:
-            response.close()
-            message = drime_errors.message_of(response)
-            if stranger and response.status_code in (401, 403):
-                # A signature that has run out: another is asked for with the next attempt.
-                raise BackendError(f"{what}: the storage refuses its signature", retryable=True)
-            raise self._heed(
-                drime_errors.of_status(response.status_code, response.headers, message, what)
-            )
-        return response
+        except BackendConnectionError as error:
+            raise drime_errors.of_transport(error, what) from error
+        if stranger and answer.status in (Http.UNAUTHORIZED, Http.FORBIDDEN):
+            # A signature that has run out: another is asked for with the next attempt.
+            raise BackendError(f"{what}: the storage refuses its signature", retryable=True)
+        message, wait = drime_errors.message_of(body), answer.header("Retry-After")
+        raise self._heed(drime_errors.of_status(answer.status, wait, message, what))
 
-    def _read(self, what: str, response: httpx.Response) -> None:
-        """Read an answer to its end that is not needed, so that its connection is."""
+    def _read(self, what: str, answer: Answer) -> bytes:
+        """Read an answer to its end."""
         try:
-            response.read()
-        except httpx.HTTPError as error:
+            return answer.read_all()
+        except BackendConnectionError as error:
             raise drime_errors.of_transport(error, what) from error
 
-    def _json(self, what: str, response: httpx.Response) -> dict[str, Any]:
-        if "text/html" in response.headers.get("Content-Type", ""):
+    def _json(self, what: str, request: Request) -> dict[str, Any]:
+        """Return what the answer to a request says."""
+        answer = self._send(what, request)
+        content = self._read(what, answer)
+        if "text/html" in (answer.header("Content-Type") or ""):
             raise PermissionDenied(drime_errors.KEY_REFUSED)  # a page to sign in on
         try:
-            answer = response.json() if response.content else {}
+            told = json.loads(content) if content else {}
         except ValueError as error:
             raise BackendError(
                 f"{what}: something that is not Drime answers", retryable=True
             ) from error
-        if not isinstance(answer, dict):
+        if not isinstance(told, dict):
             raise BackendError(f"{what}: Drime's answer cannot be understood")
-        return answer
+        return told

@@ -1,182 +1,196 @@
-"""How httpx's requests to Drime travel: on the kernel's own HTTP, which takes a fraction of the
-processor time of httpx's.
+"""How requests to Drime and its storage travel: on the kernel's own HTTP, which takes a fraction of
+the processor time of a library's, or through a proxy as httpx does it.
 
-httpx builds requests and follows redirections as ever; what goes over the line is `rest_wire`'s. A
-request that makes something is not repeated here; others are on a connection that turned out dead.
+A request that makes something is not repeated here; others are on a connection that turned out
+dead. Redirections are answers like others.
 """
 
 from __future__ import annotations
 
 import ssl
+import string
 import threading
-from collections.abc import Iterator, Sequence
-from typing import IO, Protocol, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, NamedTuple, Protocol, cast
+from urllib.parse import quote, urljoin, urlsplit
+from urllib.request import getproxies
 
 import httpx
 
-from .errors import BackendConnectionError, BackendMustBeOpen
+from .errors import BackendConnectionError, BackendError, BackendMustBeOpen
 from .rest_connections import Connections
 from .rest_dialing import Dial, TcpConnection, TlsConnection
-from .rest_incoming import Answer
-from .rest_wire import Body
+from .rest_wire import Body, lines_of
 
-BODY = "backupgw.body"
-"""Extension of a request: pieces of its body, instead of httpx's stream of it; and of an answer:
-its body as a file to read."""
+Pieces = Sequence[bytes | bytearray]
 
 _JOINED = 64 << 10
-_PIECE = 128 << 10
-"""Bytes of an answer that are read at a time."""
-
-_OURS = frozenset(
-    {b"host", b"content-length", b"connection", b"transfer-encoding", b"accept-encoding"}
-)
-"""Headers that are the connection's matter: answers come as they are."""
+_PIECE = 64 << 10
 
 _SILENT = frozenset({"GET", "HEAD"})
 _AGAIN = frozenset({"GET", "HEAD", "PUT"})
 """Methods of requests that do no harm when they arrive twice."""
 
+_REDIRECTIONS = frozenset({301, 302, 303, 307, 308})
 
-class Transport(httpx.BaseTransport):
-    """Connections to any number of servers, kept for later. Safe for threads.
+
+class Request(NamedTuple):
+    """What is sent: its headers beside those of the connection, and its body in pieces."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: Pieces = ()
+
+
+class Answer(Protocol):
+    """An answer of which the head has come; whoever asked reads the rest and releases it.
+
+    Reading raises BackendConnectionError where the connection breaks.
+    """
+
+    @property
+    def status(self) -> int:
+        """HTTP's."""
+
+    def header(self, name: str) -> str | None:
+        """Return a header, None where there is none."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return 1 to `size` bytes of the body, b"" at the end."""
+
+    def read_into(self, buffer: memoryview, /) -> int:
+        """Read 1 to len(buffer) bytes into a buffer; return how many, 0 at the end."""
+
+    def read_all(self) -> bytes:
+        """Return the rest of the body, and let go of the answer."""
+
+    def release(self) -> None:
+        """Let go of the answer. Idempotent."""
+
+
+class Transport(Protocol):
+    """Connections to any number of servers, kept for later. Safe for threads."""
+
+    def send(self, request: Request) -> Answer:
+        """Send a request; return the answer, whatever its status.
+
+        Raises:
+            BackendConnectionError: nobody answers, or the connection broke.
+            BackendError: the server's certificate is not trusted, or the URL is none.
+            BackendMustBeOpen: it was closed.
+        """
+
+    def close(self) -> None:
+        """End all connections."""
+
+
+def transport(headers: Mapping[str, str], *, idle: int, timeout: float) -> Transport:
+    """Return the way that the environment asks for: httpx's where it names a proxy.
 
     Args:
+        headers: of each request.
         idle: connections kept for each server.
         timeout: seconds without a byte after which a connection counts as broken.
     """
+    kind = Proxied if getproxies() else Straight
+    return kind(headers, idle=idle, timeout=timeout)
 
-    def __init__(self, *, idle: int, timeout: float) -> None:
+
+def onward(request: Request, answer: Answer) -> Request | None:
+    """Return the request that a redirection asks for, None where it is none."""
+    where = answer.header("Location") if answer.status in _REDIRECTIONS else None
+    return request._replace(url=urljoin(request.url, where)) if where else None
+
+
+class Origin(NamedTuple):
+    """A server that answers."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+def origin_of(url: str) -> Origin:
+    """Return the server that a URL is on. Raises BackendError for what is no URL of one."""
+    return _parted(url)[0]
+
+
+def _parted(url: str) -> tuple[Origin, str]:
+    """Return the server, and the path and query to ask it for."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BackendError("a URL that Drime gave cannot be understood") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BackendError("a URL that Drime gave leads to no server")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not target.isascii() or " " in target:
+        target = quote(target, safe=string.punctuation)
+    return Origin(parts.scheme, parts.hostname, port), target
+
+
+class Straight:
+    """The kernel's own HTTP. The arguments are those of `transport`."""
+
+    def __init__(self, headers: Mapping[str, str], *, idle: int, timeout: float) -> None:
+        self._headers = {"Accept": "*/*", "User-Agent": "backupgw", **headers}
         self._idle = idle
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._servers: dict[tuple[str, str, int | None], Connections] = {}
+        self._servers: dict[Origin, Connections] = {}
         self._context: ssl.SSLContext | None = None
+        self._closed = False
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; return the answer, whose body is read by whoever asked.
-
-        Raises:
-            httpx.TransportError: nobody answers, or the connection broke.
-        """
-        pieces = request.extensions.get(BODY)
-        body, size = _body_of(
-            [*cast(httpx.SyncByteStream, request.stream)] if pieces is None else pieces
-        )
-        lines = "".join(
-            f"{name.decode('ascii')}: {value.decode('latin-1')}\r\n"
-            for name, value in request.headers.raw
-            if name.lower() not in _OURS
-        )
+    def send(self, request: Request) -> Answer:
+        origin, target = _parted(request.url)
+        method = request.method
+        body, size = _whole(request.body)
         try:
-            answer = self._of(request.url).request(
-                request.method,
-                request.url.raw_path.decode("ascii"),
-                lines=lines,
-                body=None if request.method in _SILENT and not size else body,
+            return self._of(origin).request(
+                method,
+                target,
+                lines=lines_of(request.headers),
+                body=None if method in _SILENT and not size else body,
                 size=size,
                 timeout=self._timeout,
-                once=request.method not in _AGAIN,
+                once=method not in _AGAIN,
             )
-        except BackendConnectionError as error:
-            raise _of_httpx(error) from error
-        except BackendMustBeOpen as error:
-            raise RuntimeError("the client is closed") from error
-        stream = _Stream(answer)
-        return httpx.Response(
-            answer.status,
-            headers=answer.headers,
-            stream=stream,
-            request=request,
-            extensions={BODY: stream},
-        )
+        except BackendError as error:
+            if isinstance(cause := error.__cause__, ssl.SSLCertVerificationError):
+                raise BackendError(
+                    f"the certificate of {origin.host} is not trusted ({cause.verify_message}); "
+                    "the variable SSL_CERT_FILE can name a file of authorities to trust"
+                ) from error
+            raise
 
-    def _of(self, url: httpx.URL) -> Connections:
-        origin = (url.scheme, url.host, url.port)
+    def _of(self, origin: Origin) -> Connections:
         with self._lock:
+            if self._closed:
+                raise BackendMustBeOpen(origin.host)
             found = self._servers.get(origin)
             if found is None:
+                dial = self._dial(origin)
                 found = Connections(
-                    url.host, self._dial(url), {}, idle=self._idle, tries=0, wait=0.0
+                    origin.host, dial, self._headers, idle=self._idle, tries=0, wait=0.0
                 )
                 self._servers[origin] = found
             return found
 
-    def _dial(self, url: httpx.URL) -> Dial:
-        host, port = url.host, url.port
-        if url.scheme == "http":
+    def _dial(self, origin: Origin) -> Dial:
+        scheme, host, port = origin
+        if scheme == "http":
             return lambda timeout: TcpConnection(host, port, timeout=timeout)
         context = self._context = self._context or httpx.create_ssl_context()
         return lambda timeout: TlsConnection(host, port, timeout=timeout, context=context)
 
     def close(self) -> None:
-        """End all connections."""
         with self._lock:
+            self._closed = True
             servers = [*self._servers.values()]
         for server in servers:
             server.close()
-
-
-class Readable(Protocol):
-    """The body of an answer, read as one likes; raises `httpx.TransportError`."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return 1 to `size` bytes, b"" at the end."""
-
-    def read_into(self, buffer: memoryview, /) -> int:
-        """Read 1 to len(buffer) bytes into a buffer; return how many, 0 at the end."""
-
-
-def body_of(response: httpx.Response) -> Readable:
-    """Return the body of an answer of which nothing was read yet."""
-    body = response.extensions.get(BODY)
-    return _Iterated(response.iter_raw()) if body is None else cast(Readable, body)
-
-
-class _Iterated:
-    """The body of an answer that came over httpx's own connections."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._held = b""
-
-    def read(self, size: int, /) -> bytes:
-        held = self._held or next(self._pieces, b"")
-        self._held = held[size:]
-        return held[:size]
-
-    def read_into(self, buffer: memoryview, /) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class _Stream(httpx.SyncByteStream):
-    """The body of an answer."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def read(self, size: int, /) -> bytes:
-        """Return 1 to `size` bytes, b"" at the end."""
-        try:
-            return self._answer.read(size)
-        except BackendConnectionError as error:
-            raise _of_httpx(error) from error
-
-    def read_into(self, buffer: memoryview, /) -> int:
-        """Read 1 to len(buffer) bytes into a buffer; return how many, 0 at the end."""
-        try:
-            return self._answer.read_into(buffer)
-        except BackendConnectionError as error:
-            raise _of_httpx(error) from error
-
-    def __iter__(self) -> Iterator[bytes]:
-        while piece := self.read(_PIECE):
-            yield piece
-
-    def close(self) -> None:
-        self._answer.release()
 
 
 class _Pieces:
@@ -203,17 +217,88 @@ class _Pieces:
         return memoryview(b"")
 
 
-def _body_of(pieces: Sequence[bytes | bytearray]) -> tuple[Body, int]:
+def _whole(pieces: Pieces) -> tuple[Body, int]:
+    """Return a body as it is sent, and its size in bytes."""
     size = sum(map(len, pieces))
     if size <= _JOINED or len(pieces) == 1:
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces)), size
     return cast(IO[bytes], _Pieces([memoryview(piece) for piece in pieces])), size
 
 
-def _of_httpx(error: BackendConnectionError) -> httpx.TransportError:
-    cause = error.__cause__
-    if isinstance(cause, TimeoutError | BlockingIOError):  # the system says the latter
-        return httpx.ReadTimeout(str(error))
-    if isinstance(cause, ConnectionRefusedError):
-        return httpx.ConnectError(str(error))
-    return httpx.ReadError(str(error))
+class Proxied:
+    """httpx's way, which knows proxies. The arguments are those of `transport`."""
+
+    def __init__(self, headers: Mapping[str, str], *, idle: int, timeout: float) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
+        self._client = httpx.Client(
+            headers={"User-Agent": "backupgw", **headers},
+            timeout=httpx.Timeout(timeout, pool=None),
+            limits=limits,
+        )
+
+    def send(self, request: Request) -> Answer:
+        headers = {"Accept-Encoding": "identity", **request.headers}
+        if request.body:
+            headers["Content-Length"] = str(sum(map(len, request.body)))
+        try:
+            built = self._client.build_request(
+                request.method,
+                request.url,
+                headers=headers,
+                content=_in_pieces(request.body) if request.body else None,
+            )
+            return _ProxiedAnswer(self._client.send(built, stream=True))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _broken(error) from error
+        except RuntimeError as error:  # httpx: the client is closed
+            raise BackendMustBeOpen("the place was closed") from error
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _ProxiedAnswer:
+    """An answer that came over httpx's connections."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self._response = response
+        self._pieces = response.iter_raw()
+        self._held = b""
+
+    def header(self, name: str) -> str | None:
+        return cast(str | None, self._response.headers.get(name))
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            held = self._held or next(self._pieces, b"")
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise _broken(error) from error
+        self._held = held[size:]
+        return held[:size]
+
+    def read_into(self, buffer: memoryview, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read_all(self) -> bytes:
+        try:
+            return b"".join(iter(lambda: self.read(_PIECE), b""))
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        self._response.close()
+
+
+def _in_pieces(pieces: Pieces) -> Iterator[bytes]:
+    """Yield the bytes of a body, some at a time: httpx copies what it is given."""
+    for piece in pieces:
+        for start in range(0, len(piece), _PIECE):
+            yield bytes(memoryview(piece)[start : start + _PIECE])
+
+
+def _broken(error: Exception) -> BackendConnectionError:
+    # What httpx says may hold the URL, which is signed.
+    return BackendConnectionError(type(error).__name__)

@@ -10,14 +10,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import httpx
-
 from . import drime_errors, drime_names
 from .drime_calls import Calls, stored_as
 from .drime_entry import Entry
 from .drime_errors import Refused, TooMany
 from .drime_items import Items, Look
-from .errors import BackendError, ObjectExists, ObjectNotFound
+from .errors import BackendConnectionError, BackendError, ObjectExists, ObjectNotFound
 from .part_transfers import Part, PartTarget, SentPart
 from .plan import Plan
 
@@ -29,6 +27,7 @@ SIMPLE = 5_000_000
 PART = 5 << 20
 """Bytes of a part, which the storage takes no less of (S3's limit)."""
 
+_PIECE = 256 << 10
 _MOST_PARTS = 10_000
 _SIGNED_AT_ONCE = 10
 _PACK_AT_ONCE = 3
@@ -122,14 +121,14 @@ class DrimeTarget(PartTarget):
 
     def _same_content(self, entry: Entry, data: bytes | bytearray) -> bool:
         digest = hashlib.sha256()
-        response = self._calls.download(self._plan.name, entry, 0, None).response
+        answer = self._calls.download(self._plan.name, entry, 0, None).answer
         try:
-            for piece in response.iter_raw():
+            while piece := answer.read(_PIECE):
                 digest.update(piece)
-        except httpx.HTTPError as error:
+        except BackendConnectionError as error:
             raise drime_errors.of_transport(error, self._plan.name) from error
         finally:
-            response.close()
+            answer.release()
         return digest.digest() == hashlib.sha256(data).digest()
 
     # -- in parts
