@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -205,10 +206,65 @@ def test_a_body_is_read_as_one_likes(way: Transport) -> None:
     server.close()
 
 
+def test_something_else_is_done_while_an_answer_comes(way: Transport) -> None:
+    first, asked_for = threading.Event(), threading.Event()
+
+    def waits(line: socket.socket, request: bytes) -> None:
+        asked_for.set()
+        assert first.wait(10)
+        line.sendall(ANSWER)
+
+    slow, other = Server(waits), Server(answers)
+    begun = way.begin(Request("GET", slow.url, {}))
+    assert asked_for.wait(10), "it is sent at once"
+    assert asked(way, "POST", other.url, b"1") == b"ok"
+    first.set()
+    assert begun.answer().read_all() == b"ok"
+    begun.drop()
+    slow.close()
+    other.close()
+
+
+def test_an_answer_that_does_not_come_is_asked_for_again() -> None:
+    way = Straight(KEY, idle=4, timeout=5.0)
+    server = Server(leaves, answers)
+    assert way.begin(Request("GET", server.url, {})).answer().read_all() == b"ok"
+    assert [each.split(b" ")[0] for each in server.requests] == [b"GET", b"GET"]
+    way.close()
+    server.close()
+
+
+def test_what_was_begun_for_nobody_leaves_no_answer_for_the_next(way: Transport) -> None:
+    dropped, asked_for = threading.Event(), threading.Event()
+
+    def says_no(line: socket.socket, request: bytes) -> None:
+        asked_for.set()
+        assert dropped.wait(10)
+        with contextlib.suppress(OSError):
+            line.sendall(ANSWER.replace(b"ok", b"no"))
+
+    server = Server(says_no, answers)
+    begun = way.begin(Request("GET", server.url, {}))
+    assert asked_for.wait(10)
+    begun.drop()
+    begun.drop()
+    dropped.set()
+    assert asked(way, "GET", server.url) == b"ok"
+    server.close()
+
+
+def test_nobody_listens_to_what_is_begun(way: Transport) -> None:
+    begun = way.begin(Request("GET", "http://127.0.0.1:9", {}))
+    with pytest.raises(BackendConnectionError):
+        begun.answer()
+
+
 def test_after_the_end_nothing_is_sent(way: Transport) -> None:
     way.close()
     with pytest.raises(BackendMustBeOpen):
         way.send(Request("GET", "http://127.0.0.1:9", {}))
+    with pytest.raises(BackendMustBeOpen):
+        way.begin(Request("GET", "http://127.0.0.1:9", {}))
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "http:///x", "http://[::1/x", "/x"])

@@ -10,11 +10,12 @@ import secrets
 from collections.abc import Callable, Sequence
 from http import HTTPStatus as Http
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from . import drime_errors
 from .drime_entry import Entry, Page, entry_of
 from .drime_requests import Requests
-from .drime_transport import Answer, Request, onward, origin_of
+from .drime_transport import Answer, Begun, Request, onward, origin_of
 from .errors import BackendError, BackendMustBeOpen, ObjectNotFound, PermissionDenied
 
 PER_PAGE = 200
@@ -30,6 +31,33 @@ class Download(NamedTuple):
     answer: Answer
     first: int | None
     total: int | None
+
+
+class Listing(NamedTuple):
+    """A page that is asked for; see `Calls.page`."""
+
+    what: str
+    parents: tuple[int, ...]
+    number: int = 1
+    per_page: int = PER_PAGE
+    query: str | None = None
+    folders: bool = False
+
+
+class PageBegun(NamedTuple):
+    """A page that was asked for, by `Calls.begin_page`."""
+
+    calls: Calls
+    listing: Listing
+    begun: Begun
+
+    def result(self) -> Page:
+        """Return it. Called once. Raises BackendError."""
+        return self.calls.page_of(self.listing, self.begun)
+
+    def drop(self) -> None:
+        """Let it go, unless it was fetched. Idempotent."""
+        self.begun.drop()
 
 
 class Calls(Requests):
@@ -69,30 +97,52 @@ class Calls(Requests):
             query: only entries whose name holds this.
             folders: only folders.
         """
+        listing = Listing(what, tuple(parents), number, per_page, query, folders)
+        return self._page(listing, self._json(what, self._listed(listing)))
+
+    def begin_page(self, what: str, parents: Sequence[int]) -> PageBegun:
+        """Ask for the first page of what lies in the folders, and let the caller do something else
+        until `PageBegun.result` is needed. Raises what a request does."""
+        listing = Listing(what, tuple(parents))
+        return PageBegun(self, listing, self._begin(what, self._listed(listing)))
+
+    def _listed(self, listing: Listing) -> Request:
         asked = {
-            "perPage": str(per_page),
+            "perPage": str(listing.per_page),
             "workspaceId": str(self.workspace),
-            "page": str(number),
-            "parentIds": ",".join(map(str, parents)),
+            "page": str(listing.number),
+            "parentIds": ",".join(map(str, listing.parents)),
             "orderBy": "name",
             "orderDir": "asc",
         }
-        if query:
-            asked["query"] = query
-        if folders:
+        if listing.query:
+            asked["query"] = listing.query
+        if listing.folders:
             asked["type"] = "folder"
-        answer = self._get(what, "/drive/file-entries", asked)
-        data = answer.get("data")
+        return Request("GET", f"{self._base}/drive/file-entries?{urlencode(asked)}", {})
+
+    def _page(self, listing: Listing, answer: dict[str, Any]) -> Page:
+        what, data = listing.what, answer.get("data")
         if not isinstance(data, list):
             raise BackendError(f"{what}: Drime's list cannot be understood")
-        wanted = set(parents)
+        wanted = set(listing.parents)
         # A search may look further than it was told.
         entries = [
             self._seen(each, what) for each in data if (each.get("parent_id") or 0) in wanted
         ]
         here, last, size = (answer.get(k) for k in ("current_page", "last_page", "per_page"))
         ended = not data or (isinstance(here, int) and isinstance(last, int) and here >= last)
-        return Page(entries, size if isinstance(size, int) and size > 0 else per_page, ended)
+        told = size if isinstance(size, int) and size > 0 else listing.per_page
+        return Page(entries, told, ended)
+
+    def page_of(self, listing: Listing, begun: Begun) -> Page:
+        """Return the page that was begun; asked for anew where that may help."""
+        try:
+            return self._page(listing, self._ended(listing.what, begun))
+        except BackendError as error:
+            if not error.retryable:
+                raise
+        return self.repeated(lambda: self.page(listing.what, listing.parents))
 
     def make_folder(self, what: str, name: str, parent: int) -> Entry:
         """Make a folder. Raises drime_errors.Refused where the name is taken."""

@@ -10,22 +10,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from ..layers.retry_schedule import Trials
 from ..names import RESERVED_PREFIX, is_reserved
 from . import drime_names
 from .blocks_kept import BlocksKept
-from .drime_calls import Calls
+from .drime_calls import Calls, PageBegun
 from .drime_entry import Entry
 from .drime_errors import Refused
 from .drime_folders import Folders
 from .drime_links_ahead import LinksAhead
 from .drime_listing import all_entries
 from .entry_items import FRESH, EntryItems
-from .errors import BackendError, BackendMustBeOpen, ObjectExists, ObjectNotFound
+from .errors import BackendError, ObjectExists, ObjectNotFound
 from .listing_ahead import Ahead
 
 STAGING = f"{RESERVED_PREFIX}-staging"
@@ -41,14 +40,43 @@ _EMPTY = 1000
 """Empty folders that are kept in mind."""
 
 _LOOKERS = 16
-"""Looks for other entries of a name that are made beside another request."""
+"""Requests for what comes next that are made beside another."""
 
 
-class Look(NamedTuple):
-    """A look into folders, and what it finds of a name; None where it did not see all of them."""
+class Look:
+    """A look into folders that is under way, and what it finds of a name.
 
-    parents: tuple[int, ...]
-    found: Future[list[Entry] | None]
+    Args:
+        parents: ids of the folders.
+        begun: the first page of what is in them.
+        name: Drime's, of the entries that are looked for.
+        told_large: called where that is not all there is.
+    """
+
+    def __init__(
+        self,
+        parents: tuple[int, ...],
+        begun: PageBegun,
+        name: str,
+        told_large: Callable[[], None],
+    ) -> None:
+        self.parents = parents
+        self._begun = begun
+        self._name = name
+        self._told_large = told_large
+
+    def found(self) -> list[Entry] | None:
+        """Return the entries of the name, oldest first; None where not everything was seen.
+        Called once."""
+        page = self._begun.result()
+        if not page.last:
+            self._told_large()
+            return None
+        return sorted(entry for entry in page.entries if entry.name == self._name)
+
+    def drop(self) -> None:
+        """Let it go, unless `found` was called. Idempotent."""
+        self._begun.drop()
 
 
 class Items(EntryItems[int, Entry]):
@@ -158,19 +186,10 @@ class Items(EntryItems[int, Entry]):
     def _look_into(self, name: str, parents: tuple[int, ...]) -> Look | None:
         if parents in self._large:
             return None
-        segment = name.rpartition("/")[2]
-        try:
-            found = self._lookers.submit(self._look, name, parents, drime_names.written(segment))
-        except RuntimeError as error:
-            raise BackendMustBeOpen("the place was closed in the middle of a request") from error
-        return Look(parents, found)
-
-    def _look(self, what: str, parents: tuple[int, ...], name: str) -> list[Entry] | None:
-        page = self.calls.repeated(lambda: self.calls.page(what, parents))
-        if not page.last:  # from here on the search is asked, when the value is there
-            self._large.add(parents)
-            return None
-        return sorted(entry for entry in page.entries if entry.name == name)
+        segment = drime_names.written(name.rpartition("/")[2])
+        begun = self.calls.begin_page(name, parents)
+        # Where a folder is large, the search is asked from then on, when the value is there.
+        return Look(parents, begun, segment, lambda: self._large.add(parents))
 
     def settle(
         self, name: str, mine: Entry, *, if_absent: bool, seen: Sequence[Entry] | None = None
@@ -233,10 +252,10 @@ class Items(EntryItems[int, Entry]):
         sees nothing else. False where none of them was there."""
         try:
             gone = self.remove(name, [known.id], forever=self._forever)
+            there = look.found()
         finally:
-            wait([look.found])
+            look.drop()
             self.note(name, None)
-        there = look.found.result()
         if there is None:  # the folder has more in it than one request tells
             there = self.entries(name)
         others = [e.id for e in there if not e.folder and e.id != known.id]

@@ -13,11 +13,12 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus as Http
 from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 from pydrime import DrimeClient
@@ -27,7 +28,7 @@ from ..layers.retry_schedule import Schedule, Trials
 from . import drime_errors
 from .api_calls import OnCall, route
 from .drime_links import Links
-from .drime_transport import Answer, Request, transport
+from .drime_transport import Answer, Begun, Request, transport
 from .errors import BackendConnectionError, BackendError, BackendMustBeOpen, PermissionDenied
 
 T = TypeVar("T")
@@ -43,6 +44,17 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 def _tell(on_call: OnCall, request: httpx.Request) -> None:
     on_call(route(request.method, request.url.path))
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Let errors of connections tell what was to be done."""
+    try:
+        yield
+    except BackendMustBeOpen as error:
+        raise BackendMustBeOpen("the place was closed") from error
+    except BackendConnectionError as error:
+        raise drime_errors.of_transport(error, what) from error
 
 
 class Requests:
@@ -142,26 +154,34 @@ class Requests:
         headers = {"Content-Type": "application/json"}
         return self._json(what, Request("POST", self._base + route, headers, (body,)))
 
-    def _get(self, what: str, route: str, asked: dict[str, str]) -> dict[str, Any]:
-        """Make a request of pydrime's client by ours, which takes less of the processor."""
-        return self._json(what, Request("GET", f"{self._base}{route}?{urlencode(asked)}", {}))
-
     def _send(self, what: str, request: Request, *, stranger: bool = False) -> Answer:
         """Send a request; return its answer, which is none that refuses it."""
+        self._before(request, stranger=stranger)
+        way = self._strangers if stranger else self._ours
+        return self._accepted(what, lambda: way.send(request), stranger=stranger)
+
+    def _begin(self, what: str, request: Request) -> Begun:
+        """Send a GET whose answer `_ended` fetches."""
+        self._before(request, stranger=False)
+        with _told(what):
+            return self._ours.begin(request)
+
+    def _before(self, request: Request, *, stranger: bool) -> None:
         self._admit()
         if self._on_call is not None:
             path = urlsplit(request.url).path
             where = f"{request.method} storage" if stranger else route(request.method, path)
             self._on_call(where)
-        try:
-            answer = (self._strangers if stranger else self._ours).send(request)
+
+    def _accepted(
+        self, what: str, fetch: Callable[[], Answer], *, stranger: bool = False
+    ) -> Answer:
+        """Return an answer that is no refusal. Raises what a refusal tells."""
+        with _told(what):
+            answer = fetch()
             if answer.status < _REFUSALS:
                 return answer
             body = answer.read_all()
-        except BackendMustBeOpen as error:
-            raise BackendMustBeOpen("the place was closed") from error
-        except BackendConnectionError as error:
-            raise drime_errors.of_transport(error, what) from error
         if stranger and answer.status in (Http.UNAUTHORIZED, Http.FORBIDDEN):
             # A signature that has run out: another is asked for with the next attempt.
             raise BackendError(f"{what}: the storage refuses its signature", retryable=True)
@@ -170,14 +190,18 @@ class Requests:
 
     def _read(self, what: str, answer: Answer) -> bytes:
         """Read an answer to its end."""
-        try:
+        with _told(what):
             return answer.read_all()
-        except BackendConnectionError as error:
-            raise drime_errors.of_transport(error, what) from error
 
     def _json(self, what: str, request: Request) -> dict[str, Any]:
         """Return what the answer to a request says."""
-        answer = self._send(what, request)
+        return self._understood(what, self._send(what, request))
+
+    def _ended(self, what: str, begun: Begun) -> dict[str, Any]:
+        """Return what the answer to a request says that was begun."""
+        return self._understood(what, self._accepted(what, begun.answer))
+
+    def _understood(self, what: str, answer: Answer) -> dict[str, Any]:
         content = self._read(what, answer)
         if "text/html" in (answer.header("Content-Type") or ""):
             raise PermissionDenied(drime_errors.KEY_REFUSED)  # a page to sign in on

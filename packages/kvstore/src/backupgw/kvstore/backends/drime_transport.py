@@ -10,7 +10,9 @@ from __future__ import annotations
 import ssl
 import string
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import IO, NamedTuple, Protocol, cast
 from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import getproxies
@@ -18,7 +20,8 @@ from urllib.request import getproxies
 import httpx
 
 from .errors import BackendConnectionError, BackendError, BackendMustBeOpen
-from .rest_connections import Connections
+from .rest_ahead import Ahead
+from .rest_connections import AS_IT_IS, Connections
 from .rest_dialing import Dial, TcpConnection, TlsConnection
 from .rest_wire import Body, lines_of
 
@@ -69,8 +72,24 @@ class Answer(Protocol):
         """Let go of the answer. Idempotent."""
 
 
+class Begun(Protocol):
+    """A request whose answer is fetched later."""
+
+    def answer(self) -> Answer:
+        """Return the answer. Called once. Raises what `Transport.send` does."""
+
+    def drop(self) -> None:
+        """Let the answer go, unless it was fetched. Idempotent."""
+
+
 class Transport(Protocol):
     """Connections to any number of servers, kept for later. Safe for threads."""
+
+    def begin(self, request: Request) -> Begun:
+        """Send a GET, and let whoever asks do something else while it is answered.
+
+        Raises what `send` does; what goes wrong on the way may also be raised with the answer.
+        """
 
     def send(self, request: Request) -> Answer:
         """Send a request; return the answer, whatever its status.
@@ -165,6 +184,18 @@ class Straight:
                 ) from error
             raise
 
+    def begin(self, request: Request) -> Begun:
+        origin, target = _parted(request.url)
+        ahead = Ahead(
+            self._of(origin),
+            request.method,
+            target,
+            lines_of(request.headers) + AS_IT_IS,
+            self._timeout,
+        )
+        ahead.send(b"", 0)
+        return _Sent(ahead, partial(self.send, request))
+
     def _of(self, origin: Origin) -> Connections:
         with self._lock:
             if self._closed:
@@ -191,6 +222,29 @@ class Straight:
             servers = [*self._servers.values()]
         for server in servers:
             server.close()
+
+
+class _Sent:
+    """A request that is on its way.
+
+    Args:
+        ahead: which was sent.
+        again: sends it anew.
+    """
+
+    def __init__(self, ahead: Ahead, again: Callable[[], Answer]) -> None:
+        self._ahead = ahead
+        self._again = again
+
+    def answer(self) -> Answer:
+        try:
+            answer = self._ahead.finish(b"")
+        except OSError:
+            answer = None
+        return self._again() if answer is None else answer
+
+    def drop(self) -> None:
+        self._ahead.stop()
 
 
 class _Pieces:
@@ -230,6 +284,7 @@ class Proxied:
 
     def __init__(self, headers: Mapping[str, str], *, idle: int, timeout: float) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=idle)
+        self._threads = ThreadPoolExecutor(idle, thread_name_prefix="backupgw-drime-proxied")
         self._client = httpx.Client(
             headers={"User-Agent": "backupgw", **headers},
             timeout=httpx.Timeout(timeout, pool=None),
@@ -253,8 +308,36 @@ class Proxied:
         except RuntimeError as error:  # httpx: the client is closed
             raise BackendMustBeOpen("the place was closed") from error
 
+    def begin(self, request: Request) -> Begun:
+        try:
+            return _Coming(self._threads.submit(self.send, request))
+        except RuntimeError as error:
+            raise BackendMustBeOpen("the place was closed") from error
+
     def close(self) -> None:
         self._client.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Coming:
+    """A request that a thread makes."""
+
+    def __init__(self, coming: Future[Answer]) -> None:
+        self._coming = coming
+        self._fetched = False
+
+    def answer(self) -> Answer:
+        self._fetched = True
+        return self._coming.result()
+
+    def drop(self) -> None:
+        if not self._fetched and not self._coming.cancel():
+            self._coming.add_done_callback(_release)
+
+
+def _release(coming: Future[Answer]) -> None:
+    if coming.exception() is None:
+        coming.result().release()
 
 
 class _ProxiedAnswer:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from . import drime_errors, drime_names
@@ -86,7 +86,7 @@ class DrimeTarget(PartTarget):
     # -- in one request
 
     def put_whole(self, data: bytes | bytearray) -> None:
-        with self._items.writing(self._plan.name):
+        with self._items.writing(self._plan.name), self._looking():
             self._put_whole(data)
 
     def _put_whole(self, data: bytes | bytearray) -> None:
@@ -172,7 +172,7 @@ class DrimeTarget(PartTarget):
             return self._signed[number]
 
     def complete(self, state: str, parts: Sequence[SentPart]) -> None:
-        with self._items.writing(self._plan.name):
+        with self._items.writing(self._plan.name), self._looking():
             self._complete(state, parts)
 
     def _complete(self, state: str, parts: Sequence[SentPart]) -> None:
@@ -255,6 +255,16 @@ class DrimeTarget(PartTarget):
                 return entry
         return None
 
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Leave no look behind that was begun within."""
+        try:
+            yield
+        finally:
+            look, self._seen = self._seen, None
+            if look is not None:
+                look.drop()
+
     def _look_early(self) -> None:
         """Begin to look for older entries, where it may be done beside sending the value."""
         if self._by_content and self._entry is None and not self._in_doubt:
@@ -264,11 +274,11 @@ class DrimeTarget(PartTarget):
         """Make the entry the item. Where that is refused for good but for ObjectExists, the entry
         is removed."""
         assert self._entry is not None
-        name, look, self._seen = self._plan.name, self._seen, None
+        name, look = self._plan.name, self._seen
         there: list[Entry] | None = None
         try:
             if look is not None and self._entry.parent in look.parents:
-                there = look.found.result()
+                there = look.found()
             if not self._items.alone(name):
                 there = None
             self._items.settle(name, self._entry, if_absent=self._plan.if_absent, seen=there)
