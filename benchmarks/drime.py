@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -66,7 +67,8 @@ class Figure:
     Attributes:
         server: whose.
         connections: of the client.
-        what: upload, download, or list: all packs, as restic lists them; or a command of restic's.
+        what: init: a new repository; upload, download; list: all packs, as restic lists them;
+            more: an upload into folders that are all there; or a command of restic's.
         blobs, size: how many, of how many bytes.
         seconds: for all together.
         megabytes: moved in a second.
@@ -99,25 +101,49 @@ Work = Callable[[str, Sequence[tuple[str, bytes]]], None]
 def measure(
     server: Server, drime: DrimeProcess, values: Sequence[bytes], connections: int
 ) -> Iterator[Figure]:
-    """Upload the blobs into a new repository, list and download them."""
-    named = [(hashlib.sha256(value).hexdigest(), value) for value in values]
+    """Make a repository, upload the blobs into it, list and download them; then upload blobs into
+    another one whose folders are all there."""
+    named = _named(values)
     address, repository = server.address, f"/r{len(values[0])}/"
-    _ask(address, "POST", f"{repository}?create=true", None)
+    init = partial(_ask, address, "POST", f"{repository}?create=true", None)
+    yield _figure(server, "init", drime, values, init, connections)
     _ask(address, "POST", f"{repository}data/{named[0][0]}", named[0][1])
     _ask(address, "DELETE", f"{repository}data/{named[0][0]}", None)
+    work = partial(_work, server, repository)
     for what in ("upload", "list", "download"):
         if what == "list":
             done = partial(_list, address, repository, {name for name, _ in named})
         else:
-            done = partial(_in_shares, partial(_work, server, repository), what, named, connections)
+            done = partial(_in_shares, work, what, named, connections)
         yield _figure(server, what, drime, values, done, connections)
+    grown = "/grown/"
+    _ask(address, "POST", f"{grown}?create=true", None)
+    work = partial(_work, server, grown)
+    _in_shares(work, "upload", _one_for_each_folder(), CONNECTIONS)
+    done = partial(_in_shares, work, "upload", named, connections)
+    yield _figure(server, "more", drime, values, done, connections)
+
+
+def _named(values: Sequence[bytes]) -> list[tuple[str, bytes]]:
+    return [(hashlib.sha256(value).hexdigest(), value) for value in values]
+
+
+def _one_for_each_folder() -> list[tuple[str, bytes]]:
+    """Return a small blob for each of the 256 folders of a repository."""
+    found: dict[str, tuple[str, bytes]] = {}
+    for number in itertools.count():
+        name, value = _named([b"%d" % number])[0]
+        found.setdefault(name[:2], (name, value))
+        if len(found) == 256:
+            break
+    return [*found.values()]
 
 
 def measure_least(
     drime: DrimeProcess, values: Sequence[bytes], connections: int
 ) -> Iterator[Figure]:
     """Upload and download the blobs with nothing between."""
-    named = [(hashlib.sha256(value).hexdigest(), value) for value in values]
+    named = _named(values)
     work = partial(drime_least.work, drime.url, drime.key, {})
     for what in ("upload", "download"):
         done = partial(_in_shares, work, what, named, connections)
@@ -146,7 +172,7 @@ def _figure(
     seconds = time.perf_counter() - started
     after = [process_tree.cpu_seconds(pid) if pid else 0.0 for pid in (server.pid, drime.pid)]
     kinds = drime.counts()
-    moved = 0 if what == "list" else sum(map(len, values))
+    moved = 0 if what in ("init", "list") else sum(map(len, values))
     return Figure(
         server.name,
         connections,

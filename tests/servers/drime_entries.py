@@ -370,4 +370,5 @@ class Account:
 
 
 def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    naive = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return f"{naive.isoformat(timespec='microseconds')}Z"

@@ -21,16 +21,15 @@ class Listings:
 
     def page(self, asked: Asked, workspace: int) -> dict[str, Any]:
         """Return the page that a request's query asks for, as the API shows it."""
-        which = {name: value for name, value in asked.items() if name not in ("page", "perPage")}
-        same = (which, self.account.changes, repr(self.switches))
-        if int(asked.get("page", 1)) > 1 and self._last[0] == same:
+        size = min(int(asked.get("perPage", 50)), self.switches.most_per_page)
+        asked_for = int(asked.get("page", 1))
+        if asked_for > 1 and self._last[0] == self._state(asked):
             found = self._last[1]  # a large folder is not sorted anew for each page
         else:
             found = self._ordered(asked, self._selected(asked, workspace))
-            self._last = (same, found)
-        size = min(int(asked.get("perPage", 50)), self.switches.most_per_page)
+            if len(found) > size:
+                self._last = (self._state(asked), found)
         last = max(1, -(-len(found) // size))
-        asked_for = int(asked.get("page", 1))
         page = min(asked_for, last) if self.switches.repeat_last_page else asked_for
         start = (page - 1) * size
         shown = found[start : start + size]
@@ -51,6 +50,11 @@ class Listings:
             "from": start + 1 if shown else None,
             "to": start + len(shown) if shown else None,
         }
+
+    def _state(self, asked: Asked) -> object:
+        """Return what a list is the same for."""
+        which = {name: value for name, value in asked.items() if name not in ("page", "perPage")}
+        return which, self.account.changes, repr(self.switches)
 
     def _ordered(self, asked: Asked, found: list[Entry]) -> list[Entry]:
         if self.switches.order and (by := asked.get("orderBy")):

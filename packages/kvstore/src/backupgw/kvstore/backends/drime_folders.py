@@ -30,6 +30,8 @@ class Folders(FolderIds[int]):
         root: ids of the place's folder.
     """
 
+    makers = 24
+
     def __init__(self, calls: Calls, root: Sequence[int]) -> None:
         super().__init__(root)
         self._calls = calls

@@ -21,8 +21,6 @@ from .errors import BackendError
 
 Id = TypeVar("Id")
 
-_MAKERS = 8
-"""Folders of one call that are made at a time."""
 _MANY = 4
 """Folders of one call in one folder from which on it is looked at as a whole."""
 
@@ -37,6 +35,9 @@ class FolderIds(ABC, Generic[Id]):
     Args:
         root: ids of the place's folder.
     """
+
+    makers = 8
+    """Folders of one call that are made at a time."""
 
     def __init__(self, root: Sequence[Id]) -> None:
         self.root = tuple(root)
@@ -156,7 +157,7 @@ class FolderIds(ABC, Generic[Id]):
         missing = [path for path in children if path not in self._known]
         if not missing:
             return
-        with ThreadPoolExecutor(_MAKERS, thread_name_prefix="backupgw-folders") as pool:
+        with ThreadPoolExecutor(self.makers, thread_name_prefix="backupgw-folders") as pool:
             # The list makes the first error come out.
             [*pool.map(self._make_unlooked, missing, [parents] * len(missing))]
         self._look_at_all(parent, parents)
