@@ -10,20 +10,17 @@ from typing import cast
 
 import pytest
 
-from backupgw.kvstore.backends import drime_transport
-from backupgw.kvstore.backends.drime_transport import (
-    Proxied,
-    Request,
-    Straight,
-    Transport,
-    onward,
-    transport,
-)
+from backupgw.kvstore.backends import drime_requests
+from backupgw.kvstore.backends.drime_proxied import Proxied
+from backupgw.kvstore.backends.drime_requests import Requests
+from backupgw.kvstore.backends.drime_straight import Straight
+from backupgw.kvstore.backends.drime_transport import Request, Transport, onward
 from backupgw.kvstore.backends.errors import (
     BackendConnectionError,
     BackendError,
     BackendMustBeOpen,
 )
+from backupgw.kvstore.layers.retry_schedule import Schedule
 
 KEY = {"Authorization": "Bearer secret"}
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -296,17 +293,26 @@ def test_a_redirection_is_told_of(way: Transport) -> None:
     server.close()
 
 
+def requests_to(url: str) -> Requests:
+    return Requests("secret", url, 0, timeout=5.0, schedule=Schedule(attempts=1))
+
+
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = Server(answers)
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, proxy.url)
-    way = transport(KEY, idle=4, timeout=5.0)
-    assert asked(way, "GET", "http://drime.example/x") == b"ok"
-    assert proxy.requests[0].startswith(b"GET http://drime.example/x HTTP/1.1\r\n")
-    way.close()
+    requests = requests_to("http://drime.example/api")
+    answer = requests._send("item", Request("GET", "http://drime.example/api/x", {}))
+    assert answer.read_all() == b"ok"
+    assert proxy.requests[0].startswith(b"GET http://drime.example/api/x HTTP/1.1\r\n")
+    assert b"bearer secret" in proxy.requests[0].lower()
+    requests.close()
     proxy.close()
 
 
 def test_without_one_the_kernels_own_http_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drime_transport, "getproxies", dict)
-    assert isinstance(transport(KEY, idle=4, timeout=5.0), Straight)
+    monkeypatch.setattr(drime_requests, "getproxies", dict)
+    requests = requests_to("http://drime.example/api")
+    assert isinstance(requests._ours, Straight)
+    assert isinstance(requests._strangers, Straight)
+    requests.close()

@@ -19,6 +19,7 @@ from functools import partial
 from http import HTTPStatus as Http
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
 from pydrime import DrimeClient
@@ -28,7 +29,9 @@ from ..layers.retry_schedule import Schedule, Trials
 from . import drime_errors
 from .api_calls import OnCall, route
 from .drime_links import Links
-from .drime_transport import Answer, Begun, Request, transport
+from .drime_proxied import Proxied
+from .drime_straight import Straight
+from .drime_transport import Answer, Begun, Request
 from .errors import BackendConnectionError, BackendError, BackendMustBeOpen, PermissionDenied
 
 T = TypeVar("T")
@@ -84,8 +87,9 @@ class Requests:
         self.workspace = workspace
         self._base = str(self._client.api_url).rstrip("/")
         key = {"Authorization": f"Bearer {api_key}"}
-        self._ours = transport(key, idle=_CONNECTIONS, timeout=timeout)
-        self._strangers = transport({}, idle=_CONNECTIONS, timeout=timeout)
+        way = Proxied if getproxies() else Straight
+        self._ours = way(key, idle=_CONNECTIONS, timeout=timeout)
+        self._strangers = way({}, idle=_CONNECTIONS, timeout=timeout)
         """For the storage, which must not see the key."""
         self.links = Links()
         self._on_call = on_call
