@@ -29,6 +29,7 @@ from .double import Call, Double
 from .drime_entries import Account, Refused, Switches, Upload
 from .drime_listings import Listings
 from .drime_storage import content_of, signature, storage_of
+from .tls import Certificate
 
 BASE = "/api/v1"
 
@@ -65,6 +66,9 @@ def kind_of(call: Call) -> str:
 class DrimeDouble:
     """Drime on loopback: the API and its storage. A context manager.
 
+    Args:
+        certificate: both speak TLS.
+
     Attributes:
         switches: may be changed at any time.
         keys: those that are accepted; remove one to revoke it.
@@ -72,15 +76,17 @@ class DrimeDouble:
         api, storage: the two servers, each with faults of its own.
     """
 
-    def __init__(self, switches: Switches | None = None) -> None:
+    def __init__(
+        self, switches: Switches | None = None, *, certificate: Certificate | None = None
+    ) -> None:
         self.switches = switches or Switches()
         self.key = f"key-{secrets.token_hex(8)}"
         self.keys = {self.key}
         self.workspaces = {0, 7}
         self.account = Account(self.switches)
         self._listings = Listings(self.account)
-        self.api = Double(self._application())
-        self.storage = Double(storage_of(self.account))
+        self.api = Double(self._application(), certificate=certificate)
+        self.storage = Double(storage_of(self.account), certificate=certificate)
         self._recent: deque[float] = deque()
 
     @property
