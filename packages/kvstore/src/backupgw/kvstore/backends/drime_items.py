@@ -17,12 +17,13 @@ from ..layers.retry_schedule import Trials
 from ..names import RESERVED_PREFIX, is_reserved
 from . import drime_names
 from .blocks_kept import BlocksKept
-from .drime_calls import Calls, PageBegun
+from .drime_calls import Calls
 from .drime_entry import Entry
 from .drime_errors import Refused
 from .drime_folders import Folders
 from .drime_links_ahead import LinksAhead
 from .drime_listing import all_entries
+from .drime_looks import Look, Looks
 from .entry_items import FRESH, EntryItems
 from .errors import BackendError, ObjectExists, ObjectNotFound
 from .listing_ahead import Ahead
@@ -41,42 +42,6 @@ _EMPTY = 1000
 
 _LOOKERS = 16
 """Requests for what comes next that are made beside another."""
-
-
-class Look:
-    """A look into folders that is under way, and what it finds of a name.
-
-    Args:
-        parents: ids of the folders.
-        begun: the first page of what is in them.
-        name: Drime's, of the entries that are looked for.
-        told_large: called where that is not all there is.
-    """
-
-    def __init__(
-        self,
-        parents: tuple[int, ...],
-        begun: PageBegun,
-        name: str,
-        told_large: Callable[[], None],
-    ) -> None:
-        self.parents = parents
-        self._begun = begun
-        self._name = name
-        self._told_large = told_large
-
-    def found(self) -> list[Entry] | None:
-        """Return the entries of the name, oldest first; None where not everything was seen.
-        Called once."""
-        page = self._begun.result()
-        if not page.last:
-            self._told_large()
-            return None
-        return sorted(entry for entry in page.entries if entry.name == self._name)
-
-    def drop(self) -> None:
-        """Let it go, unless `found` was called. Idempotent."""
-        self._begun.drop()
 
 
 class Items(EntryItems[int, Entry]):
@@ -105,8 +70,7 @@ class Items(EntryItems[int, Entry]):
         self._shared: set[str] = set()
         self._empty: set[str] = set()
         """Folders that had nothing in them when they were listed last."""
-        self._large: set[tuple[int, ...]] = set()
-        """Folders that more than one request is needed for to list them."""
+        self._looks = Looks(calls, self._beside)
 
     def close(self) -> None:
         """End the threads."""
@@ -184,12 +148,8 @@ class Items(EntryItems[int, Entry]):
         return self._look_into(name, self.folders.make(name.rpartition("/")[0]))
 
     def _look_into(self, name: str, parents: tuple[int, ...]) -> Look | None:
-        if parents in self._large:
-            return None
-        segment = drime_names.written(name.rpartition("/")[2])
-        begun = self.calls.begin_page(name, parents)
-        # Where a folder is large, the search is asked from then on, when the value is there.
-        return Look(parents, begun, segment, lambda: self._large.add(parents))
+        segment = name.rpartition("/")[2]
+        return self._looks.begin(name, parents, drime_names.written(segment))
 
     def settle(
         self, name: str, mine: Entry, *, if_absent: bool, seen: Sequence[Entry] | None = None

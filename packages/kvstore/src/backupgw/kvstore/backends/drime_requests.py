@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 _CONNECTIONS = 64
 
+_LIMITED = 120.0
+"""Seconds after a refusal for which requests count as limited: Drime counts them by the minute."""
+
 _REFUSALS = int(Http.BAD_REQUEST)
 """The lowest status of an answer that is none."""
 
@@ -97,10 +100,11 @@ class Requests:
         if on_call is not None:
             theirs.event_hooks["request"].append(partial(_tell, on_call))
         self._closed = threading.Event()
-        self.schedule = dataclasses.replace(schedule, sleep=self._sleep)
+        self.schedule = dataclasses.replace(schedule, sleep=self.wait)
         self._lock = threading.Lock()
         self._not_before = 0.0
         """Monotonic time until which Drime wants no request, as it told any thread."""
+        self._limited_until = 0.0
 
     def close(self) -> None:
         """End pauses and connections."""
@@ -120,19 +124,27 @@ class Requests:
             except BackendError as error:
                 trials.pause(error)
 
-    def _sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
+        """Do nothing for so long. Raises BackendMustBeOpen when the connection is closed."""
         if self._closed.wait(seconds):
             raise BackendMustBeOpen("the place was closed")
+
+    @property
+    def limited(self) -> bool:
+        """Whether Drime has refused a request lately because there were too many."""
+        return time.monotonic() < self._limited_until
 
     def _admit(self) -> None:
         """Wait until Drime wants requests again."""
         while (wait := self._not_before - time.monotonic()) > 0:
-            self._sleep(wait)
+            self.wait(wait)
         if self._closed.is_set():
             raise BackendMustBeOpen("the place was closed")
 
     def _heed(self, error: BackendError) -> BackendError:
         """Note what an error asks of everybody; return it."""
+        if isinstance(error, drime_errors.TooMany):
+            self._limited_until = time.monotonic() + _LIMITED
         if error.retry_after:
             with self._lock:
                 until = time.monotonic() + min(error.retry_after, self.schedule.deadline)

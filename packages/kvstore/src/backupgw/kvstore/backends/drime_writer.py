@@ -14,7 +14,8 @@ from . import drime_errors, drime_names
 from .drime_calls import Calls, stored_as
 from .drime_entry import Entry
 from .drime_errors import Refused, TooMany
-from .drime_items import Items, Look
+from .drime_items import Items
+from .drime_looks import Look
 from .errors import BackendConnectionError, BackendError, ObjectExists, ObjectNotFound
 from .part_transfers import Part, PartTarget, SentPart
 from .plan import Plan
