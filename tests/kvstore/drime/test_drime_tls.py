@@ -10,6 +10,7 @@ from tests.servers.double import Fault, Faults
 from tests.servers.drime_double import DrimeDouble
 from tests.servers.tls import Certificate
 
+from backupgw.kvstore.backends import drime_requests
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import BackendError
 from backupgw.kvstore.conformance import values
@@ -65,9 +66,12 @@ def test_broken_connections_are_made_anew(drime: DrimeDouble, there: Backend) ->
     assert drime.api.faults.hit > 10
 
 
-def test_a_stranger_is_not_believed(drime: DrimeDouble, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pydrime's own requests as well as ours."""
+@pytest.mark.parametrize("proxies", [{}, {"ftp": "http://127.0.0.1:9"}], ids=["straight", "httpx"])
+def test_a_stranger_is_not_believed(
+    drime: DrimeDouble, monkeypatch: pytest.MonkeyPatch, proxies: dict[str, str]
+) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setattr(drime_requests, "getproxies", lambda: proxies)
     made = place(drime.url, drime.key, attempts=2, first_pause=0.01)
     with pytest.raises(BackendError, match=r"is not trusted .*SSL_CERT_FILE") as caught:
         made.open()

@@ -8,7 +8,7 @@ from typing import cast
 
 import httpx
 
-from .drime_transport import Answer, Begun, Pieces, Request
+from .drime_transport import Answer, Begun, Pieces, Request, not_trusted
 from .errors import BackendConnectionError, BackendMustBeOpen
 
 _PIECE = 64 << 10
@@ -39,7 +39,7 @@ class Proxied:
             )
             return _ProxiedAnswer(self._client.send(built, stream=True))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _broken(error) from error
+            raise not_trusted(request.url, error) or _broken(error) from error
         except RuntimeError as error:  # httpx: the client is closed
             raise BackendMustBeOpen("the place was closed") from error
 

@@ -15,7 +15,7 @@ from typing import IO, cast
 
 import httpx
 
-from .drime_transport import Answer, Begun, Origin, Pieces, Request, parted
+from .drime_transport import Answer, Begun, Origin, Pieces, Request, not_trusted, parted
 from .errors import BackendError, BackendMustBeOpen
 from .rest_ahead import Ahead
 from .rest_connections import AS_IT_IS, Connections
@@ -62,11 +62,8 @@ class Straight:
                 once=method not in _AGAIN,
             )
         except BackendError as error:
-            if isinstance(cause := error.__cause__, ssl.SSLCertVerificationError):
-                raise BackendError(
-                    f"the certificate of {origin.host} is not trusted ({cause.verify_message}); "
-                    "the variable SSL_CERT_FILE can name a file of authorities to trust"
-                ) from error
+            if (stranger := not_trusted(request.url, error)) is not None:
+                raise stranger from error
             raise
 
     def begin(self, request: Request) -> Begun:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ssl
 import string
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -88,6 +89,20 @@ def onward(request: Request, answer: Answer) -> Request | None:
     """Return the request that a redirection asks for, None where it is none."""
     where = answer.header("Location") if answer.status in _REDIRECTIONS else None
     return request._replace(url=urljoin(request.url, where)) if where else None
+
+
+def not_trusted(url: str, error: BaseException | None) -> BackendError | None:
+    """Return the error for a certificate that is not trusted, None where one is not what went
+    wrong."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            host, why = origin_of(url).host, error.verify_message
+            return BackendError(
+                f"the certificate of {host} is not trusted ({why}); "
+                "the variable SSL_CERT_FILE can name a file of authorities to trust"
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class Origin(NamedTuple):
