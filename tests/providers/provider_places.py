@@ -10,7 +10,7 @@ from typing import Any
 
 from backupgw.providers import PlaceProvider, create
 from tests.kvstore.b2_places import BUCKET
-from tests.kvstore.sftp_places import HOST, settings
+from tests.kvstore.sftp.places import HOST, settings
 from tests.kvstore.signed_in.told_doubles import options_of
 from tests.servers import peers
 from tests.servers.b2_double import KEY, KEY_ID, B2Double
