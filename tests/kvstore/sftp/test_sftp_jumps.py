@@ -10,10 +10,7 @@ import pytest
 from tests.kvstore.sftp.places import HOST, place, refused, settings, through, works
 from tests.servers.sshd import Sshd
 
-from backupgw.kvstore.backends.errors import (
-    BackendConnectionError,
-    BackendError,
-)
+from backupgw.kvstore.backends.errors import BackendConnectionError, BackendError
 from backupgw.kvstore.backends.sftp_known_hosts import HostKeyRefused
 
 pytestmark = pytest.mark.root("sshd")
