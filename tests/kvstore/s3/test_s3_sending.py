@@ -16,11 +16,7 @@ from tests.servers.s3 import Moto, RcloneS3
 
 from backupgw.kvstore import open_place
 from backupgw.kvstore.backends.base import Backend
-from backupgw.kvstore.backends.errors import (
-    ContentMismatch,
-    ObjectExists,
-    ObjectNotFound,
-)
+from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, ObjectNotFound
 
 pytestmark = pytest.mark.peers(peers.RCLONE)
 
