@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backupgw.providers import PlaceProvider, create
 from tests.kvstore.b2_places import BUCKET
-from tests.kvstore.sftp_places import HOST, settings
+from tests.kvstore.sftp.places import HOST, settings
+from tests.kvstore.signed_in.told_doubles import options_of
 from tests.servers import peers
 from tests.servers.b2_double import KEY, KEY_ID, B2Double
 from tests.servers.double_process import DoubleProcess
@@ -65,46 +67,16 @@ def _backblaze(_: Path) -> Iterator[Config]:
         }
 
 
-def _keys(double: DropboxDouble) -> tuple[str, str]:
-    return double.service.refresh_token, double.service.app_key
-
-
 @contextmanager
-def _dropbox(_: Path) -> Iterator[Config]:
-    with DoubleProcess(DropboxDouble) as double:
-        token, key = double.tell(_keys)
-        yield {"endpoint": double.url, "refresh_token": token, "app_key": key}
+def _signed_in(make: Callable[[], Any], _: Path) -> Iterator[Config]:
+    with DoubleProcess(make) as double:
+        yield double.tell(options_of)
 
 
 @contextmanager
 def _drime(_: Path) -> Iterator[Config]:
     with DrimeProcess() as double:
         yield {"api_url": double.url, "api_key": double.key}
-
-
-def _account(double: GcsDouble, url: str) -> str:
-    return double.service.account(url)
-
-
-@contextmanager
-def _gcs(_: Path) -> Iterator[Config]:
-    with DoubleProcess(GcsDouble) as double:
-        yield {"endpoint": double.url, "service_account": double.tell(_account, double.url)}
-
-
-def _drive_keys(double: DriveDouble) -> Config:
-    service = double.service
-    return {
-        "refresh_token": service.refresh_token,
-        "client_id": service.client_id,
-        "client_secret": service.client_secret,
-    }
-
-
-@contextmanager
-def _google_drive(_: Path) -> Iterator[Config]:
-    with DoubleProcess(DriveDouble) as double:
-        yield {"endpoint": double.url, **double.tell(_drive_keys)}
 
 
 @contextmanager
@@ -123,10 +95,10 @@ SERVERS: dict[str, Callable[[Path], Any]] = {
     "aws_s3": _s3,
     "sftp": _sftp,
     "backblaze": _backblaze,
-    "dropbox": _dropbox,
+    "dropbox": partial(_signed_in, DropboxDouble),
     "drime": _drime,
-    "google_cloud_storage": _gcs,
-    "google_drive": _google_drive,
+    "google_cloud_storage": partial(_signed_in, GcsDouble),
+    "google_drive": partial(_signed_in, DriveDouble),
     "rclone": _rclone,
 }
 

@@ -14,7 +14,7 @@ import pytest
 
 from backupgw.kvstore.backends.errors import BackendConnectionError
 from backupgw.kvstore.names import InvalidName
-from backupgw.runtime import cli, command_line
+from backupgw.runtime import cli, command_line, settings_sections
 from backupgw.runtime.command import Command, CommandError, UsageError, add_json_option
 from backupgw.runtime.command_help import help_line
 from backupgw.runtime.settings import SettingsError
@@ -203,6 +203,23 @@ def test_a_command_whose_package_is_damaged(
     assert cli.main(["--help"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("no.such:Model", r"section 'x' \(no\.such:Model\) cannot be imported"),
+        ("sys:path", "sys:path is registered as a section and is none"),
+        ("backupgw.runtime.command:Command", "Command is registered as a section and is none"),
+    ],
+)
+def test_a_section_whose_package_is_damaged(
+    monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    entry = EntryPoint("x", value, settings_sections.GROUP)
+    monkeypatch.setattr(settings_sections, "entry_points", lambda group: [entry])
+    with pytest.raises(CommandError, match=message):
+        settings_sections.sections(["x"])
+
+
 def test_check_reports_every_mistake_for_people_and_machines(tmp_path: Path) -> None:
     config = tmp_path / "x.toml"
     config.write_text('[log]\nlevle = "info"\n[places.default]\nurl = "file:///x"\n')
@@ -312,7 +329,7 @@ def test_ctrl_c_and_sigterm_tidy_up_quietly(sent: signal.Signals, status: int) -
         "        time.sleep(60)\n"
         "    finally:\n"
         "        print('tidied', flush=True)\n"
-        "command_line._load = lambda entry: Command('config', 'x', lambda parser: None, run)\n"
+        "command_line.load = lambda *_: Command('config', 'x', lambda parser: None, run)\n"
         "sys.exit(cli.main(['config']))\n"
     )
     with Child(

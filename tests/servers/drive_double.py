@@ -316,6 +316,16 @@ class DriveDouble(Double):
         self.service = Service()
         super().__init__(self.service)
 
+    @property
+    def options(self) -> dict[str, str]:
+        """What a place on it, or a provider, signs in with."""
+        return {
+            "endpoint": self.url,
+            "refresh_token": self.service.refresh_token,
+            "client_id": self.service.client_id,
+            "client_secret": self.service.client_secret,
+        }
+
 
 _TEXT = r"'((?:[^'\\]|\\.)*)'"
 

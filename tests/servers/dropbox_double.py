@@ -440,6 +440,15 @@ class DropboxDouble(Double):
         self.service = Service()
         super().__init__(self.service)
 
+    @property
+    def options(self) -> dict[str, str]:
+        """What a place on it, or a provider, signs in with."""
+        return {
+            "endpoint": self.url,
+            "refresh_token": self.service.refresh_token,
+            "app_key": self.service.app_key,
+        }
+
 
 def content_hash(data: bytes) -> str:
     """Return Dropbox's hash: of the hashes of each 4 MiB.

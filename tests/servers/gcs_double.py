@@ -316,6 +316,14 @@ class GcsDouble(Double):
         self.service = Service()
         super().__init__(self.service)
 
+    @property
+    def options(self) -> dict[str, str]:
+        """What a place on it, or a provider, signs in with."""
+        return {
+            "endpoint": self.url,
+            "service_account": self.service.account(self.url),
+        }
+
 
 def crc32c(data: bytes) -> str:
     """Return a CRC-32C as Google writes it."""

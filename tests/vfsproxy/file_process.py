@@ -15,6 +15,7 @@ from tests.runtime.http_process import PATIENCE, Wire
 from tests.servers.process import ServerProcess
 from tests.vfsproxy.file_site import Site
 
+from backupgw.kvstore.ledger import NOTHING, Amount, Usage
 from backupgw.runtime.database import open_database, sqlite_url
 from backupgw.vfsproxy.tus.database import DatabaseUploads
 from backupgw.vfsproxy.tus.records import Upload
@@ -118,3 +119,30 @@ def patch_head(path: str, offset: int, length: int) -> bytes:
         f"PATCH {path} HTTP/1.1\r\nHost: t\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\n"
         f"Content-Type: application/offset+octet-stream\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
+
+
+def usage(server: FileProcess) -> Usage:
+    """What the folder's account says."""
+    ledger = server.site.ledger()
+    ledger.open()
+    try:
+        return ledger.usage("folder")
+    finally:
+        ledger.close()
+
+
+def _on_disk(server: FileProcess) -> Amount:
+    files = [path for path in server.files.rglob("*") if path.is_file()]
+    return Amount(sum(path.stat().st_size for path in files), len(files))
+
+
+def check_accounts(server: FileProcess) -> None:
+    """Nothing is staged or reserved, and what is used is what is there."""
+    ended = time.monotonic() + 20
+    # What only adds may be settled a moment after it was answered.
+    while usage(server).reserved != NOTHING and time.monotonic() < ended:
+        time.sleep(0.05)
+    assert usage(server).reserved == NOTHING
+    assert usage(server).used == _on_disk(server)
+    staging = Path(server.site.state) / "volume" / "staging"
+    assert [path for path in staging.rglob("*") if path.is_file()] == []

@@ -10,7 +10,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 
-from .command import Command, CommandError, global_options
+from .command import Command, global_options
+from .registered import load
 
 GROUP = "backupgw.commands"
 
@@ -25,7 +26,7 @@ def run(words: list[str]) -> int:
     if entry is None or name is None or at is None:
         _main_parser(entries).parse_args(words)
         raise AssertionError("argparse returns from no command line without a known command")
-    command = _load(entry)
+    command = load(entry, "command", Command)
     parser = ArgumentParser(
         prog=f"backupgw {name}", description=command.help, parents=[global_options()]
     )
@@ -48,19 +49,6 @@ def _command_position(words: Sequence[str]) -> int | None:
             return None
         position += 2 if word == "--config" else 1
     return None
-
-
-def _load(entry: EntryPoint) -> Command:
-    try:
-        command = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise CommandError(
-            f"the command {entry.name!r} ({entry.value}) cannot be imported: {error}; "
-            "install its package again"
-        ) from error
-    if not isinstance(command, Command):
-        raise CommandError(f"{entry.value} is registered as a command and is none")
-    return command
 
 
 def _main_parser(entries: dict[str, EntryPoint]) -> ArgumentParser:

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from .command import CommandError
+from .registered import load
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -65,15 +66,7 @@ def installed_services() -> dict[str, Service]:
     """
     found: dict[str, Service] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        try:
-            service = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise CommandError(
-                f"the service {entry.name!r} ({entry.value}) cannot be imported: {error}; "
-                "install its package again"
-            ) from error
-        if not isinstance(service, Service):
-            raise CommandError(f"{entry.value} is registered as a service and is none")
+        service = load(entry, "service", Service)
         found[service.name] = service
     return found
 

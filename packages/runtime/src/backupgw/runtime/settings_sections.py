@@ -15,8 +15,8 @@ from importlib.metadata import entry_points
 
 from pydantic import BaseModel
 
-from .command import CommandError
 from .events.settings import EventsSettings
+from .registered import load
 from .settings_auth import AuthSettings
 from .settings_etcd import EtcdSettings
 from .settings_jobs import JobsSettings
@@ -52,14 +52,5 @@ def _sections(only: frozenset[str] | None) -> Mapping[str, type[BaseModel]]:
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         if only is not None and entry.name not in only:
             continue
-        try:
-            model = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise CommandError(
-                f"the section [{entry.name}] ({entry.value}) cannot be imported: {error}; "
-                "install its package again"
-            ) from error
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise CommandError(f"{entry.value} is registered as a section and is none")
-        found[entry.name] = model
+        found[entry.name] = load(entry, "section", type(BaseModel))
     return found

@@ -11,31 +11,23 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from ..layers import options
-from ..layers.options import OptionInvalid
-from ..layers.retry_schedule import read_schedule
 from ..names import RESERVED_PREFIX, KernelPath, check_path
-from . import s3_settings, s3_upkeep, s3_urls
-from .api_calls import hook
+from . import s3_upkeep
 from .base import Backend, Capabilities, Reader
 from .body_reader import NoBytes
 from .bucket_marks import BucketKeys
 from .bucket_place import BucketPlace, wanted_range
-from .errors import (
-    BackendError,
-    BackendURLInvalid,
-    ObjectNotFound,
-    ReadRangeError,
-)
+from .errors import BackendError, ObjectNotFound, ReadRangeError
 from .marked_folders import MARK
 from .part_checkpoints import Checkpoint
 from .part_transfers import PartPool, SentPart
 from .plan import Plan
 from .posixfs_leftovers import STALE_AGE
 from .s3_conditions import Conditions, find_out
+from .s3_options import from_url
 from .s3_records import Found
 from .s3_requests import Requests
-from .s3_settings import LEAST_PART, MEMORY, MOST_PART, MOST_PARTS, Settings
+from .s3_settings import MOST_PARTS, Settings
 from .s3_target import Target
 from .s3_told import NotDirect
 
@@ -54,127 +46,6 @@ _HANDED_ON = "s3"
 
 _COPIED = 1 << 30
 """Bytes of each part when a larger object is copied within the service."""
-
-
-def from_url(
-    url: str,
-    *,
-    profile: str | None = None,
-    access_key_id: str | None = None,
-    secret_access_key: str | None = None,
-    session_token: str | None = None,
-    endpoint: str | None = None,
-    region: str | None = None,
-    style: str = "auto",
-    cacert: str | None = None,
-    checksums: str | None = None,
-    storage_class: str | None = None,
-    sse: str | None = None,
-    sse_kms_key: str | None = None,
-    sse_customer_key: str | None = None,
-    retention: object = None,
-    retention_mode: str = "governance",
-    part_size: object = LEAST_PART,
-    parallel: object = 2,
-    memory: object = None,
-    connections: object = 32,
-    timeout: object = 60,
-    connect_timeout: object = 10,
-    attempts: object = 5,
-    deadline: object = "2 min",
-    first_pause: object = "100 ms",
-    atomic_create: object = None,
-    delete_versions: object = None,
-    create_bucket: object = True,
-    on_call: object = None,
-) -> S3:
-    """Make the backend of a URL (`s3_urls`).
-
-    Args:
-        profile, access_key_id, secret_access_key, session_token: where the URL has none; without
-            any, what boto3 finds: environment, shared files, the machine's role.
-        endpoint: the service's URL, where it is not Amazon's and not in the place's.
-        region: of the bucket.
-        style: of the requests: "path", "virtual", or what fits the service ("auto").
-        cacert: file of the authorities that may sign the service's certificate.
-        checksums: "when_supported" (at Amazon) or "when_required" (elsewhere): whether CRC sums go
-            with requests and are wanted with answers.
-        storage_class: of what is written.
-        sse: encryption by the service: "AES256", "aws:kms" or "aws:kms:dsse".
-        sse_kms_key: which of KMS's keys.
-        sse_customer_key: 32 bytes in base64 or hex, which the service encrypts with and forgets.
-        retention: seconds for which nobody may remove what is written (object lock).
-        retention_mode: "governance" or "compliance".
-        part_size: bytes of a part; smaller values go by one request, and so do larger ones of which
-            all that has come can be held (`memory`) and sent at once.
-        parallel: parts of a value that are under way at a time.
-        memory: bytes of values on their way that are held for all writers together.
-        connections: that are kept; half as many parts are under way at a time.
-        timeout, connect_timeout: seconds without a byte, and until a connection is there.
-        attempts, deadline: how often, and for how many seconds, a request is tried.
-        first_pause: seconds that the pause after the first attempt takes at most.
-        atomic_create: whether the service refuses to replace an object when told so; found out
-            where not given.
-        delete_versions: whether deleting removes the object's version from a bucket that keeps
-            versions; by default at Backblaze only.
-        create_bucket: whether `create` makes a bucket that is not there.
-        on_call: is told of each request (`api_calls`).
-
-    Raises:
-        BackendURLInvalid: the URL or an option cannot be.
-    """
-    location = s3_urls.parse(url)
-    known = s3_settings.one_of
-    try:
-        profile, key_id, secret = s3_settings.credentials(
-            location, profile, access_key_id, secret_access_key
-        )
-        endpoint = s3_settings.endpoint_of(location, endpoint, region)
-        part = options.size("part_size", part_size, least=LEAST_PART)
-        at_once = options.count("parallel", parallel, least=1)
-        settings = Settings(
-            bucket=location.bucket,
-            path=location.path,
-            profile=profile,
-            key_id=key_id,
-            secret=secret,
-            session_token=session_token,
-            endpoint=endpoint,
-            region=s3_settings.region_of(endpoint, region),
-            style=known("style", style, s3_settings.STYLES),
-            cacert=None if cacert is None else options.readable("cacert", cacert),
-            checksums=None
-            if checksums is None
-            else known("checksums", checksums, s3_settings.CHECKSUMS),
-            storage_class=storage_class,
-            sse=None if sse is None else known("sse", sse, s3_settings.SSES),
-            sse_kms_key=sse_kms_key,
-            sse_customer_key=None
-            if sse_customer_key is None
-            else s3_settings.customer_key(sse_customer_key),
-            retention=None if retention is None else options.duration("retention", retention),
-            lock_mode=known("retention_mode", retention_mode, s3_settings.LOCK_MODES),
-            part_size=min(part, MOST_PART),
-            parallel=at_once,
-            memory=max(MEMORY, (at_once + 1) * part)
-            if memory is None
-            else options.size("memory", memory, least=part),
-            connections=options.count("connections", connections, least=1),
-            timeout=options.duration("timeout", timeout, least=1),
-            connect_timeout=options.duration("connect_timeout", connect_timeout, least=0.1),
-            schedule=read_schedule(attempts, deadline, first_pause),
-            atomic_create=None
-            if atomic_create is None
-            else options.flag("atomic_create", atomic_create),
-            delete_versions=location.scheme == "b2"
-            if delete_versions is None
-            else options.flag("delete_versions", delete_versions),
-            create_bucket=options.flag("create_bucket", create_bucket),
-            on_call=hook(on_call),
-        )
-    except OptionInvalid as error:
-        raise BackendURLInvalid(f"{location.scheme}: {error}") from error
-    return S3(settings)
 
 
 def get_s3_backend(url: str) -> Backend | None:

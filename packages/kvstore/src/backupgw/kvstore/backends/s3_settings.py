@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
-from ..layers.options import OptionInvalid
 from ..layers.retry_schedule import Schedule
 from .api_calls import OnCall
-from .s3_urls import Location
 
 LEAST_PART = 5 << 20
 """Bytes that every part but the last must have
@@ -29,10 +23,6 @@ MOST_KEY = 1024
 
 MEMORY = 40 << 20
 """Bytes of values on their way that are held for all writers together: two packs of restic's."""
-
-_CUSTOMER_KEY = 32
-
-T = TypeVar("T")
 
 Style = Literal["auto", "path", "virtual"]
 Checksums = Literal["when_required", "when_supported"]
@@ -108,85 +98,3 @@ class Settings:
         """Whether all parts but the last must be of one size: so at Cloudflare
         (https://developers.cloudflare.com/r2/objects/multipart-objects/)."""
         return (self.endpoint or "").endswith(".r2.cloudflarestorage.com")
-
-
-def credentials(
-    location: Location, profile: str | None, key_id: str | None, secret: str | None
-) -> tuple[str | None, str | None, str | None]:
-    """Return profile, key id and secret: the URL's, or the options'.
-
-    Raises:
-        OptionInvalid: both say something, or half is missing.
-    """
-    if location.profile or location.key_id:
-        if profile or key_id or secret:
-            raise OptionInvalid("profile", "the URL has credentials, so no option may have others")
-        return location.profile, location.key_id, location.secret
-    if profile and (key_id or secret):
-        raise OptionInvalid("profile", "a profile and a key exclude each other")
-    if bool(key_id) != bool(secret):
-        missing = "secret_access_key" if key_id else "access_key_id"
-        raise OptionInvalid(missing, "is missing: a key is an id and a secret")
-    return profile or None, key_id or None, secret or None
-
-
-def customer_key(text: str) -> bytes:
-    """Return the 32 bytes of a key for SSE-C: written in base64 or in hex.
-
-    Raises:
-        OptionInvalid: it is none; the message does not show it.
-    """
-    try:
-        key = (
-            bytes.fromhex(text)
-            if len(text) == 2 * _CUSTOMER_KEY
-            else base64.b64decode(text, validate=True)
-        )
-    except (ValueError, binascii.Error):
-        key = b""
-    if len(key) != _CUSTOMER_KEY:
-        raise OptionInvalid("sse_customer_key", "must be 32 bytes in base64 or hex")
-    return key
-
-
-def endpoint_of(location: Location, endpoint: str | None, region: str | None) -> str | None:
-    """Return scheme, host and port of the service, None for Amazon's.
-
-    Raises:
-        OptionInvalid: it cannot be told, or is told twice.
-    """
-    if location.endpoint and endpoint:
-        raise OptionInvalid("endpoint", "the URL names one already")
-    chosen = location.endpoint or endpoint
-    if chosen is not None and not re.match(r"https?://[^/@?#]+/?\Z", chosen, re.IGNORECASE):
-        raise OptionInvalid("endpoint", "must be http(s)://HOST[:PORT]")
-    if chosen is None and location.scheme == "b2":
-        if region is None:
-            raise OptionInvalid(
-                "region",
-                "b2: needs the region, the second word of the bucket's endpoint: "
-                "us-west-004 of s3.us-west-004.backblazeb2.com",
-            )
-        return f"https://s3.{region}.backblazeb2.com"
-    return chosen.rstrip("/") if chosen else None
-
-
-def region_of(endpoint: str | None, region: str | None) -> str | None:
-    """Return the region that requests are signed for; None: what the profile or the environment
-    has. Backblaze and Wasabi have it in their hosts' names."""
-    if region is None and endpoint is not None:
-        match = re.search(
-            r"//s3\.([a-z0-9-]+)\.(?:backblazeb2|wasabisys)\.com(?::\d+)?\Z",
-            endpoint,
-            re.IGNORECASE,
-        )
-        return match[1] if match else "us-east-1"
-    return region
-
-
-def one_of(option: str, value: object, known: Sequence[T]) -> T:
-    """Return what `value` means among `known`, whatever its case. Raises OptionInvalid."""
-    for each in known:
-        if str(value).lower() == str(each).lower():
-            return each
-    raise OptionInvalid(option, f"{value!r} is none of {', '.join(map(str, known))}")

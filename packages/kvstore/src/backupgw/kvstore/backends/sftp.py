@@ -36,6 +36,7 @@ from .errors import (
 )
 from .plan import Plan
 from .posixfs_options import Durability, known_durability, mode
+from .sftp_answers import Refused
 from .sftp_errors import translate
 from .sftp_items import item_info, listed
 from .sftp_listing import reap_below
@@ -46,7 +47,7 @@ from .sftp_pool import Pool
 from .sftp_reach import Reach
 from .sftp_root import Root
 from .sftp_tree import Tree, attributes_of, is_folder, is_link, link_refused
-from .sftp_wire import Refused, Session
+from .sftp_wire import Session
 from .sftp_writer import SftpWriter
 
 logger = logging.getLogger(__name__)

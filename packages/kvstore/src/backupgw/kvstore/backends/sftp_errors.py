@@ -15,6 +15,7 @@ from .errors import (
     StorageFull,
     UnsupportedOperation,
 )
+from .sftp_answers import Refused
 
 
 class Room(NamedTuple):
@@ -25,7 +26,7 @@ class Room(NamedTuple):
     files: bool
 
 
-def translate(refused: wire.Refused, name: str) -> BackendError:
+def translate(refused: Refused, name: str) -> BackendError:
     """Return the kernel's error for what the server answered to a request on `name`.
 
     OpenSSH has few codes: a missing file, a folder on the way that is none and a symbolic link
@@ -47,7 +48,7 @@ def translate(refused: wire.Refused, name: str) -> BackendError:
     return BackendError(text)
 
 
-def not_written(refused: wire.Refused, name: str, room: Room | None, wanted: int) -> BackendError:
+def not_written(refused: Refused, name: str, room: Room | None, wanted: int) -> BackendError:
     """The same for a write: where all that the server says is "failure", its room decides.
 
     Args:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from . import sftp_answers as answers
 from . import sftp_wire as wire
 from .errors import BackendError
+from .sftp_answers import Refused
 from .sftp_place import Place
 from .sftp_pool import Seat
-from .sftp_wire import Refused, Request, Session
+from .sftp_wire import Request, Session
 
 _EVERY = 64 << 20
 """Bytes after which the server's disk is set to work."""
@@ -69,7 +71,7 @@ class FlushAhead:
                     wire.number(wire.FOR_WRITING),
                     wire.NO_ATTRIBUTES,
                 )
-                self._handle = wire.text(wire.string(session.result(asked, wire.HANDLE)))
+                self._handle = wire.text(answers.string(session.result(asked, wire.HANDLE)))
                 self._seat = seat
         except Refused:
             pass  # a server that lets nobody open it twice

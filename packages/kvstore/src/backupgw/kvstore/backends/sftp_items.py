@@ -9,11 +9,12 @@ from . import sftp_wire as wire
 from .base import ItemInfo
 from .errors import BackendError, ObjectNotFound
 from .posixfs_leftovers import STALE_AGE
+from .sftp_answers import Attributes, Refused
 from .sftp_errors import translate
 from .sftp_listing import entries, open_listing
 from .sftp_place import Place
 from .sftp_tree import Tree, is_folder, is_item, is_link, link_refused
-from .sftp_wire import Attributes, Refused, Session
+from .sftp_wire import Session
 
 
 def item_info(name: str, found: Attributes) -> ItemInfo | None:

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from ..names import is_reserved
+from . import sftp_answers as answers
 from . import sftp_wire as wire
+from .sftp_answers import Entry, Refused
 from .sftp_errors import translate
 from .sftp_tree import Tree, is_folder
-from .sftp_wire import Entry, Refused, Request, Session
+from .sftp_wire import Request, Session
 
 _AHEAD = 8
 """Pages of a listing (OpenSSH: 100 entries each) asked for before the first is here."""
@@ -19,7 +21,7 @@ _REMOVED_AT_ONCE = 64
 
 def open_listing(session: Session, path: bytes) -> bytes:
     """Return the handle of a folder's listing. Raises Refused."""
-    return wire.string(session.result(session.send(wire.OPENDIR, wire.text(path)), wire.HANDLE))
+    return answers.string(session.result(session.send(wire.OPENDIR, wire.text(path)), wire.HANDLE))
 
 
 def entries(session: Session, handle: bytes) -> Iterator[Entry]:
@@ -31,7 +33,7 @@ def entries(session: Session, handle: bytes) -> Iterator[Entry]:
         while len(asked) < ahead:
             asked.append(session.send(wire.READDIR, field))
         try:
-            page = wire.names(session.result(asked.popleft(), wire.NAME))
+            page = answers.names(session.result(asked.popleft(), wire.NAME))
         except Refused as error:
             if error.code == wire.END:
                 return

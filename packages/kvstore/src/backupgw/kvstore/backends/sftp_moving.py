@@ -7,10 +7,11 @@ import time
 
 from . import sftp_naming as naming
 from .errors import ObjectNotFound
+from .sftp_answers import Attributes, Refused
 from .sftp_errors import not_written, translate
 from .sftp_place import Place
 from .sftp_tree import is_folder, is_item, is_link, link_refused
-from .sftp_wire import Attributes, Refused, Session
+from .sftp_wire import Session
 
 _QUARANTINE = ".backupgw-quarantine"
 

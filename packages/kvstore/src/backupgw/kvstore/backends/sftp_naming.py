@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from . import sftp_wire as wire
 from .errors import BackendError, ObjectExists, ObjectNotFound
+from .sftp_answers import Attributes, Refused
 from .sftp_tree import Tree, attributes_of, is_folder, new_hidden
-from .sftp_wire import Attributes, Refused, Session
+from .sftp_wire import Session
 
 
 @dataclass(slots=True)

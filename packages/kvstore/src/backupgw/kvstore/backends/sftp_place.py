@@ -9,10 +9,12 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from . import sftp_answers as answers
 from . import sftp_wire as wire
 from .errors import BackendError, ObjectNotFound
 from .plan import Plan
 from .posixfs_leftovers import PART, PART_AGE, TEMPORARY
+from .sftp_answers import Entry, Refused
 from .sftp_errors import Room, not_written, room_of, translate
 from .sftp_naming import Features
 from .sftp_pool import Pool
@@ -27,7 +29,7 @@ from .sftp_tree import (
     link_refused,
     new_hidden,
 )
-from .sftp_wire import Entry, Refused, Session
+from .sftp_wire import Session
 
 _CLOCK_BELIEVED = 3600.0
 
@@ -185,7 +187,7 @@ class Place:
         yield
         found = attributes_of(session, looked, name)
         try:
-            handle = wire.string(session.result(opened, wire.HANDLE))
+            handle = answers.string(session.result(opened, wire.HANDLE))
         except Refused as error:
             tree.confirm_inside(session, parent, asked)
             if found is not None and is_link(found):
@@ -203,7 +205,7 @@ class Place:
                 status = session.send(wire.FSTAT, wire.text(handle))
                 reader = early(handle, expected) if early and expected is not None else None
             yield
-            file = wire.attributes(session.result(status, wire.ATTRS))
+            file = answers.attributes(session.result(status, wire.ATTRS))
             if not is_item(file) or file.size is None:
                 raise ObjectNotFound(f"{name} is not an item")
         except Refused as error:
@@ -229,7 +231,7 @@ class Place:
                 opened = session.send(wire.OPEN, path, wire.number(flags), mode)
                 above = self.tree.open_folder(session, folder) if self.sync else None
             try:
-                handle = wire.string(session.result(opened, wire.HANDLE))
+                handle = answers.string(session.result(opened, wire.HANDLE))
                 break
             except Refused as error:
                 if above is not None and (wasted := handle_of(session, above)) is not None:
@@ -274,8 +276,8 @@ class Place:
             flags = wire.number(wire.FOR_WRITING | wire.FOR_READING)
             opened = session.send(wire.OPEN, path, flags, wire.NO_ATTRIBUTES)
             above = tree.open_folder(session, folder) if self.sync else None
-            handle = wire.string(session.result(opened, wire.HANDLE))
-            status = wire.attributes(
+            handle = answers.string(session.result(opened, wire.HANDLE))
+            status = answers.attributes(
                 session.result(session.send(wire.FSTAT, wire.text(handle)), wire.ATTRS)
             )
         except Refused as error:
@@ -341,7 +343,7 @@ class Place:
         session.forget(wire.CLOSE, wire.text(handle))
         removed = session.send(wire.REMOVE, path)
         try:
-            made = wire.attributes(session.result(looked, wire.ATTRS)).mtime
+            made = answers.attributes(session.result(looked, wire.ATTRS)).mtime
             session.wait(removed)
         except Refused:
             return None

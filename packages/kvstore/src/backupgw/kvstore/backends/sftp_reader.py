@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import sftp_answers as answers
 from . import sftp_wire as wire
 from .base import Reader
 from .errors import BackendError
+from .sftp_answers import Refused
 from .sftp_errors import translate
-from .sftp_wire import Refused, Request, Session
+from .sftp_wire import Request, Session
 
 _FIRST_WINDOW = 2
 _LARGEST_WINDOW = 2 << 20
@@ -120,7 +122,7 @@ class SftpReader(Reader):
         self._ask()
         offset, size, request = self._under_way.popleft()
         try:
-            data = wire.data(self._session.result(request, wire.DATA))
+            data = answers.data(self._session.result(request, wire.DATA))
         except Refused as error:
             if error.code == wire.END:
                 raise BackendError(f"{self._name} was cut short while it was read") from error

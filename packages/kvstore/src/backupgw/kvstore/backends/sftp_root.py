@@ -5,6 +5,7 @@ That path may lead over symbolic links; what lies beneath the folder may not (`s
 
 from __future__ import annotations
 
+from . import sftp_answers as answers
 from . import sftp_wire as wire
 from .errors import (
     BackendAlreadyExists,
@@ -12,11 +13,12 @@ from .errors import (
     BackendError,
     ObjectNotFound,
 )
+from .sftp_answers import Attributes, Refused
 from .sftp_errors import not_written, translate
 from .sftp_listing import entries_at, remove_below
 from .sftp_tree import Tree, is_folder
 from .sftp_urls import Target
-from .sftp_wire import Attributes, Refused, Session
+from .sftp_wire import Session
 
 
 class Root:
@@ -37,7 +39,7 @@ class Root:
         """Return the folder's path as the server knows it. Raises BackendDoesNotExist."""
         try:
             request = session.send(wire.REALPATH, wire.text(self._path.encode()))
-            named = wire.names(session.result(request, wire.NAME))
+            named = answers.names(session.result(request, wire.NAME))
         except Refused as error:
             refused = translate(error, self._called)
             if isinstance(refused, ObjectNotFound):
@@ -85,7 +87,7 @@ class Root:
         """Return what is at a path, links followed; None where nothing is."""
         request = session.send(wire.STAT, wire.text(path))
         try:
-            return wire.attributes(session.result(request, wire.ATTRS))
+            return answers.attributes(session.result(request, wire.ATTRS))
         except Refused as error:
             if error.code == wire.NO_SUCH_FILE:
                 return None

@@ -12,11 +12,13 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from . import sftp_answers as answers
 from . import sftp_wire as wire
 from .errors import BackendError, ObjectNotFound, PermissionDenied
 from .posixfs_leftovers import TEMPORARY
+from .sftp_answers import Attributes, Refused
 from .sftp_errors import translate
-from .sftp_wire import Attributes, Refused, Request, Session
+from .sftp_wire import Request, Session
 
 _BELIEVED = 60.0
 _REMEMBERED = 4096
@@ -60,7 +62,7 @@ class Tree:
         if request is None:
             return
         try:
-            entries = wire.names(session.result(request, wire.NAME))
+            entries = answers.names(session.result(request, wire.NAME))
         except Refused:
             return
         path = self.path(folder)
@@ -195,7 +197,7 @@ def ancestry(name: str) -> list[str]:
 def handle_of(session: Session, request: Request) -> bytes | None:
     """Return the handle that was asked for, None where the server gives none."""
     try:
-        return wire.string(session.result(request, wire.HANDLE))
+        return answers.string(session.result(request, wire.HANDLE))
     except Refused:
         return None
 
@@ -203,7 +205,7 @@ def handle_of(session: Session, request: Request) -> bytes | None:
 def attributes_of(session: Session, request: Request, name: str) -> Attributes | None:
     """Return the answer to LSTAT, None where nothing is. Raises BackendError."""
     try:
-        return wire.attributes(session.result(request, wire.ATTRS))
+        return answers.attributes(session.result(request, wire.ATTRS))
     except Refused as error:
         refused = translate(error, name)
         if isinstance(refused, ObjectNotFound):

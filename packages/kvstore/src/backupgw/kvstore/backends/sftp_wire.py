@@ -20,6 +20,7 @@ from typing import NamedTuple
 import paramiko
 
 from .errors import BackendConnectionError
+from .sftp_answers import Refused, refusal, text_at
 from .sftp_inbox import Inbox
 
 INIT, VERSION = 1, 2
@@ -52,31 +53,6 @@ _PLAIN_PIECE = 32 * 1024
 
 _LARGEST_PIECE = 256 * 1024 - 1024
 """OpenSSH's: what its largest message leaves for data."""
-
-
-class Refused(Exception):
-    """The server's status for a request that it did not carry out."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text or f"status {code}")
-        self.code = code
-        self.text = text
-
-
-class Attributes(NamedTuple):
-    """What a server tells of a file; None for what it does not."""
-
-    size: int | None
-    mode: int | None
-    atime: int | None
-    mtime: int | None
-
-
-class Entry(NamedTuple):
-    """One entry of a folder."""
-
-    name: bytes
-    attributes: Attributes
 
 
 class Limits(NamedTuple):
@@ -178,8 +154,8 @@ class Session:
             raise self._lost("what answers is no SFTP server")
         at = 5
         while at < len(packet):
-            name, at = _text(packet, at)
-            data, at = _text(packet, at)
+            name, at = text_at(packet, at)
+            data, at = text_at(packet, at)
             self.extensions[name] = data
 
     def _ask_limits(self) -> None:
@@ -317,7 +293,7 @@ class Session:
         if request.kind == kind:
             return request.body
         if request.kind == STATUS:
-            raise _status(request.body)
+            raise refusal(request.body)
         raise self._lost(f"an answer of kind {request.kind} where {kind} was due")
 
     def done(self, request: Request) -> None:
@@ -326,7 +302,7 @@ class Session:
         if request.kind != STATUS:
             raise self._lost(f"an answer of kind {request.kind} where a status was due")
         if request.body[:4] != _DONE:
-            raise _status(request.body)
+            raise refusal(request.body)
 
     # -- listening
 
@@ -428,69 +404,6 @@ NO_ATTRIBUTES = struct.pack(">I", 0)
 def times(atime: int, mtime: int) -> bytes:
     """Return attributes that set the times only, in seconds since the epoch."""
     return struct.pack(">III", 0x08, atime, mtime)
-
-
-def string(body: memoryview) -> bytes:
-    """Return the string that an answer begins with: a handle."""
-    return _text(body, 0)[0]
-
-
-def data(body: memoryview) -> memoryview:
-    """Return the bytes of a DATA answer, not copied."""
-    (size,) = struct.unpack_from(">I", body)
-    return body[4 : 4 + size]
-
-
-def attributes(body: memoryview) -> Attributes:
-    """Return the attributes of an ATTRS answer."""
-    return _attributes(body, 0)[0]
-
-
-def names(body: memoryview) -> list[Entry]:
-    """Return the entries of a NAME answer."""
-    (count,) = struct.unpack_from(">I", body)
-    entries, at = [], 4
-    for _ in range(count):
-        name, at = _text(body, at)
-        _, at = _text(body, at)
-        found, at = _attributes(body, at)
-        entries.append(Entry(name, found))
-    return entries
-
-
-def _attributes(body: memoryview, at: int) -> tuple[Attributes, int]:
-    (flags,) = struct.unpack_from(">I", body, at)
-    at += 4
-    size = mode = atime = mtime = None
-    if flags & 0x01:
-        (size,) = struct.unpack_from(">Q", body, at)
-        at += 8
-    if flags & 0x02:
-        at += 8
-    if flags & 0x04:
-        (mode,) = struct.unpack_from(">I", body, at)
-        at += 4
-    if flags & 0x08:
-        atime, mtime = struct.unpack_from(">II", body, at)
-        at += 8
-    if flags & 0x80000000:
-        (count,) = struct.unpack_from(">I", body, at)
-        at += 4
-        for _ in range(2 * count):
-            _, at = _text(body, at)
-    return Attributes(size, mode, atime, mtime), at
-
-
-def _text(body: bytes | memoryview, at: int) -> tuple[bytes, int]:
-    (size,) = struct.unpack_from(">I", body, at)
-    at += 4
-    return bytes(body[at : at + size]), at + size
-
-
-def _status(body: memoryview) -> Refused:
-    (code,) = struct.unpack_from(">I", body)
-    said = _text(body, 4)[0].decode(errors="replace") if len(body) > 4 else ""
-    return Refused(code, " ".join(said.split())[:200])
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from contextlib import suppress
 
+from . import sftp_answers as answers
 from . import sftp_naming as naming
 from . import sftp_wire as wire
 from .base import Writer
@@ -19,13 +20,14 @@ from .checkpoint_tokens import write_token
 from .errors import BackendError
 from .plan import Plan
 from .posixfs_leftovers import PART
+from .sftp_answers import Refused
 from .sftp_errors import not_written, translate
 from .sftp_flushing import FlushAhead
 from .sftp_naming import Features
 from .sftp_place import Begun, Place
 from .sftp_pool import Seat
 from .sftp_tree import Tree, handle_of
-from .sftp_wire import Refused, Request, Session
+from .sftp_wire import Request, Session
 
 _UNDER_WAY = 32
 """Pieces sent before the first is acknowledged; the connection's own window is smaller."""
@@ -78,7 +80,7 @@ class SftpWriter(Writer):
             wanted = min(self.session.limits.read, size - self._sent)
             place = wire.long(self._sent)
             try:
-                data = wire.data(
+                data = answers.data(
                     self.session.result(
                         self.session.send(wire.READ, self._file, place, wire.number(wanted)),
                         wire.DATA,

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gcp_storage_emulator.server import create_server
-from tests.conftest import SOAK
 from tests.kvstore import many_large_writes
-from tests.kvstore.filled_folders import in_double
-from tests.kvstore.told_doubles import account, change, expire, requests
-from tests.servers.double import Fault
+from tests.kvstore.signed_in.kinds import CHECKS, GCS, Kind
+from tests.kvstore.signed_in.told_doubles import change, requests
 from tests.servers.double_process import DoubleProcess
 from tests.servers.gcs_double import GcsDouble
 
 from backupgw.kvstore import open_place
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import (
-    BackendConnectionError,
     BackendDoesNotExist,
     BackendError,
     BackendURLInvalid,
@@ -31,76 +26,29 @@ from backupgw.kvstore.backends.errors import (
     ObjectNotFound,
     PermissionDenied,
 )
-from backupgw.kvstore.conformance import Check, Status, Subject, checks
+from backupgw.kvstore.conformance import Check, Status, Subject
 
-PART = 2 << 20
+PART = GCS.part
 
 
 def unfinished(double: GcsDouble) -> int:
     return sum(session.done is None for session in double.service.sessions.values())
 
 
-def fill_folder(double: GcsDouble, path: str, names: Sequence[str]) -> None:
-    bucket = double.service.buckets["the-bucket"]
-    for name in names:
-        double.service._make(bucket, f"{path}/{name}", b"", {}, "STANDARD")
-
-
-def empty_folder(double: GcsDouble, path: str, names: Sequence[str]) -> None:
-    for name in names:
-        double.service.buckets["the-bucket"].remove(f"{path}/{name}")
-
-
 @pytest.fixture(scope="module")
-def double() -> Iterator[DoubleProcess[GcsDouble]]:
-    with DoubleProcess(GcsDouble) as double:
-        yield double
+def kind() -> Kind:
+    return GCS
 
 
-@pytest.fixture(scope="module")
-def options(double: DoubleProcess[GcsDouble]) -> dict[str, Any]:
-    return {
-        "endpoint": double.url,
-        "part_size": PART,
-        "service_account": double.tell(account, double.url),
-    }
-
-
-@pytest.fixture(scope="module")
-def subject(double: DoubleProcess[GcsDouble], options: dict[str, Any]) -> Iterator[Subject]:
-    make = partial(open_place, "gs://the-bucket/conformance", **options)
-    fill = in_double(double, fill_folder, empty_folder, "conformance")
-    with Subject(make, soak=SOAK, scale=0.1, fill=fill) as subject:
-        yield subject
-
-
-LONG = () if SOAK else ("listing.list_streams",)
-"""It wants more entries than a few pages of a listing have."""
-
-
-@pytest.mark.parametrize("check", [each for each in checks if each.name not in LONG], ids=str)
+@pytest.mark.parametrize("check", CHECKS, ids=str)
 def test_conformance(check: Check, subject: Subject) -> None:
     result = check.run(subject)
     assert result.status is not Status.FAILED, result.note
 
 
-@pytest.fixture
-def place(
-    double: DoubleProcess[GcsDouble], options: dict[str, Any], request: pytest.FixtureRequest
-) -> Iterator[Backend]:
-    """A fresh place on a service that works."""
-    place = open_place(f"gs://another-bucket/{request.node.name[:60]}", **options)
-    place.create()
-    with place:
-        yield place
-        double.fail()
-        double.tell(change, revoked=False, denied=set(), persists=None, rewritten=None, damages=0)
-
-
 def test_memory_of_many_large_writes(
-    place: Backend, options: dict[str, Any], tmp_path: Path
+    place: Backend, options: dict[str, Any], tmp_path: Path, url: str
 ) -> None:
-    url = repr(place).split("'")[1]
     usual = {name: value for name, value in options.items() if name != "part_size"}
     assert many_large_writes.peak(url, usual, tmp_path) < many_large_writes.CEILING
 
@@ -124,9 +72,11 @@ class TestRequests:
         place.delete("data/00/second")
         assert double.tell(requests) == ["DELETE storage"]
 
-    def test_each_is_told_by_its_name(self, place: Backend, options: dict[str, Any]) -> None:
+    def test_each_is_told_by_its_name(
+        self, place: Backend, options: dict[str, Any], url: str
+    ) -> None:
         told: list[str] = []
-        with open_place(repr(place).split("'")[1], on_call=told.append, **options) as counted:
+        with open_place(url, on_call=told.append, **options) as counted:
             counted.store("item", b"value")
             counted.load("item")
             counted.delete("item")
@@ -134,44 +84,6 @@ class TestRequests:
 
 
 class TestFaults:
-    def test_a_fifth_of_the_requests_fails(
-        self, place: Backend, double: DoubleProcess[GcsDouble]
-    ) -> None:
-        double.tell(change, persists=1 << 20)
-        double.fail(
-            rate=0.2,
-            seed=5,
-            kinds=[Fault.UNAVAILABLE, Fault.TOO_MANY, Fault.RESET, Fault.LOST, Fault.CUT],
-        )
-        value = bytes(range(256)) * 40_000
-        for number in range(10):
-            with place.open_writer(f"items/{number}", if_absent=True) as writer:
-                writer.write(value[: 1000 * number])
-        with place.open_writer("items/large", if_absent=True) as writer:
-            writer.write(value)
-        place.move("items/1", "moved/1")
-        place.move_if_absent("items/3", "moved/3")
-        place.delete("items/2")
-        double.fail()
-        assert sorted(entry.name for entry in place.list("items")) == [
-            *(str(number) for number in (0, *range(4, 10))),
-            "large",
-        ]
-        assert place.load("items/large") == value
-        assert place.load("moved/1") == value[:1000]
-
-    @pytest.mark.parametrize("size", [5, 2 * PART + 5])
-    def test_a_reply_that_was_lost_is_no_conflict(
-        self, place: Backend, double: DoubleProcess[GcsDouble], size: int
-    ) -> None:
-        double.fail(rate=1, kinds=[Fault.LOST], limit=3)
-        with place.open_writer("item", if_absent=True) as writer:
-            writer.write(bytes(size))
-        double.fail()
-        assert place.load("item") == bytes(size)
-        with pytest.raises(ObjectExists), place.open_writer("item", if_absent=True) as writer:
-            writer.write(b"other")
-
     def test_a_large_value_waits_until_the_old_one_is_out_of_the_way(
         self, place: Backend, double: DoubleProcess[GcsDouble]
     ) -> None:
@@ -209,20 +121,6 @@ class TestFaults:
         writer.abort()
         assert place.load("item") == b"first"
 
-    def test_reading_goes_on_in_the_value_that_it_began_or_says_so(
-        self, place: Backend, double: DoubleProcess[GcsDouble]
-    ) -> None:
-        value = bytes(range(256)) * 20_000
-        place.store("item", value)
-        double.fail(rate=1, kinds=[Fault.CUT], limit=3)
-        assert place.load("item", offset=100) == value[100:]
-        double.fail(rate=1, kinds=[Fault.CUT], limit=1)
-        with place.open_reader("item") as reader:
-            reader.read(1000)
-            place.store("item", bytes(len(value)))
-            with pytest.raises(BackendError, match="replaced"):
-                [*iter(lambda: reader.read(1 << 20), b"")]
-
     def test_bytes_damaged_on_the_way_are_sent_again(
         self, place: Backend, double: DoubleProcess[GcsDouble]
     ) -> None:
@@ -234,26 +132,6 @@ class TestFaults:
             writer.write(bytes(2 * PART + 1))
         assert not place.info("large").exists
 
-    def test_an_access_token_that_expired_is_renewed(
-        self, place: Backend, double: DoubleProcess[GcsDouble]
-    ) -> None:
-        place.store("item", b"value")
-        double.tell(expire)
-        place.store("large", bytes(2 * PART + 1))
-        double.tell(expire)
-        assert place.load("item") == b"value"
-
-    def test_a_key_that_was_withdrawn_says_what_to_do(
-        self, place: Backend, double: DoubleProcess[GcsDouble], options: dict[str, Any]
-    ) -> None:
-        place.store("item", b"value")
-        double.tell(change, revoked=True)
-        for attempt in (lambda: place.load("item"), lambda: place.store("item", b"x")):
-            with pytest.raises(PermissionDenied, match="service_account") as caught:
-                attempt()
-            assert not caught.value.retryable
-            assert "PRIVATE" not in f"{caught.value!r} {place!r}"
-
     def test_a_key_that_may_not_delete(
         self, place: Backend, double: DoubleProcess[GcsDouble]
     ) -> None:
@@ -261,30 +139,6 @@ class TestFaults:
         double.tell(change, denied={"objects.delete"})
         with pytest.raises(PermissionDenied, match=r"storage\.objects\.delete"):
             place.delete("item")
-
-    def test_killed_and_started_again_in_the_middle(
-        self, place: Backend, double: DoubleProcess[GcsDouble]
-    ) -> None:
-        value = bytes(range(256)) * (PART // 64)
-        with place.open_writer("item", size=len(value)) as writer:
-            writer.write(value[: 2 * PART + 1])
-            double.kill()
-            back = threading.Timer(1, double.start)
-            back.start()
-            writer.write(value[2 * PART + 1 :])
-        back.join()
-        assert place.load("item") == value
-
-    def test_an_answer_that_does_not_come_is_asked_for_again(
-        self, double: DoubleProcess[GcsDouble], place: Backend, options: dict[str, Any]
-    ) -> None:
-        place.store("item", b"value")
-        hasty = open_place(repr(place).split("'")[1], **{**options, "timeout": 1})
-        with hasty:
-            double.fail(rate=1, kinds=[Fault.STALL], stall=4, limit=2)
-            assert hasty.load("item") == b"value"
-            hasty.store("item", b"another")
-        assert place.load("item") == b"another"
 
     def test_an_upload_that_is_given_up_is_cancelled(
         self, place: Backend, double: DoubleProcess[GcsDouble]
@@ -298,22 +152,6 @@ class TestFaults:
         while double.tell(unfinished) > before and time.monotonic() < deadline:
             time.sleep(0.01)
         assert double.tell(unfinished) == before
-
-    def test_a_checkpoint_holds_no_address_of_an_upload(self, place: Backend) -> None:
-        writer = place.open_writer("item")
-        writer.write(bytes(PART + 1))
-        token = writer.checkpoint()
-        assert "upload_id" not in token
-        assert "http" not in token
-        place.resume_writer(token).commit()
-        assert place.info("item").size == PART + 1
-
-    def test_nobody_there_is_an_error_that_may_pass(self, options: dict[str, Any]) -> None:
-        quick = {**options, "endpoint": "http://127.0.0.1:9", "attempts": 2, "anonymous": True}
-        del quick["service_account"]
-        with pytest.raises(BackendConnectionError) as caught:
-            open_place("gs://the-bucket/x", **quick).open()
-        assert caught.value.retryable
 
 
 class TestUrls:

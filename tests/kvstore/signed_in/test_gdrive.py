@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import SOAK
 from tests.kvstore import many_large_writes
-from tests.kvstore.filled_folders import in_double
-from tests.kvstore.gdrive.places import (
-    PART,
-    add_drive,
-    empty_folder,
-    fill_folder,
-    url_of,
-)
-from tests.kvstore.told_doubles import account, change, requests
+from tests.kvstore.signed_in.drive_files import add_drive
+from tests.kvstore.signed_in.kinds import CHECKS, GDRIVE, Kind
+from tests.kvstore.signed_in.told_doubles import account, change, requests
 from tests.servers.double_process import DoubleProcess
 from tests.servers.drive_double import DriveDouble
 
 from backupgw.kvstore import open_place
 from backupgw.kvstore.backends.base import Backend
-from backupgw.kvstore.backends.entry_items import KNOWN
 from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, BackendURLInvalid
-from backupgw.kvstore.conformance import Check, Status, Subject, checks
+from backupgw.kvstore.conformance import Check, Status, Subject
+
+PART = GDRIVE.part
 
 
 @pytest.fixture(scope="module")
-def subject(double: DoubleProcess[DriveDouble], options: dict[str, Any]) -> Iterator[Subject]:
-    make = partial(open_place, "gdrive:Backups/conformance", **options)
-    fill = in_double(double, fill_folder, empty_folder, "Backups/conformance")
-    with Subject(make, soak=SOAK, scale=0.1, fill=fill, remembers=KNOWN) as subject:
-        yield subject
+def kind() -> Kind:
+    return GDRIVE
 
 
-LONG = () if SOAK else ("listing.list_streams",)
-"""It wants more entries than a few pages of a listing have."""
-
-
-@pytest.mark.parametrize("check", [each for each in checks if each.name not in LONG], ids=str)
+@pytest.mark.parametrize("check", CHECKS, ids=str)
 def test_conformance(check: Check, subject: Subject) -> None:
     result = check.run(subject)
     assert result.status is not Status.FAILED, result.note
 
 
 def test_memory_of_many_large_writes(
-    place: Backend, options: dict[str, Any], tmp_path: Path
+    place: Backend, options: dict[str, Any], tmp_path: Path, url: str
 ) -> None:
     usual = {name: value for name, value in options.items() if name != "part_size"}
-    peak = many_large_writes.peak(url_of(place), usual, tmp_path)
+    peak = many_large_writes.peak(url, usual, tmp_path)
     assert peak < many_large_writes.CEILING
 
 
@@ -60,7 +45,7 @@ class TestRequests:
     """What an operation costs: Google counts requests."""
 
     def test_a_new_item_takes_two_once_its_folder_is_known(
-        self, place: Backend, double: DoubleProcess[DriveDouble], options: dict[str, Any]
+        self, place: Backend, double: DoubleProcess[DriveDouble], options: dict[str, Any], url: str
     ) -> None:
         place.store("data/00/first", b"value")
         double.tell(requests)
@@ -82,7 +67,7 @@ class TestRequests:
         place.delete("data/00/second")
         assert double.tell(requests) == ["GET drive", "DELETE drive"]
         told: list[str] = []
-        with open_place(url_of(place), on_call=told.append, **options) as counted:
+        with open_place(url, on_call=told.append, **options) as counted:
             counted.load("data/00/large")
         assert told[-2:] == ["files.list", "files.get"]
 
@@ -100,6 +85,7 @@ class TestRequests:
         double: DoubleProcess[DriveDouble],
         options: dict[str, Any],
         monkeypatch: pytest.MonkeyPatch,
+        url: str,
     ) -> None:
         # On a busy machine, what was fetched would be too old before it is asked for.
         monkeypatch.setattr("backupgw.kvstore.backends.listing_ahead._VALID", 1000.0)
@@ -107,7 +93,7 @@ class TestRequests:
         place.mkdirs(folders)
         with ThreadPoolExecutor(8) as pool:
             [*pool.map(lambda folder: place.store(f"{folder}/blob", b"value"), folders)]
-        with open_place(url_of(place), **options) as fresh:
+        with open_place(url, **options) as fresh:
             double.tell(requests)
             found = {
                 f"data/{folder.name}": [item.name for item in fresh.list(f"data/{folder.name}")]
@@ -118,12 +104,12 @@ class TestRequests:
         assert found == {folder: ["blob"] for folder in folders}
 
     def test_what_changes_meanwhile_is_listed(
-        self, place: Backend, options: dict[str, Any]
+        self, place: Backend, options: dict[str, Any], url: str
     ) -> None:
         place.mkdirs(f"data/{number:02x}" for number in range(40))
         place.store("data/25/old", b"value")
         names = sorted(folder.name for folder in place.list("data"))
-        with open_place(url_of(place), **options) as other:
+        with open_place(url, **options) as other:
             other.rmdir("data/27")  # as others do: nothing that is asked together fails of it
         for name in names[:5]:
             assert [*place.list(f"data/{name}")] == []
@@ -133,6 +119,14 @@ class TestRequests:
         assert [*place.list("data/25")] == []
         assert [item.name for item in place.list("data/26")] == ["new"]
         assert [*place.list("data/20")] == []
+
+    def test_limits_of_requests_are_waited_out(
+        self, place: Backend, double: DoubleProcess[DriveDouble]
+    ) -> None:
+        double.tell(change, limited=3)
+        place.store("item", b"value")
+        double.tell(change, limited=1)
+        assert place.load("item") == b"value"
 
     def test_short_pages_are_read_to_the_end(
         self, place: Backend, double: DoubleProcess[DriveDouble]

@@ -1,4 +1,5 @@
-"""What a place on OpenSSH has of its own: links, special files, names, modes, syncs, leftovers."""
+"""What a place on OpenSSH has of its own: links, special files, names, modes, syncs, leftovers,
+connections."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import re
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -15,31 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kvstore.sftp_places import place
+from tests.kvstore.sftp.places import place, refused, through
 from tests.servers.process import ServerProcess
 from tests.servers.sshd import Sshd
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import (
+    BackendDoesNotExist,
     ObjectExists,
     ObjectNotFound,
     PermissionDenied,
 )
 
 pytestmark = pytest.mark.root("sshd", "strace")
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with Sshd(tmp_path_factory.mktemp("sshd")) as sshd:
-        yield sshd
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Path:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture
@@ -323,3 +313,68 @@ def test_a_hundred_thousand_entries(sshd: Sshd, served: Path) -> None:
         tracemalloc.stop()
     assert peak < 4 << 20
     subprocess.run(["find", served, "-type", "f", "-delete"], check=True)
+
+
+# -- connections
+
+
+def descriptors() -> set[str]:
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(f"{entry.name} {entry.readlink()}")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def test_closing_leaves_neither_thread_nor_socket(
+    sshd: Sshd, jumps: list[Sshd], served: Path
+) -> None:
+    config = through(sshd, jumps, "ProxyJump jump1")
+    before, threads = descriptors(), {*threading.enumerate()}
+    with place(sshd, served, ssh_config=config) as backend:
+        writers = [backend.open_writer(f"item{number}") for number in range(20)]
+        for writer in writers:
+            writer.abort()
+        assert {*threading.enumerate()} > threads
+    refused(place(sshd, served, key_file=str(sshd.folder / "other-host")))
+    refused(place(sshd, served / "missing", ssh_config=config), BackendDoesNotExist)
+    left = {thread for thread in {*threading.enumerate()} - threads if thread.is_alive()}
+    assert not left
+    assert descriptors() <= before
+
+
+def test_a_forked_process_has_connections_of_its_own(sshd: Sshd, served: Path) -> None:
+    with place(sshd, served) as backend:
+        backend.store("item", b"parent's")
+        reader = backend.open_reader("item")
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                backend.store("child", b"child's")
+                status = 0 if backend.load("item") == b"parent's" else 2
+                backend.close()
+            finally:
+                os._exit(status)
+        _, ended = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(ended) == 0
+        assert reader.read(100) == b"parent's"
+        reader.close()
+        assert backend.load("child") == b"child's"
+
+
+def test_what_only_match_exec_needs_is_imported_when_it_is_needed() -> None:
+    program = (
+        "import sys\n"
+        "import backupgw.kvstore.backends.sftp\n"
+        "from paramiko import SSHConfig\n"
+        "print('asyncio' in sys.modules, 'invoke.runners' in sys.modules)\n"
+        "config = SSHConfig.from_text('Match exec \"true\"\\n  User found\\n')\n"
+        "print(config.lookup('box')['user'], 'invoke.runners' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "False", "found", "True"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.volumes import tmpfs
-from tests.kvstore.sftp_places import HOST, factory, place, settings
+from tests.kvstore.sftp.places import HOST, factory, place, settings
 from tests.servers.faulty_proxy import FaultyProxy
 from tests.servers.sshd import Sshd
 
@@ -35,13 +35,6 @@ BIG = 24 << 20
 def sshd(tmp_path: Path) -> Iterator[Sshd]:
     with Sshd(tmp_path / "sshd") as sshd:
         yield sshd
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Path:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    return folder
 
 
 def read_all(backend: Backend, name: str) -> bytes:

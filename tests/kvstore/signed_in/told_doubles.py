@@ -16,6 +16,10 @@ class SignedIn(Protocol):
         """What is behind its HTTP."""
 
     @property
+    def options(self) -> dict[str, str]:
+        """What a place on it signs in with."""
+
+    @property
     def calls(self) -> Calls:
         """What came."""
 
@@ -24,6 +28,11 @@ def account(double: SignedIn, url: str) -> str:
     """The key of a service account, whose tokens come from the double at that URL."""
     key: str = double.service.account(url)
     return key
+
+
+def options_of(double: SignedIn) -> dict[str, str]:
+    """What a place on it signs in with."""
+    return double.options
 
 
 def change(double: SignedIn, /, **attributes: object) -> None:

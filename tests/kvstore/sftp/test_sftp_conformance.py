@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.kvstore.filled_folders import on_disk
-from tests.kvstore.sftp_places import factory
+from tests.kvstore.sftp.places import factory
 from tests.servers import peers
 from tests.servers.rclone import RcloneSftp
 from tests.servers.sshd import Sshd
@@ -22,12 +22,6 @@ SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
 
 MANY = "listing.list_streams"
 """Makes so many items that syncing each would take most of the time; that is for soaks."""
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with Sshd(tmp_path_factory.mktemp("sshd")) as sshd:
-        yield sshd
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,11 +16,7 @@ from tests.servers.s3 import Moto, RcloneS3
 
 from backupgw.kvstore import open_place
 from backupgw.kvstore.backends.base import Backend
-from backupgw.kvstore.backends.errors import (
-    ContentMismatch,
-    ObjectExists,
-    ObjectNotFound,
-)
+from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, ObjectNotFound
 
 pytestmark = pytest.mark.peers(peers.RCLONE)
 
@@ -29,12 +24,6 @@ PACK = random.Random(7).randbytes(12 << 20)
 DIGEST = hashlib.sha256(PACK).hexdigest()
 SMALL = PACK[:300]
 SMALL_DIGEST = hashlib.sha256(SMALL).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneS3]:
-    with RcloneS3(tmp_path_factory.mktemp("rclone")) as server:
-        yield server
 
 
 def made(url: str, calls: list[str] | None = None, **options: Any) -> Backend:

@@ -1,12 +1,10 @@
-"""How a server is reached: ssh's settings, known hosts, keys, other hosts between."""
+"""How a server is reached: URLs, options, ssh's settings, keys and passwords."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,24 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kvstore.sftp_places import HOST, place, settings
+from tests.kvstore.sftp.places import HOST, SECRET, place, refused, settings, works
 from tests.servers.process import ServerProcess
 from tests.servers.sshd import Sshd
 
 from backupgw.kvstore import open_place
-from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import (
     BackendConnectionError,
     BackendDoesNotExist,
     BackendError,
     BackendURLInvalid,
-    PermissionDenied,
 )
-from backupgw.kvstore.backends.sftp_known_hosts import HostKeyRefused
 
 pytestmark = pytest.mark.root("sshd")
-
-SECRET = "s3cret-never-shown"
 
 
 @pytest.fixture(scope="module")
@@ -42,32 +35,6 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     start = f"ForceCommand internal-sftp -d {folder}/home"
     with Sshd(folder, password=SECRET, settings=[start]) as sshd:
         yield sshd
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Path:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    return folder
-
-
-def works(backend: Backend) -> None:
-    with backend:
-        backend.store("folder/item", b"value")
-        assert backend.load("folder/item") == b"value"
-        assert [info.name for info in backend.list("folder")] == ["item"]
-
-
-def refused(backend: Backend, error: type[BackendError] = PermissionDenied) -> str:
-    """Open a place that cannot be; return what is said, which is one line without secrets."""
-    with pytest.raises(error) as caught:
-        backend.open()
-    said = str(caught.value)
-    assert "\n" not in said
-    assert SECRET not in said
-    assert SECRET not in repr(backend)
-    assert not caught.value.retryable or error is BackendConnectionError
-    return said
 
 
 # -- URLs
@@ -133,96 +100,6 @@ def test_urls_that_are_none(url: str) -> None:
 def test_options_that_cannot_be(option: str, value: Any) -> None:
     with pytest.raises(BackendURLInvalid, match=option):
         open_place("sftp://host/path", **{option: value})
-
-
-# -- known hosts
-
-
-def test_an_unknown_host_is_refused_with_what_to_do(sshd: Sshd, served: Path) -> None:
-    config = settings(sshd, "unknown", host_key=None)
-    said = refused(place(sshd, served, ssh_config=config), HostKeyRefused)
-    public = sshd.folder / "host.pub"
-    listed = subprocess.run(
-        ["ssh-keygen", "-lf", public], capture_output=True, text=True, check=True
-    ).stdout
-    assert listed.split()[1] in said, "the fingerprint as ssh-keygen shows it"
-    assert f"ssh-keyscan -p {sshd.port} 127.0.0.1" in said
-    line, file = re.findall(r"add '(.+?)' to (\S+)", said)[0]
-    Path(file).write_text(f"{line}\n")
-    works(place(sshd, served, ssh_config=config))
-
-
-def test_a_changed_host_key_is_refused_with_its_line(sshd: Sshd, served: Path) -> None:
-    config = settings(sshd, "changed", host_key="other-host")
-    known = sshd.folder / "known-other-host"
-    known.write_text("# a comment\n\n" + known.read_text())
-    said = refused(place(sshd, served, ssh_config=config), HostKeyRefused)
-    assert f"{known} line 3" in said
-
-
-def known_line(sshd: Sshd, names: str, key: str = "host") -> str:
-    return f"{names} {(sshd.folder / f'{key}.pub').read_text()}"
-
-
-def test_the_forms_of_known_hosts(sshd: Sshd, served: Path, tmp_path: Path) -> None:
-    config, file = settings(sshd, "forms"), tmp_path / "known_hosts"
-    own = f"[127.0.0.1]:{sshd.port}"
-
-    def try_with(*lines: str) -> Backend:
-        file.write_text("".join(lines))
-        return place(sshd, served, ssh_config=config, known_hosts=str(file))
-
-    works(try_with(known_line(sshd, f"elsewhere,{own}")))
-    works(try_with(known_line(sshd, "127.0.0.1")))
-    works(try_with(known_line(sshd, f"[127.0.0.*]:{sshd.port}")))
-    refused(try_with(known_line(sshd, f"!127.0.0.1,!{own},*")), HostKeyRefused)
-    refused(try_with(known_line(sshd, f"*,!{own},!127.0.0.1")), HostKeyRefused)
-    said = refused(
-        try_with(known_line(sshd, own), f"@revoked * {known_line(sshd, own).split(None, 1)[1]}"),
-        HostKeyRefused,
-    )
-    assert f"{file} line 2 revokes" in said
-    works(try_with(known_line(sshd, own, "other-host"), known_line(sshd, own)))
-    file.write_text(known_line(sshd, own))
-    subprocess.run(["ssh-keygen", "-qHf", file], check=True, capture_output=True)
-    assert own not in file.read_text()
-    works(place(sshd, served, ssh_config=config, known_hosts=str(file)))
-
-
-def test_the_kind_of_key_that_is_known_is_asked_for(tmp_path: Path, served: Path) -> None:
-    """A server with keys of two kinds shows the one that the host is known by."""
-    folder = tmp_path / "two-keys"
-    rsa = tmp_path / "rsa"
-    subprocess.run(["ssh-keygen", "-qt", "rsa", "-b", "2048", "-N", "", "-f", rsa], check=True)
-    with Sshd(folder, settings=[f"HostKey {rsa}"]) as server:
-        file = tmp_path / "known"
-        file.write_text(f"[127.0.0.1]:{server.port} {rsa.with_suffix('.pub').read_text()}")
-        works(place(server, served, known_hosts=str(file)))
-
-
-def test_accept_new_notes_a_key_once(sshd: Sshd, served: Path, tmp_path: Path) -> None:
-    file = tmp_path / "ssh/known"
-    config = settings(
-        sshd,
-        "accept-new",
-        "StrictHostKeyChecking accept-new",
-        f"UserKnownHostsFile {file}",
-        "HashKnownHosts yes",
-    )
-    works(place(sshd, served, ssh_config=config))
-    assert len(file.read_text().splitlines()) == 1
-    assert "127.0.0.1" not in file.read_text()
-    works(place(sshd, served, ssh_config=config))
-    assert len(file.read_text().splitlines()) == 1
-    file.write_text(known_line(sshd, f"[127.0.0.1]:{sshd.port}", "other-host"))
-    refused(place(sshd, served, ssh_config=config), HostKeyRefused)
-
-
-def test_host_key_alias(sshd: Sshd, served: Path, tmp_path: Path) -> None:
-    file = tmp_path / "known"
-    file.write_text(known_line(sshd, "the-box"))
-    config = settings(sshd, "alias", "HostKeyAlias the-box", f"UserKnownHostsFile {file}")
-    works(place(sshd, served, ssh_config=config))
 
 
 # -- keys and passwords
@@ -293,80 +170,6 @@ def test_the_agents_keys(sshd: Sshd, served: Path, tmp_path: Path) -> None:
         works(place(sshd, served, ssh_config=only))
     said = refused(place(sshd, served, ssh_config=any_key))
     assert str(path) in said, "an agent that is gone is told"
-
-
-# -- other hosts between
-
-
-@pytest.fixture(scope="module")
-def jumps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Sshd]]:
-    with (
-        Sshd(tmp_path_factory.mktemp("jump1")) as one,
-        Sshd(tmp_path_factory.mktemp("jump2")) as two,
-    ):
-        yield [one, two]
-
-
-def through(sshd: Sshd, jumps: list[Sshd], *lines: str) -> Path:
-    path = sshd.folder / "ssh_config-through"
-    blocks = [jump.config(f"jump{number}") for number, jump in enumerate(jumps, 1)]
-    path.write_text("".join([sshd.config(HOST, *lines), *blocks]))
-    return path
-
-
-def test_through_two_hosts(sshd: Sshd, jumps: list[Sshd], served: Path) -> None:
-    config = through(sshd, jumps, "ProxyJump jump1,jump2")
-    backend = place(sshd, served, ssh_config=config)
-    with backend:
-        assert all(jump.sessions for jump in jumps)
-        backend.store("item", os.urandom(3 << 20))
-        assert len(backend.load("item")) == 3 << 20
-    second = sshd.folder / "ssh_config-second"
-    text = config.read_text().replace("jump1,jump2", "jump2")
-    second.write_text(text + "Host jump2\nProxyJump jump1\n")
-    works(place(sshd, served, ssh_config=second))
-
-
-def test_a_host_between_that_is_not_known_or_does_not_reach(
-    sshd: Sshd, jumps: list[Sshd], served: Path
-) -> None:
-    config = through(sshd, jumps, "ProxyJump jump1")
-    known = jumps[0].folder / "known-host"
-    before = known.read_text()
-    known.write_text("")
-    try:
-        said = refused(place(sshd, served, ssh_config=config), HostKeyRefused)
-        assert f":{jumps[0].port} is unknown" in said
-    finally:
-        known.write_text(before)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        port = nobody.getsockname()[1]
-        text = config.read_text().replace(f"Port {sshd.port}\n", f"Port {port}\n", 1)
-        config.write_text(text)
-        said = refused(place(sshd, served, ssh_config=config), BackendConnectionError)
-    assert f"127.0.0.1:{port} cannot be reached from the host before it" in said
-
-
-def test_a_circle_of_hosts(sshd: Sshd, jumps: list[Sshd], served: Path) -> None:
-    config = sshd.folder / "ssh_config-circle"
-    config.write_text(
-        jumps[0].config("jump1", f"ProxyJump {HOST}") + sshd.config(HOST, "ProxyJump jump1")
-    )
-    assert "circle" in refused(place(sshd, served, ssh_config=config), BackendError)
-
-
-def test_through_a_command(sshd: Sshd, jumps: list[Sshd], served: Path) -> None:
-    config = through(sshd, jumps)
-    config.write_text(
-        config.read_text().replace(
-            f"Host {HOST}\n", f"Host {HOST}\nProxyCommand ssh -F {config} -W %h:%p jump1\n"
-        )
-    )
-    works(place(sshd, served, ssh_config=config))
-    bad = settings(sshd, "bad-command", "ProxyCommand echo nothing doing >&2; exit 3")
-    said = refused(place(sshd, served, ssh_config=bad, connect_timeout=5), BackendConnectionError)
-    assert "nothing doing" in said
 
 
 # -- settings
@@ -494,68 +297,3 @@ def test_a_server_with_one_session_a_connection(tmp_path: Path, served: Path) ->
             for writer in writers:
                 writer.commit()
             assert len([*backend.list("")]) == 12
-
-
-# -- what is left
-
-
-def descriptors() -> set[str]:
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found.add(f"{entry.name} {entry.readlink()}")
-        except FileNotFoundError:
-            continue
-    return found
-
-
-def test_closing_leaves_neither_thread_nor_socket(
-    sshd: Sshd, jumps: list[Sshd], served: Path
-) -> None:
-    config = through(sshd, jumps, "ProxyJump jump1")
-    before, threads = descriptors(), {*threading.enumerate()}
-    with place(sshd, served, ssh_config=config) as backend:
-        writers = [backend.open_writer(f"item{number}") for number in range(20)]
-        for writer in writers:
-            writer.abort()
-        assert {*threading.enumerate()} > threads
-    refused(place(sshd, served, key_file=str(sshd.folder / "other-host")))
-    refused(place(sshd, served / "missing", ssh_config=config), BackendDoesNotExist)
-    left = {thread for thread in {*threading.enumerate()} - threads if thread.is_alive()}
-    assert not left
-    assert descriptors() <= before
-
-
-def test_a_forked_process_has_connections_of_its_own(sshd: Sshd, served: Path) -> None:
-    with place(sshd, served) as backend:
-        backend.store("item", b"parent's")
-        reader = backend.open_reader("item")
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                backend.store("child", b"child's")
-                status = 0 if backend.load("item") == b"parent's" else 2
-                backend.close()
-            finally:
-                os._exit(status)
-        _, ended = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(ended) == 0
-        assert reader.read(100) == b"parent's"
-        reader.close()
-        assert backend.load("child") == b"child's"
-
-
-def test_what_only_match_exec_needs_is_imported_when_it_is_needed() -> None:
-    program = (
-        "import sys\n"
-        "import backupgw.kvstore.backends.sftp\n"
-        "from paramiko import SSHConfig\n"
-        "print('asyncio' in sys.modules, 'invoke.runners' in sys.modules)\n"
-        "config = SSHConfig.from_text('Match exec \"true\"\\n  User found\\n')\n"
-        "print(config.lookup('box')['user'], 'invoke.runners' in sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["False", "False", "found", "True"]
