@@ -511,6 +511,28 @@ class Changes(_Limited):
             assert (report.corrections, report.counted) == ([], Amount(120, 2))
             assert one.usage("server").used == Amount(120, 2)
 
+    def test_what_a_list_has_twice_since_a_folder_came_counts_once(
+        self, make_ledger: MakeLedger
+    ) -> None:
+        there = {"a": ONE}
+        with make_ledger() as one, make_ledger() as other:
+            put(other, "a", 60)
+
+            def listing(folder: str) -> Iterator[ItemInfo]:
+                if folder:
+                    yield ItemInfo("b", True, 60, False)
+                    return
+                yield ItemInfo("a", True, 60, False)
+                if len(there) == 1:
+                    put(other, "new/b", 60)
+                    there["new/b"] = ONE
+                    yield ItemInfo("new", True, 0, True)
+                yield ItemInfo("a", True, 60, False)
+
+            report = one.reconcile("", listing, lambda _name: USER, lookup=there.__getitem__)
+            assert (report.corrections, report.counted) == ([], Amount(120, 2))
+            assert one.usage("server").used == Amount(120, 2)
+
     def test_a_change_that_is_under_way_when_its_folder_is_begun_is_counted_once(
         self, make_ledger: MakeLedger
     ) -> None:

@@ -129,6 +129,33 @@ class TestFailures:
                 usage = ledger.usage("server")
                 assert (usage.used, usage.reserved) == (Amount(6, 3), ONE + ONE)
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_a_child_that_cannot_open_the_locks_uses_no_other_file_for_them(
+        self, ledger: SQLiteLedger, tmp_path: Path
+    ) -> None:
+        ledger.reserve("", SCOPES, Amount(1, 1))
+        locks = Path(f"{ledger.path}-locks")
+        aside = locks.rename(tmp_path / "aside")
+        locks.mkdir()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for number in range(20):  # the parent's descriptors are among these
+                    os.open(tmp_path / f"file {number}", os.O_RDWR | os.O_CREAT)
+                for _ in range(2):
+                    with pytest.raises(LedgerError, match="locks: Is a directory"):
+                        ledger.reserve("", SCOPES, Amount(1, 1))
+                locks.rmdir()
+                aside.rename(locks)
+                ledger.reserve("", SCOPES, Amount(1, 1))
+                ledger.close()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert ledger.usage("server").reserved == Amount(1, 1)
+
     def test_another_process_settles_a_killed_ones_intents_at_once(
         self, ledger: SQLiteLedger, tmp_path: Path
     ) -> None:

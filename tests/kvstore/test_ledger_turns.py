@@ -110,3 +110,36 @@ def test_what_nobody_waits_for_is_kept_while_the_ledger_cannot_be_written() -> N
     record.full = False
     queue.run(Step(lambda _: done.append("asked again")))
     assert done == ["posted", "asked again"]
+
+
+def test_many_that_cannot_be_written_are_told_of_once_each_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = Record()
+    queue = Turns(record, nothing)
+    for _ in range(2):
+        record.full = True
+        for _ in range(50):
+            queue.post(Step(nothing_with, keep=True))
+        record.full = False
+        queue.run(Step(nothing_with))
+    told = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert [each.getMessage() for each in told] == ["the ledger will be told later: no room"] * 2
+
+
+def test_all_that_is_remembered_is_done_at_the_end_if_it_can_be_written() -> None:
+    record = Record()
+    queue = Turns(record, nothing)
+    done: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        done.append(number)
+
+    record.full = True
+    for number in range(1000):
+        queue.post(Step(partial(note, number), keep=True))
+    queue.end()
+    assert (done, len(queue.kept)) == ([], 1000)
+    record.full = False
+    queue.end()
+    assert sorted(done) == list(range(1000))

@@ -342,6 +342,30 @@ def test_a_backup_that_is_ended_leaves_nothing_half_done(
     assert leftovers == []
 
 
+@NEW
+def test_a_provider_whose_turn_has_not_come_is_left_out_when_it_is_ended(site: BackupSite) -> None:
+    site.add_local("local", "second", "third")
+    site.providers.set("local", {"max_bandwidth": "2M"})
+    site.write(
+        "parallel = 1",
+        sets=f'[backup.sets.home]\npaths = ["{site.home}"]\ncompression = "off"',
+    )
+    (site.home / "big").write_bytes(random.Random(1).randbytes(40 << 20))
+    with site.start("create", "--json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "progress"
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    told = [
+        record for line in out.splitlines() if (record := json.loads(line))["event"] == "backup"
+    ]
+    assert sorted((each["provider"], each["result"]) for each in told) == [
+        ("local", "interrupted"), ("second", "interrupted"), ("third", "interrupted"),
+    ]  # fmt: skip
+    assert not (site.folder / "third").exists()
+
+
 def test_a_terminal_shows_a_bar(site: BackupSite) -> None:
     """How much is done, how fast it goes and how long it will take; at the end a line of text."""
     site.add_local("local")

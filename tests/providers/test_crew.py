@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -177,6 +178,18 @@ def test_what_a_process_had_when_it_died_is_done_by_another(
     there = _by_name(_server(tmp_path) / "there")
     for name, content in _by_name(home).items():
         assert there[f"small/{name}"] == content
+
+
+@pytest.mark.parametrize("kind", ["sftp"], indirect=True)
+def test_it_ends_when_its_reader_goes_away(kind: str, site: Site, home: Path) -> None:
+    words = site.command("sync", kind, home, "small", "--json")
+    with Child(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        next(line for line in process.stdout if b"uploaded" in line)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
 
 
 @pytest.mark.parametrize("kind", ["sftp"], indirect=True)

@@ -205,6 +205,11 @@ class App:
         }
         await respond(send, 200, json.dumps(found).encode())
 
+    async def on_late(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take the body from the socket only when it has long come."""
+        await asyncio.sleep(self.argument.get("hold", 1.0))
+        await self.on_direct(scope, receive, send)
+
     async def on_full(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take some of a body, and find that there is no room for it."""
         size = 0

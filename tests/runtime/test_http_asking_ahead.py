@@ -62,6 +62,21 @@ def test_a_client_that_only_asks_does_not_fill_the_memory(host: HostProcess, wir
     assert host.memory() - before < 3 * MIB
 
 
+def test_bodies_that_are_answered_before_they_come_do_not_fill_the_memory(
+    host: HostProcess, wire: Wire
+) -> None:
+    """Each answer is complete while the body is still read, as a refusal is."""
+    look_elsewhere(host)
+    before = host.memory()
+    wire.sock.settimeout(0.5)
+    with contextlib.suppress(TimeoutError, ConnectionError):  # it is made to wait, or cut off
+        for _ in range(150):  # for 9 MB
+            wire.send(b"POST /piece?00 HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n")
+            look_elsewhere(host)
+            wire.send(b"x")
+    assert host.memory() - before < 3 * MIB
+
+
 def test_a_client_that_reads_late_gets_every_answer(host: HostProcess, wire: Wire) -> None:
     """One is cut off in the middle, and those behind it have to wait."""
     for at_once in (1, AHEAD) * 2:
@@ -71,6 +86,17 @@ def test_a_client_that_reads_late_gets_every_answer(host: HostProcess, wire: Wir
             wire.send(asked[start : start + each])
             look_elsewhere(host)
         assert_answered(wire)
+    assert wire.request("GET", "/echo").status == 200
+
+
+def test_a_client_whose_bodies_are_answered_early_and_that_reads_late_gets_every_answer(
+    host: HostProcess, wire: Wire
+) -> None:
+    for number in range(AHEAD):
+        wire.send(b"POST /piece?%d HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n" % number)
+        look_elsewhere(host)
+        wire.send(b"x")
+    assert_answered(wire)
     assert wire.request("GET", "/echo").status == 200
 
 

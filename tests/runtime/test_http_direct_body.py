@@ -77,6 +77,18 @@ def test_what_follows_the_body_at_once_is_the_next_request(
         assert wire.answer().body == b"hello\n"
 
 
+def test_a_request_that_has_begun_behind_the_body_is_carried_on(
+    host: HostProcess, content: bytes
+) -> None:
+    """The body has come, and half a head behind it, before the service asks for the body."""
+    body = content[:MIB]
+    with host.connect() as wire:
+        wire.send(head(len(body), "/late") + body + b"GET /user HTTP/1.1\r\nHo")
+        check(wire.answer(), body)
+        wire.send(b"st: t\r\n\r\n")
+        assert wire.answer().body == b"hello\n"
+
+
 def test_a_short_body_or_one_of_unknown_length_goes_the_usual_way(host: HostProcess) -> None:
     with host.connect() as wire:
         wire.send(head(MIB - 1) + bytes(MIB - 1))

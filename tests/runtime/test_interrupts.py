@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from backupgw.runtime.interrupts import attended, held_back
+from tests.servers.child import Child
 
 
 def press() -> None:
@@ -60,6 +63,28 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
     assert not ended.is_set()
     released.set()
     assert ended.wait(60)
+
+
+ENDLESS = """
+import threading
+from backupgw.runtime.interrupts import attended
+
+def work():
+    print("begun", flush=True)
+    threading.Event().wait()
+
+attended(work, lambda: print("asked to end", flush=True))
+"""
+
+
+def test_a_second_ctrl_c_ends_the_process() -> None:
+    command = [sys.executable, "-c", ENDLESS]
+    with Child(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        for said in ("begun\n", "asked to end\n"):
+            assert process.stdout.readline() == said
+            process.send_signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
 
 
 def test_held_back_takes_effect_at_the_end() -> None:

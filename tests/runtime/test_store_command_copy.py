@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from backupgw.runtime import cli
 from backupgw.runtime.commands.store.progress import State, bar_text, left_seconds
+from tests.ctrl_c import at_every_lock
 from tests.runtime.store_site import PATIENCE, Site
 from tests.servers import peers
 from tests.servers.restic import Restic
@@ -101,6 +103,13 @@ def test_a_folder_of_this_machine_is_not_copied_into_itself(site: Site) -> None:
         f"file://{site.folder}",
     ):
         assert "one lies in the other" in site.refused("copy", "main", target)
+
+
+def test_it_ends_wherever_it_is_interrupted(site: Site) -> None:
+    values = site.fill("main", 40, 3)
+    words = ["store", "copy", "main", "other", "--jobs", "2", "--config", str(site.config)]
+    at_every_lock(lambda: cli.main(words))
+    assert site.tree("other") == values
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -68,7 +68,8 @@ class Batch:
         return here + (self.crew.under_way if self.crew is not None else 0)
 
     def run(self, jobs: Iterable[Job]) -> Totals:
-        """Do all of it. On Ctrl-C what is under way is ended, so that it can be carried on."""
+        """Do all of it, or what comes before a `stop`. On a thread that Ctrl-C does not interrupt
+        (`runtime.interrupts`): it would leave locks taken that the others wait for."""
         if self.crew is None:
             return self._by_threads(jobs)
         coming = iter(jobs)
@@ -87,7 +88,7 @@ class Batch:
     def _by_crew(self, crew: Crew, jobs: Iterable[Job]) -> Iterator[Job]:
         """Have the small files moved; yield the others when that is done."""
         large: list[Job] = []
-        crew.begin(self._settle)
+        crew.begin(self._hear)
         try:
             for job in jobs:
                 if self._stopped.is_set():
@@ -132,7 +133,7 @@ class Batch:
         return self.totals
 
     def stop(self) -> None:
-        """End it soon."""
+        """End it soon, such that it can be carried on. From any thread."""
         self._stopped.set()
         if self.crew is not None:
             self.crew.stop()
@@ -157,6 +158,14 @@ class Batch:
             except BaseException as error:  # noqa: BLE001 - raised again by run
                 self._defect = error
                 self._stopped.set()
+
+    def _hear(self, result: Result) -> None:
+        """Be told what became of a file by a crew."""
+        try:
+            self._settle(result)
+        except BaseException as error:  # noqa: BLE001 - raised again by run
+            self._defect = error
+            self.stop()
 
     def _do(self, job: Job) -> None:
         begun = time.monotonic()

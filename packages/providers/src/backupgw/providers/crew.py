@@ -99,12 +99,15 @@ class Crew:
         """
         self._on_result = on_result
         handed = dict(self._provider.open().handed_on())
-        for mate in self._mates:
-            mate.tell(handed)
-            mate.listener = threading.Thread(
-                target=self._listen, args=(mate,), name=f"crew-{mate.pid}", daemon=True
-            )
-            mate.listener.start()
+        with self._changed:
+            for mate in self._mates:
+                mate.tell(handed)
+                if self._stopped:
+                    mate.tell(False)
+                mate.listener = threading.Thread(
+                    target=self._listen, args=(mate,), name=f"crew-{mate.pid}", daemon=True
+                )
+                mate.listener.start()
 
     def put(self, job: Job) -> None:
         """Have a file moved; waits while all have enough to do."""
@@ -160,14 +163,15 @@ class Crew:
             self._join()
 
     def stop(self) -> None:
-        """End what is under way soon. `finish` is still to be called."""
+        """End what is under way soon, from any thread. `finish` is still to be called."""
         with self._changed:
             if self._stopped:
                 return
             self._stopped = True
             self._pending.clear()
             for mate in self._mates:
-                mate.tell(False)
+                if mate.listener is not None:  # else `begin` tells it
+                    mate.tell(False)
             self._changed.notify_all()
 
     def dismiss(self) -> None:

@@ -59,7 +59,8 @@ def attended(work: Callable[[], T], stop: Callable[[], None]) -> T:
         finally:
             ended.put(None)
 
-    thread = threading.Thread(target=run, name="attended")
+    # A daemon: at its end the interpreter waits for all others, however often Ctrl-C is pressed.
+    thread = threading.Thread(target=run, name="attended", daemon=True)
     try:
         with held_back():
             thread.start()

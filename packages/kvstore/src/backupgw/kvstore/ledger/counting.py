@@ -115,10 +115,10 @@ class _Count(Generic[B]):
         folder: str | None = ""
         while folder is not None:
             subfolders = self._list(folder)
-            if self._listed.count > SMALL:
-                self._listed.count_once()  # takes its time, and is not to be done within the lock
-                if self._lookup is not None:  # else the folder is listed once more, and only once
-                    self._catch_up(folder, subfolders)
+            self._listed.count_once()  # takes its time, and is not to be done within the lock
+            # With nobody to look names up the folder is listed once more, and only once.
+            if self._listed.count > SMALL and self._lookup is not None:
+                self._catch_up(folder, subfolders)
             with self._session.locks.listing(place, folder):
                 folder = self._end(folder, subfolders)
             self._report.folders += 1

@@ -76,7 +76,7 @@ class Listed:
 
     def count_once(self) -> None:
         """The list is done: let a name that it had twice count once. Idempotent."""
-        if self._indexed:
+        if self._indexed or self.count < 2:
             return
         self._write()
         rows: list[tuple[int, int]] = []

@@ -100,9 +100,11 @@ class ByteLocks:
         try:
             self._lengthen()
             self.flags = mmap.mmap(self._fd, _FLAGS, prot=mmap.PROT_READ)
-        except OSError as error:
+        except BaseException as error:
             self._close(self._fd)
-            raise LedgerError(f"the ledger's locks {path}: {error.strerror}") from error
+            if isinstance(error, OSError):
+                raise LedgerError(f"the ledger's locks {path}: {error.strerror}") from error
+            raise
 
     def _lengthen(self) -> None:
         """Make room for the flags, in a new file or one that had fewer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sqlite3
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -59,13 +60,23 @@ class SQLiteSession:
         self.numbers: Iterator[int] = itertools.count(1)
         self.short_way: ShortWay | None = None
         """None before it is open for the first time, and where it could not follow a fork."""
+        self._opening = threading.Lock()
+        self._left_behind = False
+        """Whether it could not follow a fork: whoever needs the locks tries to open them."""
 
     @property
     def locks(self) -> ByteLocks:
-        """Raises LedgerError when the ledger is not open."""
-        if self._locks is None:
-            raise LedgerError(f"the ledger {self.path} is not open")
-        return self._locks
+        """Raises LedgerError when the ledger is not open, or could not follow a fork."""
+        return self._locks or self._follow()
+
+    def _follow(self) -> ByteLocks:
+        with self._opening:
+            if self._locks is None:
+                if not self._left_behind:
+                    raise LedgerError(f"the ledger {self.path} is not open")
+                self._open_locks()
+            assert self._locks is not None
+            return self._locks
 
     def number(self) -> int:
         """Return, within a step, a number that nobody ever had: no session is numbered twice."""
@@ -89,16 +100,27 @@ class SQLiteSession:
             raise
 
     def _open_locks(self) -> None:
-        self._locks = locks = ByteLocks(f"{self.path}-locks")
-        self._tenure = Tenure(locks, time.monotonic, lambda: self._turns.wake())
+        locks = ByteLocks(f"{self.path}-locks")
+        try:
+            tenure = Tenure(locks, time.monotonic, lambda: self._turns.wake())
+        except BaseException:
+            locks.close()
+            raise
         locks.before_locking = self._end_tenure
         self.short_way = ShortWay(
-            self.path, self, locks, self._tenure, self._turns, self._state, self._clock
+            self.path, self, locks, tenure, self._turns, self._state, self._clock
         )
+        self._locks, self._tenure, self._left_behind = locks, tenure, False
 
     def close(self) -> None:
         """Write down what is pending and end the session on record."""
-        self.locks  # noqa: B018 - raises unless open
+        try:
+            self.locks  # noqa: B018 - raises unless open
+        except LedgerError:
+            if not self._left_behind:
+                raise
+            self._let_go()
+            return
         try:
             self._turns.end()
             if self.session:
@@ -115,6 +137,7 @@ class SQLiteSession:
             locks, self._locks = self._locks, None
             tenure, self._tenure = self._tenure, None
             self.session = 0
+            self._left_behind = False
             if locks is not None:
                 try:
                     if tenure is not None:
@@ -147,8 +170,12 @@ class SQLiteSession:
         self._alarms.clear()
         self.session = 0
         self._state.leave_to_parent()
-        if self._locks is not None:
-            self._locks.leave_to_parent()
+        self._opening = threading.Lock()
+        # Its descriptors are closed here, and soon their numbers are other files'.
+        inherited, self._locks, self._tenure = self._locks, None, None
+        if inherited is not None:
+            self._left_behind = True
+            inherited.leave_to_parent()
             self._open_locks()
 
     # -- transactions

@@ -137,14 +137,19 @@ class Turns:
         return bool(self.kept)
 
     def end(self) -> None:
-        """Do what lingers, and stop the thread that would have."""
+        """Do what lingers and what is remembered, and stop the thread that would have.
+
+        What cannot be written stays remembered.
+        """
         self._ending.set()
         self._wake.set()
         if self._flusher is not None:
             self._flusher.join()
-        while self.lingering:
+        while self.lingering or self.kept:
             with self.turn:
                 self._take()
+            if self._failing:
+                return
 
     def _start_flusher(self) -> None:
         with self._starting:
@@ -195,9 +200,10 @@ class Turns:
         except BaseException:
             self._failed(batch, LedgerError("interrupted", retryable=True))
             raise
-        self._failing = False
-        for step in batch:
-            step.done = True
+        else:
+            self._failing = False
+            for step in batch:
+                step.done = True
 
     def _failed(self, batch: Sequence[Step[Any]], error: Exception) -> None:
         kept = [step for step in batch if step.keep]

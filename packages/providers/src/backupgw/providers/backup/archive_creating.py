@@ -12,7 +12,9 @@ from backupgw.kvstore.backends.plan import Plan
 from backupgw.kvstore.layers.encrypt_age import Key
 from backupgw.kvstore.layers.encrypt_names import ReadableNames
 from backupgw.kvstore.layers.encrypt_streams import EncryptWriter
+from backupgw.runtime.restic import StopSignal
 
+from ..pieces import Interrupted
 from .archive_writing import ArchiveWriter, Counts
 from .archives import item_name
 from .lanes import AllFailed, Lanes
@@ -48,6 +50,7 @@ def create(
     threads: int = 0,
     on_member: Callable[[Found], None] | None = None,
     on_counts: Callable[[Counts], None] | None = None,
+    stop: StopSignal | None = None,
 ) -> Created:
     """Write an archive to each place; nothing of it is at a place where it could not be whole.
 
@@ -60,8 +63,10 @@ def create(
         threads: that compress, besides this one.
         on_member: told of each entry before it is written; what it raises ends the backup.
         on_counts: given the counts at the beginning, which go on changing.
+        stop: ends it before the next piece of the archive.
 
     Raises:
+        Interrupted: it was to end.
         OSError: what is to be backed up is not there.
     """
     item = _free_name(places, host, set_name, time, encrypted=key is not None)
@@ -71,11 +76,17 @@ def create(
         sink = EncryptWriter(
             lanes, key, ReadableNames(), Plan(item, None, if_absent=True, expected_hash=None)
         )
-    archive = ArchiveWriter(sink.write, level=LEVELS[compression], threads=threads)
+
+    def write(piece: bytes) -> None:
+        _go_on(stop)
+        sink.write(piece)
+
+    archive = ArchiveWriter(write, level=LEVELS[compression], threads=threads)
     if on_counts is not None:
         on_counts(archive.counts)
     try:
         for found in walk(selection, lambda *problem: archive.counts.problems.append(problem)):
+            _go_on(stop)
             if on_member is not None:
                 on_member(found)
             archive.add(found)
@@ -87,6 +98,11 @@ def create(
         sink.abort()
         raise
     return Created(item, archive.counts, lanes.errors)
+
+
+def _go_on(stop: StopSignal | None) -> None:
+    if stop is not None and stop.is_set:
+        raise Interrupted("the backup was ended")
 
 
 def _free_name(

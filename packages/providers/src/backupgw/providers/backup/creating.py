@@ -18,6 +18,7 @@ from backupgw.kvstore.layers.encrypt_age import Key
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.commands.store.output import error_text
 from backupgw.runtime.commands.store.progress import State
+from backupgw.runtime.interrupts import attended
 from backupgw.runtime.restic import BackupStatus, Message, ResticStopped, StopSignal
 from backupgw.runtime.restic.commands import pattern
 
@@ -94,24 +95,8 @@ class Run:
     def _back_up(self) -> None:
         if self._wanted.format == "archive":
             self._archive()
-            return
-        with concurrent.futures.ThreadPoolExecutor(
-            min(self._site.backup.parallel, len(self._targets)), "backup"
-        ) as pool:
-            futures = [pool.submit(self._restic, provider) for provider in self._targets]
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    self._end(future.result())
-            except BaseException:
-                self._stop.set()
-                for future in futures:
-                    future.cancel()
-                concurrent.futures.wait(futures)
-                # What was done in the meantime is done.
-                for future in futures:
-                    if not future.cancelled() and future.result().provider not in self._outcomes:
-                        self._end(future.result())
-                raise
+        else:
+            attended(self._all_by_restic, self._stop.set)
 
     def _selection(self) -> Selection:
         """Return what is backed up, without the folders that backups go to: a backup of these would
@@ -122,6 +107,22 @@ class Run:
         return dataclasses.replace(selection, exclude=(*selection.exclude, *own))
 
     # -- restic
+
+    def _all_by_restic(self) -> None:
+        with concurrent.futures.ThreadPoolExecutor(
+            min(self._site.backup.parallel, len(self._targets)), "backup"
+        ) as pool:
+            futures = [pool.submit(self._restic, provider) for provider in self._targets]
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    if self._stop.is_set:
+                        for each in futures:
+                            each.cancel()
+                    if not future.cancelled():
+                        self._end(future.result())
+            except BaseException:
+                self._stop.set()
+                raise
 
     def _restic(self, provider: str) -> Outcome:
         began = time.monotonic()
@@ -198,7 +199,8 @@ class Run:
             try:
                 key = self._key(places) if self._wanted.encrypt else None
                 scan.start()
-                made = create(
+                make = partial(
+                    create,
                     {name: each.place for name, each in places.items()},
                     self._selection(),
                     host=self._site.host,
@@ -208,7 +210,9 @@ class Run:
                     compression=self._wanted.compression,
                     threads=min(4, os.cpu_count() or 1),
                     on_counts=self._show_counts,
+                    stop=self._stop,
                 )
+                made = attended(make, self._stop.set)
             except (BackendError, CommandError, OSError) as error:
                 for provider in places:
                     self._end(self._failed(provider, error))

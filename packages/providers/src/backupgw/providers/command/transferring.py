@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from backupgw.runtime.command import Exit
 from backupgw.runtime.commands.store.output import cell, error_text, line, size_text
 from backupgw.runtime.commands.store.progress import Progress, Show, State
+from backupgw.runtime.interrupts import attended
 
 from ..base import BaseProvider
 from ..batch import Batch, Totals
@@ -79,7 +80,7 @@ class Transfer:
         """Do it, to the end."""
         with self._progress:
             try:
-                return self._batch.run(jobs)
+                return attended(lambda: self._batch.run(jobs), self._batch.stop)
             except KeyboardInterrupt:
                 self._progress.say("backupgw: ended; the same command carries on")
                 raise

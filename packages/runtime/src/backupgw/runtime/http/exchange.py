@@ -236,6 +236,13 @@ class Exchange:
             for part in before:
                 await threads.run(consume, part)
             raise ClientGone("the client has closed the connection")
+        if not self.more_body:
+            # All of it has come, and the parser may be in the next head by now.
+            for part in before:
+                await threads.run(consume, part)
+            self.end_delivered = True
+            protocol.body_taken(self)
+            return
         protocol.flow.pause_reading()
         counted = self.received - sum(map(len, before))
         body = self.direct_body = DirectBody(self.content_length - counted, before)

@@ -287,6 +287,10 @@ class GatewayProtocol(EndingProtocol):
             self.deadline = inf
             self.flow.pause_reading()
             self.waiting.append(exchange)
+        elif self.flow.write_paused:
+            # The answer before was complete while its request's body still came.
+            self.waiting.append(exchange)
+            self._hold()
         else:
             self._start(exchange, parsing=True)
 
@@ -366,13 +370,16 @@ class GatewayProtocol(EndingProtocol):
             return
         if not exchange.keep_alive:
             self.end(unread=not self.reading_head)
-        elif self.flow.write_paused and self.reading_head:
-            # The client asks for more than it takes: who only asks must not fill the memory.
-            self.held = True
-            self.deadline = inf  # `check_write_stall` gives it up
-            self.flow.pause_reading()
+        elif self.flow.write_paused and (self.reading_head or self.waiting):
+            self._hold()
         else:
             self._go_on(exchange)
+
+    def _hold(self) -> None:
+        """The client asks for more than it takes: who only asks must not fill the memory."""
+        self.held = True
+        self.deadline = inf  # `check_write_stall` gives it up
+        self.flow.pause_reading()
 
     def resume_writing(self) -> None:
         """The client has taken what it was sent (called by the transport)."""

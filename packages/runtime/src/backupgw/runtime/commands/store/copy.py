@@ -21,6 +21,8 @@ def copy(arguments: Namespace, places: Places) -> int:
     """Copy an item, or what is below a folder, from any place to any place."""
     from backupgw.kvstore.copying import Compare, Copy, Outcome, Side
 
+    from ...interrupts import attended
+
     source, target = places.locate(arguments.source), places.locate(arguments.target)
     origin = places.open(source)
     info = origin.info(source.path)
@@ -69,7 +71,7 @@ def copy(arguments: Namespace, places: Places) -> int:
         return State(work.moved, items, count.bytes, count.items)
 
     with count, Progress(state, Show.BAR if terminal else Show.LINES) as progress:
-        totals = work.run()
+        totals = attended(work.run, work.stop)
     if lines:
         progress.record(_record(arguments, totals))
     else:
