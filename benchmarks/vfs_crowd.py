@@ -135,7 +135,7 @@ def _uploads(
         during = rate()
         found = states()
         for task in tasks:
-            manager.post(f"/v1/tasks/{task}/cancel")
+            manager.delete(f"/v1/tasks/{task}").raise_for_status()
         _wait(lambda: "running" not in states(), states)
         after = rate()
         kept.append(during / ((before + after) / 2))

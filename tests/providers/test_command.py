@@ -262,14 +262,18 @@ def test_a_folder_that_cannot_be_read_empties_nothing(site: Site) -> None:
     assert not (nas / "a" / "1").exists()
 
 
-def test_ctrl_c_leaves_nothing_half_done(site: Site) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_upload_that_is_ended_leaves_nothing_half_done(
+    site: Site, sent: signal.Signals, status: int
+) -> None:
     nas = site.local(max_bandwidth=4_000_000)
     path = site.file("large", os.urandom(24 << 20))
     with site.start("upload", "local", path) as process:
         _wait_for_upload(nas)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         out, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, out
+    assert process.returncode == status, out
+    assert b"ended; the same command carries on" in out
     assert site.run("ls", "local") == ""
     assert b"Traceback" not in out
     assert [each.name for each in nas.iterdir() if not each.name.startswith(".")] == []

@@ -139,8 +139,10 @@ def _lives(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["sftp"], indirect=True)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_it_ends_as_one(kind: str, number: int, site: Site, home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_as_one(
+    kind: str, number: signal.Signals, site: Site, home: Path, tmp_path: Path
+) -> None:
     found: list[int] = []
 
     def end(crew: list[int]) -> None:
@@ -150,7 +152,8 @@ def test_it_ends_as_one(kind: str, number: int, site: Site, home: Path, tmp_path
             os.kill(pid, number)
 
     process, crew, told = _begun(site, "sync", kind, home, "small", then=end)
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    status = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    assert process.returncode == status[number]
     _nothing_is_left_of(crew)
     there = _by_name(_server(tmp_path) / "there")
     # What was told is there; nothing else is there in part, and the same command carries on.

@@ -240,6 +240,38 @@ def test_a_folder_that_was_not_there_is_told(tmp_path: Path) -> None:
     assert told not in said_at_start(tmp_path / "mistyped")
 
 
+@pytest.mark.parametrize(
+    "lacks",
+    [
+        '[[events.hook]]\nname = "a"\nurl = "https://127.0.0.1/"\nsecret = { env = "NOT_THERE" }',
+        '[[tokens.key]]\nid = "a"\nalgorithm = "HS256"\nsecret = { env = "NOT_THERE" }',
+        '[[places.data.layers]]\nlayer = "encrypt"\npassphrase = { env = "NOT_THERE" }',
+    ],
+    ids=["hook", "signed tokens", "layer"],
+)
+def test_nothing_is_made_where_a_secret_is_missing(tmp_path: Path, lacks: str) -> None:
+    users = tmp_path / "users"
+    users.write_text("")
+    config = tmp_path / "settings.toml"
+    config.write_text(
+        f'[state]\nfolder = "{tmp_path}/state"\n'
+        f'[places.data]\nurl = "file://{tmp_path}/data"\n'
+        f'[rest]\nplace = "data"\nlisten = ["127.0.0.1:0"]\nhtpasswd_file = "{users}"\n'
+        f'[rest.verify]\nschedule = "1 1 * * *"\n{lacks}\n'
+    )
+    ended = subprocess.run(
+        [*COMMAND, "--config", str(config)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "NOT_THERE" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.toml", "users"]
+
+
 def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     issued = trustme.CA().issue_cert("127.0.0.1", not_before=past, not_after=past)

@@ -169,8 +169,9 @@ def test_a_mistake_is_told_in_a_line(
         '[[tokens.key]]\nid = "a"\nalgorithm = "HS256"\nsecret = { env = "NOT_THERE" }',
         '[vfs.volumes.far]\ntype = "place"\n[places.far]\nurl = "s3://bucket/path"\n'
         'access_key_id = "a"\nsecret_access_key = { env = "NOT_THERE" }',
+        '[[events.hook]]\nname = "a"\nurl = "https://127.0.0.1/"\nsecret = { env = "NOT_THERE" }',
     ],
-    ids=["manager", "source", "cache", "signed tokens", "place"],
+    ids=["manager", "source", "cache", "signed tokens", "place", "hook"],
 )
 def test_nothing_is_made_where_a_secret_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], lacks: str

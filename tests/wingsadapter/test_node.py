@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from backupgw.runtime.settings import Settings, SettingsError, load
 from backupgw.wingsadapter.node import Node, ResticPlan, node_of, restic_plan
 
 pytestmark = pytest.mark.peers(peers.RESTIC_OLD, peers.RESTIC_NEW)
+
+SERVER = "8d1b1a25-1b4e-4f6a-9e0f-2b8f4c0a7d11"
 
 
 def settings_of(
@@ -142,3 +146,42 @@ def test_a_kernel_that_cannot_confine_is_a_line(
 def test_what_contradicts_itself_is_refused(tmp_path: Path, wings: str, restic: str) -> None:
     with pytest.raises(SettingsError):
         settings_of(tmp_path, wings, restic)
+
+
+@pytest.mark.parametrize(
+    ("wings", "restic"),
+    [
+        ('token = { env = "NOT_THERE" }', ""),
+        ("", 'password = { env = "NOT_THERE" }'),
+        ("", 'repository = { env = "NOT_THERE" }\npassword = "a"'),
+        ("", 'environment = { AWS_ACCESS_KEY_ID = { env = "NOT_THERE" } }'),
+        ("", f'per_server = true\npasswords = {{ "{SERVER}" = {{ env = "NOT_THERE" }} }}'),
+        (
+            "",
+            'place = "far"\n[places.far]\nurl = "s3://bucket/path"\naccess_key_id = "a"\n'
+            'secret_access_key = { env = "NOT_THERE" }',
+        ),
+        (
+            "",
+            '[[events.hook]]\nname = "a"\nurl = "https://127.0.0.1/"\n'
+            'secret = { env = "NOT_THERE" }',
+        ),
+    ],
+    ids=["token", "password", "repository", "environment", "server's password", "place", "hook"],
+)
+def test_nothing_is_made_where_a_secret_is_missing(tmp_path: Path, wings: str, restic: str) -> None:
+    settings_of(tmp_path, f'listen = ["127.0.0.1:0"]\npanel = ""\n{wings}', restic)
+    config = tmp_path / "backupgw.toml"
+    config.write_text(f'state.folder = "{tmp_path}/state"\n{config.read_text()}')
+    before = sorted(tmp_path.rglob("*"))
+    ended = subprocess.run(
+        [Path(sys.executable).parent / "backupgw", "--config", config, "wings", "serve"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "NOT_THERE" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert sorted(tmp_path.rglob("*")) == before

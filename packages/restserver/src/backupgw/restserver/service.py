@@ -9,6 +9,7 @@ service = Service(
     name="rest",
     settings=RestSettings,
     app="backupgw.restserver.start:build",
+    check="backupgw.restserver.start:check",
     prepare="backupgw.restserver.start:prepare",
     options="backupgw.restserver.workers:options",
     modules=(

@@ -22,11 +22,12 @@ from backupgw.runtime import authorisation
 from backupgw.runtime.auth import BasicAuthenticator, Htpasswd
 from backupgw.runtime.certificate import check_pair
 from backupgw.runtime.command import CommandError
-from backupgw.runtime.events import Events, start_gateway
+from backupgw.runtime.events import Events, check_hooks, start_gateway
 from backupgw.runtime.http.reload import on_reload
 from backupgw.runtime.rates import Rates
 from backupgw.runtime.secrets import redact_url
 from backupgw.runtime.settings import Settings
+from backupgw.runtime.settings_tokens import TokenSettings
 from backupgw.runtime.threads import Threads
 
 from . import operator_jobs, quota
@@ -45,6 +46,23 @@ if TYPE_CHECKING:
     from .repository_metrics import RepositoryMetrics
 
 log = logging.getLogger(__name__)
+
+
+def check(settings: Settings) -> None:
+    """Find out whether the settings can be used, with every secret in them, and change nothing.
+
+    Raises:
+        SettingsError, CommandError: what is wrong; `SecretError` is one, too.
+        BackendError: the place cannot be made.
+    """
+    who = identification(settings)
+    if who.htpasswd is not None and settings.section("tokens", TokenSettings).key:
+        # Imported late: what verifies signatures takes memory, and few need it.
+        from backupgw.runtime.tokens.signed import keys_of
+
+        keys_of(settings)
+    check_hooks(settings)
+    place_of(settings)
 
 
 def prepare(settings: Settings) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 from starlette.types import Receive, Scope, Send
 
-from backupgw.runtime.events import Events, start_gateway
+from backupgw.runtime.events import Events, check_hooks, start_gateway
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.settings_tokens import TokenSettings
 from backupgw.runtime.threads import Threads
@@ -56,6 +56,7 @@ def check(settings: Settings) -> None:
         from backupgw.runtime.tokens.signed import keys_of
 
         keys_of(settings)
+    check_hooks(settings)
     volumes_of(settings)
 
 

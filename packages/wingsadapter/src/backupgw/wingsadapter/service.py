@@ -8,6 +8,7 @@ service = Service(
     name="wings",
     settings=WingsSettings,
     app="backupgw.wingsadapter.start:build",
+    check="backupgw.wingsadapter.start:check",
     prepare="backupgw.wingsadapter.start:prepare",
     enabled=False,
 )

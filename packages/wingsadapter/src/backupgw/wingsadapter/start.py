@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from backupgw.runtime import state_folder
 from backupgw.runtime.command import CommandError
 from backupgw.runtime.database.state import open_state, require_state
-from backupgw.runtime.events import start_gateway
+from backupgw.runtime.events import check_hooks, start_gateway
 from backupgw.runtime.jobs import Jobs
 from backupgw.runtime.settings import Settings
 from backupgw.runtime.settings_jobs import JobsSettings
@@ -49,6 +49,25 @@ RECORDS = "wings.sqlite3"
 THREADS = 32
 SPARE_JOBS = 4
 """Places among running jobs for deletes and upkeep, beside backups and restores."""
+
+
+def check(settings: Settings) -> None:
+    """Find out whether the settings can be used, with every secret in them, and change nothing.
+
+    Raises:
+        SettingsError, CommandError: what is wrong; `SecretError` is one, too.
+        BackendError: the place cannot be made.
+    """
+    plan = restic_plan(settings, node_of(settings), state_folder.find(settings))
+    check_hooks(settings)
+    if plan is None:
+        return
+    section = settings.section("wings", WingsSettings)
+    for secret in (plan.password, *section.restic.passwords.values()):
+        if secret is not None:
+            secret.reveal()
+    if plan.place is not None:
+        settings.open_place(plan.place)
 
 
 def prepare(settings: Settings) -> str:

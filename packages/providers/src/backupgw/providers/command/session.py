@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 import time
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from types import TracebackType
+from typing import Self
 
 from backupgw.kvstore.backends.errors import (
     BackendDoesNotExist,
@@ -51,7 +50,6 @@ class Session:
         self.providers = ConfiguredProviders.beside(arguments.config)
         self._open: dict[str, BaseProvider] = {}
         self._crews: list[Crew] = []
-        self._before = signal.getsignal(signal.SIGTERM)
 
     @property
     def json(self) -> bool:
@@ -65,8 +63,6 @@ class Session:
         return Show.BAR if terminal else Show.LINES
 
     def __enter__(self) -> Self:
-        # A timer that is stopped ends a transfer as Ctrl-C does: so that it can be carried on.
-        signal.signal(signal.SIGTERM, _terminated)
         return self
 
     def __exit__(
@@ -75,7 +71,6 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        signal.signal(signal.SIGTERM, self._before)
         for crew in self._crews:
             crew.dismiss()
         for name, provider in self._open.items():
@@ -229,11 +224,6 @@ def _count(name: str, provider: PlaceProvider, counts: dict[str, int]) -> None:
     )
     for call, count in counts.items():
         metric.add(count, name, call, provider.costs.of(call) if provider.costs else "")
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    del number, frame
-    raise KeyboardInterrupt
 
 
 def absolute(path: Path) -> Path:

@@ -28,7 +28,7 @@ from .records import (
     SnapshotWritten,
 )
 from .settings import EventsSettings, HookSettings
-from .start import renew_hooks, start, start_gateway
+from .start import check_hooks, renew_hooks, start, start_gateway
 from .stream import EventStream
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Sink",
     "SnapshotDeleted",
     "SnapshotWritten",
+    "check_hooks",
     "renew_hooks",
     "start",
     "start_gateway",

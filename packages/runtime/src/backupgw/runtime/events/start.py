@@ -68,6 +68,16 @@ def start_gateway(settings: Settings, *, stream: EventStream | None = None) -> E
     return current.remember(start(section, stream=stream, folder=_journal_folder(settings)))
 
 
+def check_hooks(settings: Settings) -> None:
+    """Find out whether the hooks can be told, with every secret of theirs, and change nothing.
+
+    Raises:
+        CommandError: as `start_gateway`.
+    """
+    for hook in settings.section("events", EventsSettings).hook:
+        _carrier(hook, os.environ)
+
+
 def renew_hooks(events: Events, settings: Settings) -> int:
     """Tell the hooks of other settings from now on, with their secrets read anew; return how many.
 
