@@ -8,7 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
+from ..layers import options
 from ..layers.options import OptionInvalid
 from ..layers.retry_schedule import Schedule
 from .api_calls import OnCall
@@ -158,8 +160,10 @@ def endpoint_of(location: Location, endpoint: str | None, region: str | None) ->
     if location.endpoint and endpoint:
         raise OptionInvalid("endpoint", "the URL names one already")
     chosen = location.endpoint or endpoint
-    if chosen is not None and not re.match(r"https?://[^/@?#]+/?\Z", chosen, re.IGNORECASE):
-        raise OptionInvalid("endpoint", "must be http(s)://HOST[:PORT]")
+    if chosen is not None:
+        chosen = options.server("endpoint", chosen)
+        if urlsplit(chosen).path:
+            raise OptionInvalid("endpoint", "must be http(s)://HOST[:PORT], without a path")
     if chosen is None and location.scheme == "b2":
         if region is None:
             raise OptionInvalid(
@@ -168,7 +172,7 @@ def endpoint_of(location: Location, endpoint: str | None, region: str | None) ->
                 "us-west-004 of s3.us-west-004.backblazeb2.com",
             )
         return f"https://s3.{region}.backblazeb2.com"
-    return chosen.rstrip("/") if chosen else None
+    return chosen
 
 
 def region_of(endpoint: str | None, region: str | None) -> str | None:
