@@ -48,6 +48,47 @@ def test_authorities_are_a_file(url: str) -> None:
         open_place(url, **PLACES[url], cacert="/nowhere/ca.pem")
 
 
+SERVERS = {"backblaze": "realm", "dropbox": "endpoint", "gdrive": "endpoint", "gs": "endpoint",
+           "s3": "endpoint"}  # fmt: skip
+
+
+@pytest.mark.parametrize("url", [url for url in PLACES if url.partition(":")[0] in SERVERS])
+@pytest.mark.parametrize(
+    "server", ["nonsense", "ftp://host", "https://", "https://host:99999", "https://me:pw@host",
+               "https://host:abc", "https://host?x", "https://ho st"],
+)  # fmt: skip
+def test_a_server_is_an_address(url: str, server: str) -> None:
+    option = SERVERS[url.partition(":")[0]]
+    with pytest.raises(BackendURLInvalid, match=rf"{option}: must be http\(s\)://HOST"):
+        open_place(url, **{**PLACES[url], option: server})
+
+
+def test_the_server_in_an_s3_url_is_an_address() -> None:
+    with pytest.raises(BackendURLInvalid, match=r"endpoint: must be http\(s\)://HOST"):
+        open_place("s3:https://host:99999/bucket")
+
+
+@pytest.mark.parametrize("scheme", ["http", "rest"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("timeout", "soon"), ("timeout", -1), ("reconnect_tries", "many"), ("reconnect_wait", -1),
+     ("cacert", "/nowhere/ca.pem")],
+)  # fmt: skip
+def test_a_mistake_about_a_borgstore_server(scheme: str, option: str, value: Any) -> None:
+    with pytest.raises(BackendURLInvalid, match=rf"{scheme}: {option}: "):
+        open_place(f"{scheme}://host/store", **{option: value})
+
+
+def test_text_is_understood_of_a_borgstore_server() -> None:
+    open_place("http://host/store", timeout="90 s", reconnect_tries="4", reconnect_wait="1 s")
+
+
+@pytest.mark.parametrize("options", [{}, {"access_token": ""}, {"refresh_token": ""}])
+def test_dropbox_wants_a_grant_and_no_empty_one(options: dict[str, Any]) -> None:
+    with pytest.raises(BackendURLInvalid, match="refresh_token"):
+        open_place("dropbox:folder", **options)
+
+
 @pytest.mark.peers(peers.RCLONE)
 def test_the_spool_of_rclone() -> None:
     open_place("rclone:remote:path", spool="8 MiB")

@@ -45,6 +45,24 @@ def test_an_unknown_option_is_named_with_the_near_one(entries: Any) -> None:
         open_place("mine://host", color="blue")
 
 
+@pytest.mark.parametrize("value", [5, True, ["blue"], {"env": "hush"}])
+def test_what_must_be_text_and_is_none_is_named_and_not_shown(entries: Any, value: object) -> None:
+    with pytest.raises(BackendURLInvalid) as caught:
+        open_place("mine://host", colour=value)
+    assert str(caught.value) == "mine: colour: must be text; write it in quotes"
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [("s3://bucket", "region"), ("gs://bucket", "service_account"), ("rest://host/x", "rsh"),
+     ("rclone:remote:x", "binary"), ("http://host", "password"), ("sftp://host/x", "password")],
+)  # fmt: skip
+def test_the_kernels_own_places_take_no_number_for_text(url: str, option: str) -> None:
+    options: dict[str, Any] = {option: 5}
+    with pytest.raises(BackendURLInvalid, match=option):
+        open_place(url, **options)
+
+
 def test_an_unknown_scheme_is_named_with_the_near_one() -> None:
     with pytest.raises(BackendURLInvalid, match=r"'flie'; did you mean 'file'\?.*memory"):
         open_place("flie:///srv")

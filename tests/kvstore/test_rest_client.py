@@ -44,6 +44,14 @@ def place_of(
     return open_place(server.url, reconnect_tries=reconnect_tries, reconnect_wait=reconnect_wait)
 
 
+def test_a_page_of_something_else_is_no_store() -> None:
+    with (
+        ScriptedServer([Reply(200, b"hello", {"Content-Type": "text/html"})]) as server,
+        pytest.raises(BackendError, match="is no borgstore server"),
+    ):
+        place_of(server).open()
+
+
 def ranged(value: bytes, **kind: int) -> Answerer:
     """Serve `value`, or the part of it that was asked for."""
 

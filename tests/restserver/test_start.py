@@ -92,8 +92,10 @@ def test_a_socket_handed_over_is_no_way_around(tmp_path: Path) -> None:
 
 
 def test_a_password_file_that_was_named_must_be_there(tmp_path: Path) -> None:
-    said = refused(tmp_path, "--listen", "127.0.0.1:0", "--htpasswd-file", "missing")
-    assert "missing" in said
+    flags = ("--listen", "127.0.0.1:0", "--htpasswd-file", "missing", "--workers", "2")
+    said = refused(tmp_path, *flags)
+    assert said.count("missing: cannot be read") == 1, "told once, whatever the workers"
+    assert "a worker" not in said
 
 
 @pytest.mark.parametrize("flags", [(), ("--no-auth",)], ids=["no file", "no-auth"])
@@ -107,6 +109,7 @@ def test_private_repositories_need_users(tmp_path: Path, flags: Sequence[str]) -
         (("--listen", "nonsense"), "has no port"),
         (("--listen", "127.0.0.1:99999"), "is no port"),
         (("--max-size", "-1"), "at least 0"),
+        (("--path", ""), "--path is empty"),
         (("--max-size", "much"), "invalid int value"),
         (("--tls-min-ver", "1.1"), "1.2"),
         (("--append-only=perhaps",), "neither true nor false"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.restserver.pyrestserver_provider import FlatProvider
@@ -175,6 +177,37 @@ def test_mistakes_in_a_providers_url() -> None:
         open_place(FLAT)
     with pytest.raises(TypeError, match="no StorageProvider"):
         ProviderPlace(object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("largest", "a lot"), ("largest", -1), ("at_once", 0), ("at_once", "x")]
+)
+def test_an_option_that_cannot_be(tmp_path: Path, option: str, value: object) -> None:
+    options: dict[str, Any] = {option: value, "folder": str(tmp_path)}
+    with pytest.raises(BackendURLInvalid, match=option):
+        open_place(FLAT, **options)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("class P:\n    def is_readonly(self): ...", "is no StorageProvider: it has no c"),
+        ("def P(): raise ValueError('no\\nluck')", ": ValueError: no luck"),
+        ("class P(: ...", "cannot be imported: SyntaxError"),
+        ("1 / 0", "cannot be imported: ZeroDivisionError"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
+    ],
+)
+def test_a_class_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, told: str
+) -> None:
+    (tmp_path / "somebodys.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "somebodys", raising=False)
+    with pytest.raises(BackendError) as caught:
+        open_place("provider:somebodys:P")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # -- ours through their interface

@@ -91,7 +91,10 @@ def test_a_named_backend_is_a_place(home: dict[str, str], tmp_path: Path) -> Non
         (["x", "--type", "local"], 2, "needs --path"),
         (["x", "--type", "local", "--path", "/x", "--api-key", "k"], 2, "--api-key does not"),
         (["x", "--type", "drime", "--url", "drime:"], 2, "--url does not belong"),
-        (["x", "--type", "tape"], 2, "no such backend is installed; there is"),
+        (["x", "--type", "tape"], 2, "no such backend is installed; known here: "),
+        (["x", "--type", "lokal", "--path", "/x"], 2, "did you mean 'local'?"),
+        (["x", "--type", "sftp", "--path", "/x"], 2, "--type sftp, which wants --url sftp:…"),
+        (["x", "--type", "rest", "--url", "rest://h/x", "--option", "timeout=soon"], 1, "timeout"),
         (["x", "--type", "memory", "--url", "file:///x"], 2, "needs --url memory:"),
         (["x", "--type", "drime"], 2, "no terminal to ask"),
         (["x", "--type", "drime", "--api-key", "two words"], 1, "pasted wrong"),
@@ -105,6 +108,24 @@ def test_mistakes(home: dict[str, str], words: list[str], status: int, message: 
     assert message in done.stderr
     assert len([line for line in done.stderr.splitlines() if "warning" not in line]) == 1
     assert not file_of(home).exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "named"),
+    [
+        ("rest://ann@host/store", ["username=ann", "password=hush"], "--option password holds"),
+        ("sftp://ann:hush@host/x", [], "--url holds"),
+        ("memory:", [], None),
+    ],
+)
+def test_a_secret_on_the_command_line_is_warned_of(
+    home: dict[str, str], url: str, options: list[str], named: str | None
+) -> None:
+    given = [word for option in options for word in ("--option", option)]
+    done = run(home, "add", "x", "--type", url.partition(":")[0], "--url", url, *given)
+    assert ("warning: " in done.stderr) == (named is not None)
+    assert (named or "") in done.stderr
+    assert "hush" not in done.stderr
 
 
 def test_one_that_exists_is_not_replaced_unasked(home: dict[str, str]) -> None:
@@ -246,6 +267,25 @@ def test_import_of_documented_and_of_written_files(home: dict[str, str]) -> None
     assert places["sealed"] == {"url": "drime://2/", "api_key": KEY}
     again = run(home, "import", status=3)
     assert again.stdout.count("skipped") == 4
+
+
+def test_an_import_tells_of_each_file_that_has_nothing(home: dict[str, str]) -> None:
+    folder = Path(home["HOME"], "theirs")
+    folder.mkdir()
+    (folder / "good.toml").write_text('type = "local"\npath = "/srv/restic"\n')
+    (folder / "number.toml").write_text('type = 5\npath = "/x"\n')
+    (folder / "empty.toml").touch()
+    (folder / "cut.toml").write_text('type = "drime"\napi_key = "hush\n')
+    (folder / "folder.toml").mkdir()
+    done = run(home, "import", str(folder), status=3)
+    told = {line.split()[1]: line for line in done.stdout.splitlines()}
+    assert told["good"].startswith("imported: ")
+    assert "its type 5 is none" in told["number"]
+    assert "there is no backend in it" in told["empty"]
+    assert "it is not valid TOML at line 2" in told["cut"]
+    assert "it cannot be read: it is not a regular file" in told["folder"]
+    assert "hush" not in done.stdout + done.stderr
+    assert [*NamedPlaces(file_of(home)).read()] == ["good"]
 
 
 def test_a_wrong_password_of_an_encrypted_file(home: dict[str, str], tmp_path: Path) -> None:

@@ -190,7 +190,8 @@ def test_a_wrong_list_from_the_environment_is_not_blamed_on_the_file(tmp_path: P
         ),
         (
             '[places.main]\nurl = "memory:"\n',
-            "gw.toml: rest.place: there is no [places.default]; known here: main",
+            'gw.toml: rest.place: there is no [places.default]; add place = "…" to [rest], or '
+            "enabled = false to serve none; known here: main",
         ),
     ],
 )

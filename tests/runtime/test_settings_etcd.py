@@ -133,6 +133,15 @@ def test_away_is_one_clear_line(etcd: EtcdServer, tmp_path: Path) -> None:
     assert "\n" not in told
 
 
+@pytest.mark.parametrize("option", ["ca", "cert"])
+def test_a_file_that_is_missing_is_named(tmp_path: Path, option: str) -> None:
+    config, missing = tmp_path / "gw.toml", tmp_path / "missing.pem"
+    key = f'\nkey = "{missing}"' if option == "cert" else ""
+    config.write_text(f'[etcd]\nurls = ["https://127.0.0.1:1"]\n{option} = "{missing}"{key}\n')
+    with pytest.raises(SettingsError, match=rf"{missing} cannot be used: No such file"):
+        load(config, {}, {}, serving=())
+
+
 def test_the_first_member_that_answers_counts(etcd: EtcdServer) -> None:
     etcd.put("/backupgw/vfs/threads", "5")
     Path("gw.toml").write_text(f'[etcd]\nurls = ["http://127.0.0.1:1", "{etcd.url}"]\n')

@@ -43,7 +43,7 @@ def test_over_tls(certificate: Certificate, tmp_path: Path) -> None:
             write(place, "large")
             assert place.load("small") == b"value"
             assert place.load("large") == VALUE
-        with pytest.raises(BackendError, match=r"cannot be trusted.*cacert"):
+        with pytest.raises(BackendError, match=r"is not trusted.*cacert"):
             open_place(url, attempts=1).open()
 
 

@@ -111,6 +111,15 @@ def options_of(function: Callable[..., Any]) -> list[str] | None:
     return [parameter.name for parameter in parameters]
 
 
+def text_options(function: Callable[..., Any]) -> set[str]:
+    """Return the names of the parameters that are annotated as text, or as text or None."""
+    return {
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.annotation in (str, "str", str | None, "str | None")
+    }
+
+
 def required_options(function: Callable[..., Any]) -> list[str]:
     """Return the names of the parameters after the first that have no default."""
     parameters = list(inspect.signature(function).parameters.values())[1:]

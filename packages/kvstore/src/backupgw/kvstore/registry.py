@@ -2,9 +2,9 @@
 
 A backend belongs to the group `backupgw.backends`: the entry point's name is the URL scheme, its
 value a function `from_url(url, *, option=…) -> Backend`. The options are that function's keyword
-parameters; the registry refuses others by name. Which of them may also stand in the URL's query is
-the backend's to document and to parse. Layers around it belong to a group of their own: see
-`layers.stack`.
+parameters; the registry refuses others by name, and what is no text for those annotated `str` or
+`str | None`. Which of them may also stand in the URL's query is the backend's to document and to
+parse. Layers around it belong to a group of their own: see `layers.stack`.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ def open_place(
         if taken is not None and option not in taken:  # where it is None, the backend checks them
             message = entry_points.unknown("option", option, taken)
             raise BackendURLInvalid(f"{scheme}: {message}")
+    for option in entry_points.text_options(from_url) & options.keys():
+        if not isinstance(options[option], str | None):
+            # Not shown: it may be a secret.
+            raise BackendURLInvalid(f"{scheme}: {option}: must be text; write it in quotes")
     backend: Backend = from_url(url, **options)
     if around is not None:
         backend = around(backend)

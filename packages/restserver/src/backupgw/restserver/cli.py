@@ -169,6 +169,8 @@ def place_overrides(path: str | None) -> dict[str, Any]:
     """Return what `--path` sets."""
     from backupgw.runtime.settings_sources import Flag
 
+    if path == "":
+        raise UsageError("--path is empty; name the folder of the repositories")
     if path is None:
         return {}
     url = f"file://{quote(os.path.abspath(path))}"

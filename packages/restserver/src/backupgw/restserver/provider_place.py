@@ -35,6 +35,8 @@ from backupgw.kvstore.backends.errors import (
     UnsupportedOperation,
 )
 from backupgw.kvstore.backends.rest_transfers import RestWriter, Send
+from backupgw.kvstore.layers import options
+from backupgw.kvstore.layers.options import OptionInvalid
 from backupgw.kvstore.names import InvalidName, check_folder, check_path
 
 from .paths import TYPES
@@ -63,7 +65,7 @@ _METHODS = tuple(name for name in vars(Provider) if not name.startswith("_"))
 
 
 def from_url(
-    url: str, *, largest: int | str = LARGEST, at_once: int | str = 1, **arguments: Any
+    url: str, *, largest: object = LARGEST, at_once: object = 1, **arguments: Any
 ) -> ProviderPlace:
     """Make the place of `provider:MODULE:CLASS`.
 
@@ -73,9 +75,16 @@ def from_url(
         arguments: the class's, or function's.
 
     Raises:
-        BackendURLInvalid: it is no such URL, or the arguments are not what the class takes.
-        BackendDoesNotExist: there is no such module or class.
+        BackendURLInvalid: it is no such URL, the options or arguments cannot be, or what the class
+            makes is no provider.
+        BackendDoesNotExist: there is no such module or class, or it cannot be imported.
+        BackendError: the class fails with these arguments.
     """
+    try:
+        most = options.size("largest", largest)
+        calls = options.count("at_once", at_once, least=1)
+    except OptionInvalid as error:
+        raise BackendURLInvalid(f"provider: {error}") from error
     _, _, rest = url.partition(":")
     module, _, name = rest.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), name)):
@@ -84,11 +93,30 @@ def from_url(
         make = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise BackendDoesNotExist(f"{url}: cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever a foreign module does
+        raise BackendDoesNotExist(f"{url}: cannot be imported: {_told(error)}") from error
     try:
         inspect.signature(make).bind(**arguments)
     except (TypeError, ValueError) as error:
         raise BackendURLInvalid(f"{url}: {error}") from error
-    return ProviderPlace(make(**arguments), largest=int(largest), at_once=int(at_once))
+    try:
+        provider = make(**arguments)
+    except BackendError:
+        raise
+    except Exception as error:  # whatever a foreign object raises
+        raise BackendError(f"{url}: {_told(error)}") from error
+    if missing := _missing(provider):
+        raise BackendURLInvalid(f"{url}: is no StorageProvider: it has no {', '.join(missing)}")
+    return ProviderPlace(provider, largest=most, at_once=calls)
+
+
+def _missing(provider: object) -> list[str]:
+    return [name for name in _METHODS if not callable(getattr(provider, name, None))]
+
+
+def _told(error: BaseException) -> str:
+    """Return what a foreign object raised, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 class _Name(NamedTuple):
@@ -135,8 +163,7 @@ class ProviderPlace(Backend):
     """
 
     def __init__(self, provider: Provider, *, largest: int = LARGEST, at_once: int = 1) -> None:
-        missing = [name for name in _METHODS if not callable(getattr(provider, name, None))]
-        if missing:
+        if missing := _missing(provider):
             raise TypeError(
                 f"a {type(provider).__name__} is no StorageProvider: it has no method "
                 f"{', '.join(missing)}"
@@ -166,7 +193,7 @@ class ProviderPlace(Backend):
             except (BackendError, InvalidName):
                 raise
             except Exception as error:  # whatever a foreign object raises
-                raise BackendError(f"{what}: {type(error).__name__}: {error}") from error
+                raise BackendError(f"{what}: {_told(error)}") from error
 
     # -- the place itself
 

@@ -70,10 +70,13 @@ def prepare(settings: Settings) -> str:
 
     Raises:
         SettingsError: the server would be open to strangers, or its users cannot be told apart.
+        HtpasswdError: the password file cannot be used.
         BackendError: the place cannot be used.
     """
     rest = settings.section("rest", RestSettings)
     who = identification(settings)
+    if who.htpasswd is not None:
+        Htpasswd(who.htpasswd)  # each worker would say the same about it
     backend = place_of(settings)
     try:
         backend.open()

@@ -10,13 +10,15 @@ import base64
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from .secrets import Secret
+
+T = TypeVar("T")
 
 LARGEST_ANSWER = 4 << 20
 """Bytes of an answer; etcd itself gives no value larger than 1.5 MiB."""
@@ -105,21 +107,33 @@ class Etcd:
         raise EtcdError("; ".join(reasons))
 
     def connect(self, url: str) -> HTTPConnection:
-        """Return a connection to a member, not yet made. Raises OSError, ValueError."""
+        """Return a connection to a member, not yet made. Raises _Refused, OSError, ValueError."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 2379
         if parts.scheme == "http":
             return HTTPConnection(host, port, timeout=self._timeout)
-        context = ssl.create_default_context(
-            cafile=None if self._authority is None else str(self._authority)
-        )
+        context = ssl.create_default_context()
+        if self._authority is not None:
+            context = _of_files(
+                lambda: ssl.create_default_context(cafile=self._authority), self._authority
+            )
         if self._certificate is not None:
-            context.load_cert_chain(self._certificate, self._key)
+            certificate, key = self._certificate, self._key
+            _of_files(lambda: context.load_cert_chain(certificate, key), certificate, key)
         return HTTPSConnection(host, port, timeout=self._timeout, context=context)
 
 
 class _Refused(Exception):
-    """An answer other than 200."""
+    """An answer other than 200, or a file that is needed to ask and cannot be used."""
+
+
+def _of_files(load: Callable[[], T], *files: Path | None) -> T:
+    """Return what is made of files. Raises _Refused, which names them: the error does not."""
+    try:
+        return load()
+    except OSError as error:
+        named = " and ".join(str(file) for file in files if file is not None)
+        raise _Refused(f"{named} cannot be used: {error.strerror or error}") from error
 
 
 class _Member:

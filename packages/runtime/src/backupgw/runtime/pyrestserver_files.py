@@ -75,21 +75,28 @@ def found(path: Path | None, environ: Mapping[str, str]) -> Iterator[Found]:
         try:
             content = read_small_file(file, _MAX_BYTES).content
         except OSError as error:
-            raise CommandError(f"{file}: cannot be read: {error.strerror}") from error
+            if file == path:
+                raise CommandError(f"{file}: cannot be read: {error.strerror}") from error
+            yield Found(_name(file.stem), str(file), None, f"it cannot be read: {error.strerror}")
+            continue
         try:
             text = _plain(content.decode("utf-8-sig"), file.stem, environ)
             document = tomllib.loads(text)
         except CommandError as error:
             yield Found(_name(file.stem), str(file), None, str(error))
             continue
-        except ValueError:
-            yield Found(_name(file.stem), str(file), None, "it is not valid TOML")
+        except ValueError as error:
+            # Not all that it says: it may repeat a line, and that may be a key.
+            at = re.search(r"at line \d+", str(error))
+            where = f" {at[0]}" if at else ""
+            yield Found(_name(file.stem), str(file), None, f"it is not valid TOML{where}")
             continue
-        yield from _backends(document, file)
+        there = [*_backends(document, file)]
+        yield from there or [Found(_name(file.stem), str(file), None, "there is no backend in it")]
 
 
 def _backends(document: dict[str, Any], file: Path) -> Iterator[Found]:
-    if isinstance(document.get("type"), str):
+    if "type" in document and not isinstance(document["type"], dict):
         yield _backend(file.stem, document, file)
         return
     for name, table in document.items():

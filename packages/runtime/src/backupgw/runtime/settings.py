@@ -349,9 +349,12 @@ class _Check:
         self, name: str, section: BaseModel, places: Mapping[str, object], *, used: bool
     ) -> None:
         place = getattr(section, "place", None)
-        if used and isinstance(place, str) and place not in places:
-            advice = did_you_mean(place, places)
-            self._say((name, "place"), f"there is no [places.{place}]; {advice}")
+        if not used or not isinstance(place, str) or place in places:
+            return
+        advice = did_you_mean(place, places)
+        if "place" not in self._table(name):
+            advice = f'add place = "…" to [{name}], or enabled = false to serve none; {advice}'
+        self._say((name, "place"), f"there is no [places.{place}]; {advice}")
 
     def _check_rules(self, auth: BaseModel | None, places: Iterable[str]) -> None:
         if isinstance(auth, AuthSettings):

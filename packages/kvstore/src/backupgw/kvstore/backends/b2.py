@@ -50,6 +50,9 @@ from .part_writer import PartWriter
 from .plan import Plan
 from .posixfs_leftovers import PART_AGE
 
+REALM = "production"
+"""Backblaze's own service."""
+
 PART = 5_000_000
 """Bytes of a part; B2 takes no smaller ones but the last."""
 
@@ -76,7 +79,7 @@ def from_url(
     *,
     key_id: str | None = None,
     application_key: str | None = None,
-    realm: str = "production",
+    realm: str = REALM,
     delete: str = "remove",
     versions: str = "newest",
     part_size: object = PART,
@@ -134,6 +137,8 @@ def from_url(
         schedule = read_schedule(attempts, deadline, first_pause)
         patience = options.duration("timeout", timeout, least=1)
         told = hook(on_call)
+        if realm != REALM:
+            realm = options.server("realm", realm)
     except OptionInvalid as error:
         raise BackendURLInvalid(f"backblaze: {error}") from error
     bucket = Bucket(

@@ -5,6 +5,7 @@ https://www.backblaze.com/apidocs/b2-error-codes
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -21,6 +22,7 @@ from .errors import (
     QuotaExceeded,
     StorageFull,
 )
+from .unreached import reason_of
 
 T = TypeVar("T")
 
@@ -63,6 +65,11 @@ class Translator:
             return partial(work, *args, **kwargs)()
         except b2.B2Error as error:
             raise self.error(error, what) from error
+        except json.JSONDecodeError as error:
+            where = f"{self._place}: {what}: " if what else f"{self._place}: "
+            raise BackendConnectionError(
+                f"{where}the answer is no JSON: it was cut short, or another server gave it"
+            ) from error
 
     def error(self, error: Exception, what: str) -> BackendError:
         """Return what an error of the SDK means."""
@@ -90,7 +97,10 @@ class Translator:
             case b2.UnusableFileName():
                 return NameTooLong(f"{where}B2 has no room for the name: {said}")
         if isinstance(error, _LOST):
-            return BackendConnectionError(f"{where}{said}")
+            why = reason_of(error)
+            if why == type(error).__name__:  # an answer, of a service that gave up waiting
+                return BackendConnectionError(f"{where}{said}")
+            return BackendConnectionError(f"{where}B2 cannot be reached: {why}")
         if isinstance(error, b2.B2Error) and (
             error.should_retry_http() or error.should_retry_upload()
         ):

@@ -23,7 +23,8 @@ from .b2_errors import Translator
 from .errors import BackendDoesNotExist, ObjectNotFound, PermissionDenied
 from .rclone_names import decoded, encoded
 
-logging.getLogger("b2sdk").setLevel(logging.INFO)  # below, it tells tokens
+logging.getLogger("b2sdk").setLevel(logging.CRITICAL)
+"""What it tells as an error it raises too; below, it tells tokens."""
 
 PAGE = 1000
 """Names that one call lists; more would be counted as several."""

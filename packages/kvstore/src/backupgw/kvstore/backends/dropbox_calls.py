@@ -14,7 +14,7 @@ from ..layers.retry_schedule import Schedule
 from .dropbox_client import Login
 from .dropbox_errors import ERRORS, tags, translate
 from .dropbox_target import WrongOffset
-from .errors import BackendMustBeOpen
+from .errors import BackendConnectionError, BackendMustBeOpen
 from .part_transfers import Attempts
 
 T = TypeVar("T")
@@ -67,6 +67,10 @@ class Calls:
             raise translate(error, what) from error
         except ERRORS as error:
             raise translate(error, what) from error
+        except AssertionError as error:  # the library's way to say that an answer is no JSON
+            raise BackendConnectionError(
+                f"{what}: it is not Dropbox that answers: {error}"
+            ) from error
 
     def do(self, what: str, work: Callable[[], T]) -> T:
         """Make a request that may be made again."""

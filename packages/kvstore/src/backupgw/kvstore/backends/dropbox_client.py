@@ -138,11 +138,11 @@ def from_url(
     folder = unquote(parts.path).strip("/")
     if any(segment in ("", ".", "..") for segment in folder.split("/")) and folder:
         raise BackendURLInvalid(f"dropbox:{folder} has an empty, '.' or '..' segment")
-    if (refresh_token is None) == (access_token is None):
+    if bool(refresh_token) == bool(access_token):
         raise BackendURLInvalid(
             "dropbox: needs the option refresh_token; `backupgw store auth` gets one"
         )
-    if refresh_token is not None and app_key is None:
+    if refresh_token and not app_key:
         raise BackendURLInvalid("dropbox: needs the option app_key beside refresh_token")
     try:
         part = options.size("part_size", part_size)
@@ -156,7 +156,7 @@ def from_url(
             access_token=access_token,
             timeout=options.duration("timeout", timeout, least=1),
             connections=options.count("connections", connections, least=1),
-            endpoint=endpoint,
+            endpoint=options.server("endpoint", endpoint) if endpoint else None,
             cacert=None if cacert is None else options.readable("cacert", cacert),
             on_call=hook(on_call),
         )

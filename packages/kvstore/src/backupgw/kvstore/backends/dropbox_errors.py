@@ -28,6 +28,7 @@ from .errors import (
     PermissionDenied,
     StorageFull,
 )
+from .unreached import authority_hint, reason_of
 
 ERRORS: tuple[type[Exception], ...] = (HttpError, ApiError, requests.RequestException, OSError)
 """What the library raises for a request that failed."""
@@ -55,7 +56,9 @@ def translate(error: Exception, what: str) -> BackendError:
         return BackendError(f"{what}: Dropbox answers with status {error.status_code}")
     if isinstance(error, ApiError):
         return _route_error(tuple(tags(error.error)), what)
-    return BackendConnectionError(f"{what}: Dropbox cannot be reached: {type(error).__name__}")
+    return BackendConnectionError(
+        f"{what}: Dropbox cannot be reached: {reason_of(error)}{authority_hint(error)}"
+    )
 
 
 def tags(error: object) -> Iterator[str]:

@@ -90,10 +90,8 @@ def from_url(
     emulator = os.environ.get("STORAGE_EMULATOR_HOST") if endpoint is None else None
     if emulator and "://" not in emulator:
         emulator = f"http://{emulator}"
-    endpoint = (endpoint or emulator or "").rstrip("/") or None
+    chosen = endpoint or emulator
     try:
-        if endpoint is not None and not re.match(r"https?://[^@?#]+\Z", endpoint, re.IGNORECASE):
-            raise OptionInvalid("endpoint", "must be http(s)://HOST[:PORT]")
         part, held = upload_sizes(part_size, memory)
         nobody = service_account is None and emulator is not None
         login = Login(
@@ -112,7 +110,7 @@ def from_url(
             bucket=bucket,
             path=path,
             login=login,
-            endpoint=endpoint,
+            endpoint=options.server("endpoint", chosen) if chosen else None,
             project=project,
             location=location,
             storage_class=storage_class,

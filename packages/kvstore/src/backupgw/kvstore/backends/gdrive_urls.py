@@ -87,8 +87,8 @@ def from_url(
         ) from error
     root, path = _location(url)
     _check_sign_in(refresh_token, client_id, client_secret, service_account, subject)
-    endpoint = endpoint.rstrip("/") if endpoint else None
     try:
+        endpoint = options.server("endpoint", endpoint) if endpoint else None
         if scope not in (None, FILES, ALL):
             raise OptionInvalid("scope", f'is "{FILES}" or "{ALL}", not {scope!r}')
         chosen = scope or (FILES if service_account is None else ALL)

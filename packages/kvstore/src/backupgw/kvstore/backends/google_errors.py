@@ -30,6 +30,7 @@ from .errors import (
     ReadRangeError,
     StorageFull,
 )
+from .unreached import authority_hint, reason_of
 
 ERRORS: tuple[type[Exception], ...] = (
     GoogleAPICallError,
@@ -126,18 +127,21 @@ class Translator:
         if isinstance(error, GoogleAPICallError):
             return self.refusal(_answer_of(error), what)
         if isinstance(error, auth_errors.TransportError):
-            return BackendConnectionError(f"{what}: Google's sign-in cannot be reached")
+            return BackendConnectionError(
+                f"{what}: Google's sign-in cannot be reached: {reason_of(error)}"
+                f"{authority_hint(error)}"
+            )
         if isinstance(error, auth_errors.GoogleAuthError):
             return self._not_signed_in(error, what)
         if isinstance(error, requests.exceptions.SSLError):
             return BackendError(
-                f"{what}: the certificate of {self.service} cannot be trusted; set `cacert` to the "
-                "authority's file"
+                f"{what}: {self.service} cannot be reached: {reason_of(error)}"
+                f"{authority_hint(error)}"
             )
         if isinstance(error, requests.exceptions.Timeout):
             return BackendConnectionError(f"{what}: {self.service} did not answer in time")
         return BackendConnectionError(
-            f"{what}: the connection to {self.service} broke: {type(error).__name__}"
+            f"{what}: the connection to {self.service} broke: {reason_of(error)}"
         )
 
     def _not_signed_in(self, error: auth_errors.GoogleAuthError, what: str) -> BackendError:

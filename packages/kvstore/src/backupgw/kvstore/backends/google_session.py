@@ -163,12 +163,21 @@ class SignedSession(AuthorizedSession):
     def __init__(self, credentials: Credentials, sign_in: Session, timeout: float) -> None:
         super().__init__(credentials, refresh_timeout=timeout, auth_request=Request(sign_in))  # type: ignore[no-untyped-call]
         self._sign_in = sign_in
+        sign_in.hooks["response"].append(_refuse_page)
         self.hooks["response"].append(_read_refusal)
 
     def close(self) -> None:
         """Let go of all connections."""
         super().close()  # type: ignore[no-untyped-call]
         self._sign_in.close()
+
+
+def _refuse_page(response: Response, *_: object, **__: object) -> None:
+    """Refuse a page as an answer to the sign-in, which the library takes for a token: it comes from
+    a proxy, or the login to a network. A machine's own metadata may have any type."""
+    kind = response.headers.get("Content-Type", "")
+    if response.ok and kind.startswith("text/html") and "Metadata-Flavor" not in response.headers:
+        raise auth_errors.RefreshError("a page, not a token", retryable=True)  # type: ignore[no-untyped-call]
 
 
 def _read_refusal(response: Response, *_: object, **__: object) -> None:

@@ -21,6 +21,8 @@ from http import HTTPStatus as Http
 from typing import IO
 from urllib.parse import quote, urlencode
 
+from ..layers import options
+from ..layers.options import OptionInvalid
 from ..names import InvalidName, KernelPath, check_folder, check_path, is_plain, is_reserved
 from . import rest_listing, rest_urls
 from .base import Backend, Capabilities, ItemInfo, Quota, Reader, Writer
@@ -30,6 +32,7 @@ from .errors import (
     BackendError,
     BackendMustBeOpen,
     BackendMustNotBeOpen,
+    BackendURLInvalid,
     ContentMismatch,
     ObjectExists,
     ObjectNotFound,
@@ -48,6 +51,9 @@ ACCEPT = "application/vnd.x.borgstore.rest.v1"
 
 OURS = "X-Backupgw"
 """The header by which a server says that it keeps our additions to the protocol."""
+
+IS_FOLDER = "X-BorgStore-Is-Directory"
+"""The header of each answer that tells of an item or a folder."""
 
 TIMEOUT = 60.0
 """Seconds without a byte after which a connection counts as broken."""
@@ -70,9 +76,9 @@ def from_url(
     username: str | None = None,
     password: str | None = None,
     cacert: str | None = None,
-    timeout: float = TIMEOUT,
-    reconnect_tries: int = 3,
-    reconnect_wait: float = 5.0,
+    timeout: object = TIMEOUT,
+    reconnect_tries: object = 3,
+    reconnect_wait: object = 5.0,
     server_command: str = rest_urls.SERVER_COMMAND,
     rsh: str | None = None,
 ) -> REST:
@@ -93,9 +99,16 @@ def from_url(
         rsh: used instead of ssh, options included.
 
     Raises:
-        BackendURLInvalid: the URL is none of these.
+        BackendURLInvalid: the URL is none of these, or an option cannot be.
     """
     scheme, _, rest = url.partition(":")
+    try:
+        patience = options.duration("timeout", timeout, least=0.1)
+        tries = options.count("reconnect_tries", reconnect_tries)
+        wait = options.duration("reconnect_wait", reconnect_wait)
+        authorities = None if cacert is None else options.readable("cacert", cacert)
+    except OptionInvalid as error:
+        raise BackendURLInvalid(f"{scheme.lower()}: {error}") from error
     command, server = None, None
     if scheme.lower() == "rest":
         command, server = rest_urls.command_of(rest, server_command, rsh)
@@ -104,11 +117,11 @@ def from_url(
         url,
         username,
         password,
-        timeout=timeout,
+        timeout=patience,
         command=command,
-        reconnect_tries=reconnect_tries,
-        reconnect_wait=reconnect_wait,
-        cacert=cacert,
+        reconnect_tries=tries,
+        reconnect_wait=wait,
+        cacert=authorities,
         server=server,
     )
 
@@ -118,12 +131,12 @@ def get_rest_backend(base_url: str) -> REST | None:
     remote shell may come from BORGSTORE_* variables; None for other schemes."""
     if not base_url.startswith(("http:", "https:", "rest:")):
         return None
-    options = environment()
+    set_there = environment()
     return from_url(
         base_url,
-        username=options.get("username"),
-        password=options.get("password"),
-        rsh=options.get("rsh"),
+        username=set_there.get("username"),
+        password=set_there.get("password"),
+        rsh=set_there.get("rsh"),
     )
 
 
@@ -253,7 +266,11 @@ class REST(Backend):
                 answer.release()
                 raise BackendDoesNotExist(f"{self.server} has no store")
             if answer.status != Http.FORBIDDEN:  # a user who may list nothing may still write
-                expect_ok(self.server, answer, "the store")
+                expect_ok(self.server, answer, "the store", keep=True)
+                if answer.header(IS_FOLDER) is None:
+                    # A page of whatever else listens there, a login to a network among them.
+                    answer.release()
+                    raise BackendError(f"{self.server} is no borgstore server")
             answer.release()
         except BaseException:
             connections.close()
@@ -324,7 +341,7 @@ class REST(Backend):
             name,
             exists=True,
             size=number(answer.header("Content-Length")),
-            directory=answer.header("X-BorgStore-Is-Directory") == "true",
+            directory=answer.header(IS_FOLDER) == "true",
             atime=seconds(answer.header("X-BorgStore-Atime")),
             mtime=seconds(answer.header("X-BorgStore-Mtime")),
         )

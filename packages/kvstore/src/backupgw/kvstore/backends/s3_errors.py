@@ -25,6 +25,7 @@ from .errors import (
     StorageFull,
     UnsupportedOperation,
 )
+from .unreached import authority_hint, reason_of
 
 TRANSLATED = (boto.BotoCoreError, ClientError, boto.HTTPClientError, OSError)
 """What the library raises."""
@@ -170,8 +171,7 @@ def _unanswered(error: Exception, what: str, server: str) -> BackendError:
             return PermissionDenied(f"credentials for {server} could not be had: {error}")
         case boto.SSLError():
             return BackendError(
-                f"{server}: its certificate cannot be trusted: {error}; set `cacert` to the "
-                "authority's file"
+                f"{what}: {server} cannot be reached: {reason_of(error)}{authority_hint(error)}"
             )
         case boto.ParamValidationError() | boto.InvalidEndpointDiscoveryConfigurationError():
             return BackendError(f"{what}: {error}")
@@ -181,7 +181,7 @@ def _unanswered(error: Exception, what: str, server: str) -> BackendError:
             return BackendConnectionError(f"{what}: {server} did not answer in time")
         case boto.EndpointConnectionError():
             # Its text is the URL again, and no reason.
-            return BackendConnectionError(f"{what}: {server} cannot be reached")
+            return BackendConnectionError(f"{what}: {server} cannot be reached: {reason_of(error)}")
         case boto.FlexibleChecksumError():
             return BackendConnectionError(f"{what}: damaged on the way: {error}")
     return BackendConnectionError(f"{what}: the connection to {server} broke: {error}")

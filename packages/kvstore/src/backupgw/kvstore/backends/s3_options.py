@@ -7,6 +7,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from ..layers import options
 from ..layers.options import OptionInvalid
@@ -197,8 +198,10 @@ def _endpoint_of(location: Location, endpoint: str | None, region: str | None) -
     if location.endpoint and endpoint:
         raise OptionInvalid("endpoint", "the URL names one already")
     chosen = location.endpoint or endpoint
-    if chosen is not None and not re.match(r"https?://[^/@?#]+/?\Z", chosen, re.IGNORECASE):
-        raise OptionInvalid("endpoint", "must be http(s)://HOST[:PORT]")
+    if chosen is not None:
+        chosen = options.server("endpoint", chosen)
+        if urlsplit(chosen).path:
+            raise OptionInvalid("endpoint", "must be http(s)://HOST[:PORT], without a path")
     if chosen is None and location.scheme == "b2":
         if region is None:
             raise OptionInvalid(
@@ -207,7 +210,7 @@ def _endpoint_of(location: Location, endpoint: str | None, region: str | None) -
                 "us-west-004 of s3.us-west-004.backblazeb2.com",
             )
         return f"https://s3.{region}.backblazeb2.com"
-    return chosen.rstrip("/") if chosen else None
+    return chosen
 
 
 def _region_of(endpoint: str | None, region: str | None) -> str | None:

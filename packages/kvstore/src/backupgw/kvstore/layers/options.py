@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from urllib.parse import urlsplit
 
 from ..backends.errors import BackendError
 
@@ -106,6 +107,19 @@ def text(option: str, value: object) -> str:
     if isinstance(value, str) and value:
         return value
     raise OptionInvalid(option, f"must be text, not {value!r}")
+
+
+def server(option: str, value: object) -> str:
+    """Return the URL of a server, `http(s)://HOST[:PORT]`, without a slash at its end; a path may
+    follow, a user or a query may not."""
+    if isinstance(value, str) and re.match(r"https?://[^/@?#\s][^@?#\s]*\Z", value, re.IGNORECASE):
+        try:
+            parts = urlsplit(value)
+            if parts.hostname and (parts.port is None or parts.port > 0):
+                return value.rstrip("/")
+        except ValueError:  # no such port, or a bracket too many
+            pass
+    raise OptionInvalid(option, "must be http(s)://HOST[:PORT]")
 
 
 def readable(option: str, path: object) -> str:

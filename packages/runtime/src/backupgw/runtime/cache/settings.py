@@ -12,7 +12,7 @@ from .memory import BYTES, ENTRIES, MemoryCache
 
 
 class CacheSettings(BaseModel):
-    """Section `[cache]`: what is kept for speed's sake. Nothing in it needs a back-up."""
+    """Section `[vfs.cache]`: what is kept for speed's sake. Nothing in it needs a back-up."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,11 +179,14 @@ def _described(arguments: Namespace) -> Table:
     from ..named_places import drime_place, local
 
     drime = ("api_key", "api_key_file", "workspace_id", "api_url", "delete_forever")
-    allowed = {"local": ("path",), "drime": ("path", *drime)}.get(arguments.type, ("url",))
+    kinds = {"local": ("path",), "drime": ("path", *drime)}
+    _check_type(arguments.type, kinds)
+    allowed = kinds.get(arguments.type, ("url",))
+    wanted = "" if arguments.type in kinds else f", which wants --url {arguments.type}:…"
     for option in ("path", "url", *drime):
         if getattr(arguments, option) is not None and option not in allowed:
             flag = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{flag} does not belong to --type {arguments.type}")
+            raise UsageError(f"{flag} does not belong to --type {arguments.type}{wanted}")
     table: Table
     match arguments.type:
         case "local":
@@ -198,20 +203,42 @@ def _described(arguments: Namespace) -> Table:
             if arguments.api_url:
                 table["api_url"] = arguments.api_url
         case scheme:
-            from backupgw.kvstore.registry import schemes
-
-            if scheme not in schemes():
-                known = ", ".join(sorted({"local", *schemes()}))
-                raise UsageError(f"--type {scheme}: no such backend is installed; there is {known}")
             if not arguments.url or arguments.url.partition(":")[0].lower() != scheme:
                 raise UsageError(f"--type {scheme} needs --url {scheme}:…")
             table = {"url": arguments.url}
+            _warn_of_secrets(arguments)
     for option in arguments.option:
         key, equals, value = option.partition("=")
         if not equals or not key:
             raise UsageError(f"--option {key}: want NAME=VALUE")
         table[key] = value
     return table
+
+
+def _check_type(kind: str, kinds: Collection[str]) -> None:
+    from backupgw.kvstore.registry import schemes
+
+    from ..settings_errors import did_you_mean
+
+    known = {*kinds, *schemes()}
+    if kind not in known:
+        advice = did_you_mean(kind, known)
+        raise UsageError(f"--type {kind}: no such backend is installed; {advice}")
+
+
+def _warn_of_secrets(arguments: Namespace) -> None:
+    from ..secrets import names_secret
+
+    shown = [option.partition("=")[0] for option in arguments.option]
+    said = [f"--option {name}" for name in shown if names_secret(name)]
+    if re.match(r"[^/@]*:[^@]*@", arguments.url.partition(":")[2].lstrip("/")):
+        said.append("--url")
+    if said:
+        _say(
+            f"warning: what {' and '.join(said)} holds can be seen by every user of this machine, "
+            "and stays in the shell's history; where it is a secret, write it into the file "
+            'instead: password = { file = "/etc/backupgw/password" }'
+        )
 
 
 def _api_key(arguments: Namespace) -> Any:

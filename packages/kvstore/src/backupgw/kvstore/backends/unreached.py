@@ -1,0 +1,56 @@
+"""Why a service was not reached, in words for a person.
+
+Libraries tell it in wrappings of their own, or not at all.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what lies below an error that a library raised for want of a connection: what the
+    system, the name service or TLS said; else the error's kind."""
+    waiting: list[object] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop(0)
+        if not isinstance(each, BaseException) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if said := _said(each):
+            return said
+        # requests and urllib3 carry it among their arguments or as a reason, botocore by name.
+        carried = getattr(each, "kwargs", None)
+        waiting += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
+        waiting += carried.values() if isinstance(carried, dict) else ()
+    return type(error).__name__
+
+
+def authority_hint(error: BaseException) -> str:
+    """Return what to do about a certificate that is not trusted, "" about anything else."""
+    untrusted = "certificate" in reason_of(error)
+    return "; set `cacert` to the file of the authority that signed it" if untrusted else ""
+
+
+def _said(error: BaseException) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return "it speaks no TLS there; is it an address with http://?"
+        case ssl.SSLError():
+            return f"TLS failed: {(error.reason or 'unknown').replace('_', ' ').lower()}"
+        case http.client.RemoteDisconnected():
+            return "it closed the connection without an answer"
+        case http.client.BadStatusLine():
+            return "what it answers is no HTTP"
+        case json.JSONDecodeError():
+            return "what it answers is no JSON"
+        case OSError() if error.errno is not None and error.strerror:
+            return error.strerror
+        case TimeoutError():
+            return "no answer in time"
+    return ""

@@ -1,0 +1,112 @@
+"""A service that cannot be reached, or that something else answers for, ends in one line that says
+why; whatever a library makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import trustme
+from tests.kvstore.scripted_server import Reply, ScriptedServer
+
+from backupgw.kvstore import open_place
+from backupgw.kvstore.backends.errors import BackendError
+
+ONCE: dict[str, Any] = {"attempts": 1}
+GRANT = {"refresh_token": "grant", "client_id": "id", "client_secret": "secret"}
+KEY = {"access_key_id": "id", "secret_access_key": "secret"}
+PLACES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "b2": ("backblaze:bucket", "realm", {"key_id": "id", "application_key": "key", **ONCE}),
+    "dropbox": ("dropbox:folder", "endpoint", {"access_token": "token", **ONCE}),
+    "gcs": ("gs://bucket", "endpoint", {"anonymous": True, **ONCE}),
+    "gdrive": ("gdrive:folder", "endpoint", {**GRANT, **ONCE}),
+    "s3": ("s3://bucket", "endpoint", {**KEY, **ONCE}),
+}
+PAGE = Reply(200, b"<h1>Log in to the network</h1>", {"Content-Type": "text/html"})
+
+
+def why_not(place: str, address: str, **more: Any) -> str:
+    """Return why the place cannot be opened there."""
+    url, option, options = PLACES[place]
+    with pytest.raises(BackendError) as caught:
+        open_place(url, **options, **{option: address, **more}).open()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """The address of a port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_host_that_refuses(place: str, nobody: str) -> None:
+    assert why_not(place, f"http://{nobody}").endswith(": Connection refused")
+
+
+@contextlib.contextmanager
+def listening(greet: Callable[[socket.socket], object]) -> Iterator[str]:
+    """Yield the https:// address of a server that does no more than `greet` each client."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, contextlib.suppress(OSError):
+                    greet(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_certificate_of_a_stranger(place: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with listening(lambda client: context.wrap_socket(client, server_side=True)) as address:
+        told = why_not(place, address)
+    assert "its certificate is not trusted" in told
+    assert ("set `cacert`" in told) == (place != "b2")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_server_without_tls(place: str) -> None:
+    with listening(lambda client: client.sendall(b"HTTP/1.1 400 No\r\n\r\n")) as address:
+        assert "speaks no TLS" in why_not(place, address)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("b2", "the answer is no JSON"),
+        ("dropbox", "it is not Dropbox that answers"),
+        ("gcs", "what it answers is no JSON"),
+        ("gdrive", "Google's sign-in does not answer as it should"),
+    ],
+)
+def test_a_page_in_place_of_an_answer(place: str, told: str) -> None:
+    with ScriptedServer([PAGE] * 9) as server:
+        assert told in why_not(place, server.url)
+
+
+def test_what_a_library_logs_shows_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    with ScriptedServer([Reply(200, b"{" * 99, cut=60)] * 9) as server:
+        why_not("b2", server.url)
+    assert not [record for record in caplog.records if record.exc_info]
