@@ -8,7 +8,7 @@ and of its storage. The client has restic's five connections, or as many as `--c
 straight for the least that its API allows for each blob by itself (`drime_least`).
 pyrestserver is measured if its program is named: `pip install pyrestserver==0.1.1 pydrime==0.8.2`
 into an environment of its own. It sends up to 30 MiB in one request, which the live service took
-once; its double takes that.
+once; its double takes that, but with `--live-limit`.
 """
 
 from __future__ import annotations
@@ -325,6 +325,7 @@ def one_round(
     connections: int,
     *,
     restic: bool = False,
+    any_size: bool = True,
 ) -> Iterator[Figure]:
     """Measure each server on an account of its own."""
     folder = Path(tempfile.mkdtemp(prefix="drime-bench-"))
@@ -339,7 +340,7 @@ def one_round(
                     yield from measure(server, drime, values, connections)
         if program is not None:
             with (
-                DrimeProcess(latency=latency, any_size=True) as drime,
+                DrimeProcess(latency=latency, any_size=any_size) as drime,
                 pyrestserver(program, drime, folder) as server,
             ):
                 if restic:
@@ -360,8 +361,13 @@ def main() -> None:
     parser.add_argument("--blobs", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--connections", type=int, nargs="+", default=[CONNECTIONS])
+    parser.add_argument(
+        "--live-limit",
+        action="store_true",
+        help="pyrestserver's double refuses a request above 5 MB, as the live service does",
+    )
     parser.add_argument("--restic", action="store_true", help="time whole runs of restic")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000, 16 << 20])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 1_000_000, 16 << 20])
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     figures: list[Figure] = []
@@ -369,7 +375,12 @@ def main() -> None:
         values = blobs(max(5, chosen.blobs // max(1, size // 2_000_000)), size)
         for connections in chosen.connections * chosen.rounds:
             figures += one_round(
-                values, chosen.latency, chosen.pyrestserver, connections, restic=chosen.restic
+                values,
+                chosen.latency,
+                chosen.pyrestserver,
+                connections,
+                restic=chosen.restic,
+                any_size=not chosen.live_limit,
             )
     if chosen.json:
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
