@@ -452,6 +452,7 @@ def test_a_url_is_shown_without_its_parameters() -> None:
     ("said", "kind", "retryable", "after"),
     [
         ("write /x: no space left on device", StorageFull, False, None),
+        ("preallocate: file too big for remaining disk space", StorageFull, False, None),
         ("googleapi: Error 403: The quota has been exceeded, storageQuotaExceeded",
          StorageFull, False, None),
         ("googleapi: Error 403: Rate Limit Exceeded, rateLimitExceeded", BackendError, True, None),

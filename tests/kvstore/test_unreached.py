@@ -92,6 +92,14 @@ def test_a_server_without_tls(place: str) -> None:
         assert "speaks no TLS" in why_not(place, address)
 
 
+def test_a_borgstore_server_without_tls() -> None:
+    with (
+        listening(lambda client: client.sendall(b"HTTP/1.1 400 No\r\n\r\n")) as address,
+        pytest.raises(BackendError, match="speaks no TLS"),
+    ):
+        open_place(f"{address}/store", reconnect_tries=0).open()
+
+
 @pytest.mark.parametrize(
     ("place", "told"),
     [

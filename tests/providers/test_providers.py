@@ -249,6 +249,13 @@ def test_providers_that_are_unknown_or_whose_library_is_missing(
         create("aws_s3", {})
 
 
+def test_rclone_is_to_be_had_where_it_is_new_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    problem = next(each for each in PROVIDERS.listed() if each.id == "rclone").problem
+    assert "1.68 or newer, from https://rclone.org/install/" in problem
+    assert "apt-get" not in problem
+
+
 def test_a_provider_can_be_added_as_in_the_guide() -> None:
     class NewProvider(LocalProvider):
         pass

@@ -179,6 +179,23 @@ def test_mistakes_in_a_providers_url() -> None:
         ProviderPlace(object())  # type: ignore[arg-type]
 
 
+def test_what_is_no_answer_is_an_error_of_the_place(
+    provider: FlatProvider, theirs: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for method, answer in {
+        "get_config": "text",
+        "config_exists": (True, None),
+        "list_blobs": [{"nom": "x"}],
+    }.items():
+        monkeypatch.setattr(provider, method, lambda *_, answer=answer: answer)
+    with pytest.raises(BackendError, match=r"mine/config: TypeError: .*bytes-like"):
+        theirs.open_reader("mine/config")
+    with pytest.raises(BackendError, match="mine/config: TypeError"):
+        theirs.info("mine/config")
+    with pytest.raises(BackendError, match="mine/keys: KeyError: 'name'"):
+        next(theirs.list("mine/keys"))
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("largest", "a lot"), ("largest", -1), ("at_once", 0), ("at_once", "x")]
 )

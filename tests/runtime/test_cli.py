@@ -18,6 +18,7 @@ from backupgw.runtime import cli, command_line, settings_sections
 from backupgw.runtime.command import Command, CommandError, UsageError, add_json_option
 from backupgw.runtime.command_help import help_line
 from backupgw.runtime.settings import SettingsError
+from backupgw.runtime.state_folder import SYSTEM_FOLDER
 from tests.servers.child import Child
 
 HERE = __name__
@@ -260,6 +261,7 @@ def test_the_sample_is_valid_as_it_is_and_with_every_line_in_effect(tmp_path: Pa
     assert config.stat().st_mode & 0o777 == 0o600
     assert backupgw("config", "check", cwd=tmp_path).returncode == 0
     sample = config.read_text()
+    assert f'"file://{SYSTEM_FOLDER}"' not in sample, "backups do not lie among the gateway's state"
     assert backupgw("config", "init", "-", cwd=tmp_path).stdout == sample
     lines = [
         line.removeprefix("# ") if " = " in line and not line.startswith("#  ") else line

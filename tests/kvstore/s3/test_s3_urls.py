@@ -105,6 +105,13 @@ def test_backblaze_is_found_by_its_region() -> None:
     assert "s3.eu-central-003.backblazeb2.com/bucket/path" in repr(place)
 
 
+@pytest.mark.parametrize("url", ["s3://ID:hush@bucket/x", "s3:/ID:hush@bucket", "b2://ID:hush@b"])
+def test_a_key_in_the_wrong_place_is_not_shown(url: str) -> None:
+    with pytest.raises(BackendURLInvalid, match="the key stands before") as caught:
+        open_place(url)
+    assert "hush" not in str(caught.value)
+
+
 def test_nothing_secret_is_shown() -> None:
     place = open_place(
         f"s3:AKID:{SECRET}@https://host/bucket/path",

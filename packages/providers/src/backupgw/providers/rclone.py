@@ -15,7 +15,7 @@ class RcloneProvider(PlaceProvider):
     title = "rclone"
     scheme = "rclone"
     programs: ClassVar[Mapping[str, str]] = {
-        "rclone": "apt-get install rclone, or see https://rclone.org/install/"
+        "rclone": "1.68 or newer, from https://rclone.org/install/ (Debian's is older)"
     }
     credentials = ("username", "password")
     fields = (

@@ -248,11 +248,12 @@ class ProviderPlace(Backend):
                 return iter(kept)
         with self._calling(name) as provider:
             found = provider.list_blobs(at.repo, at.kind)
+            items = [
+                ItemInfo(str(each["name"]), True, int(each.get("size") or 0), False)
+                for each in found or ()
+            ]
         if found is None:
             raise ObjectNotFound(name)
-        items = [
-            ItemInfo(str(each["name"]), True, int(each.get("size") or 0), False) for each in found
-        ]
         if at.kind != "data":
             return iter(items)
         packs: _Packs = {}
@@ -279,7 +280,7 @@ class ProviderPlace(Backend):
             else:
                 there = not name or provider.config_exists(at.repo)[0]
                 return ItemInfo(name, True, 0, True) if there else missing
-        return ItemInfo(name, True, int(size), False) if there else missing
+            return ItemInfo(name, True, int(size), False) if there else missing
 
     def _item(self, name: str) -> _Name:
         at = _parsed(check_path(name))
@@ -294,6 +295,8 @@ class ProviderPlace(Backend):
                 value = provider.get_blob(at.repo, at.kind, at.blob)
             else:
                 value = provider.get_config(at.repo)
+            if value is not None:
+                memoryview(value)  # fails where it is no bytes
         if value is None:
             if self.info(name).exists:
                 # A provider has no other word for a failure.

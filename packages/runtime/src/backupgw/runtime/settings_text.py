@@ -29,7 +29,7 @@ _HEAD = """\
 # Where the bytes live. The word after "places." is a name of your choice; services use the place
 # named "default" unless told otherwise. Without any, it is the folder ./data.
 [places.default]
-url = "file:///var/lib/backupgw"
+url = "file:///srv/backups"
 # Secrets, where a place needs one, are best kept elsewhere:
 #   password = { file = "/etc/backupgw/password" }
 #   password = { env = "NAS_PASSWORD" }

@@ -137,7 +137,7 @@ def from_url(
         raise BackendURLInvalid("a folder in Dropbox is written dropbox:FOLDER/FOLDER")
     folder = unquote(parts.path).strip("/")
     if any(segment in ("", ".", "..") for segment in folder.split("/")) and folder:
-        raise BackendURLInvalid(f"dropbox:{folder} has an empty, '.' or '..' segment")
+        raise BackendURLInvalid("dropbox: the folder has an empty, '.' or '..' segment")
     if bool(refresh_token) == bool(access_token):
         raise BackendURLInvalid(
             "dropbox: needs the option refresh_token; `backupgw store auth` gets one"

@@ -45,7 +45,7 @@ _REFUSED = _words(
 _FULL = _words(
     "no space left", "quota ?exceeded", "disk quota", "storage_?cap", "cap exceeded", r"\b507\b",
     "insufficient.?(?:storage|space)", "out of (?:space|storage)", "storage ?(?:limit|quota)",
-    "over quota", "TeamMemberOverQuota", "QuotaExceeded",
+    "over quota", "TeamMemberOverQuota", "QuotaExceeded", "remaining disk space",
 )  # fmt: skip
 _BUSY = _words(
     r"\b429\b", "too many requests", "rate.?limit", "slow ?down", "userRateLimit", "throttl",

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from http.client import HTTPConnection, HTTPSConnection
 
+from . import unreached
 from .rest_wire import BLOCK
 from .tcp import keep_alive
 
@@ -52,6 +53,8 @@ def reason_of(error: Exception) -> str:
     """Return what broke a connection, in words."""
     if isinstance(error, BlockingIOError):
         return "timed out"
+    if isinstance(error, ssl.SSLError):
+        return unreached.reason_of(error)
     said = error.strerror if isinstance(error, OSError) else None
     return said or str(error) or type(error).__name__
 

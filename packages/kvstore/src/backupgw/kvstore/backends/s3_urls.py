@@ -60,6 +60,8 @@ def parse(url: str) -> Location:
     if "?" in path or "#" in path:
         raise BackendURLInvalid("a URL of a place on S3 takes no options: they go beside it")
     path = unquote(path)
+    if "@" in bucket:
+        raise BackendURLInvalid(f"the key stands before the slashes, or beside the URL: {_FORMS}")
     if not _BUCKET.match(bucket):
         raise BackendURLInvalid(
             f"{bucket!r} is no name of a bucket: letters, digits, dots and hyphens"
