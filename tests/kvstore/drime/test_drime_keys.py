@@ -14,6 +14,7 @@ from tests.servers.drime_double import DrimeDouble
 
 from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import (
+    BackendConnectionError,
     BackendError,
     BackendURLInvalid,
     PermissionDenied,
@@ -48,6 +49,25 @@ def test_a_revoked_key_is_told_and_nothing_is_tried_again(
     assert drime.key not in caplog.text
     assert "signature=" not in caplog.text
     assert drime.key not in repr(there)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"api_url": "drime.example/api"}, r"api_url: must be http\(s\)://HOST"),
+        ({"api_url": "https://user:word@drime.example"}, r"api_url: must be http\(s\)://HOST"),
+        ({"timeout": 0}, "timeout"),
+    ],
+)
+def test_what_no_connection_could_be_made_by_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(BackendURLInvalid, match=told):
+        open_place("drime:folder", api_key="key", **options)
+
+
+def test_why_nobody_is_reached_is_told() -> None:
+    made = place("http://127.0.0.1:9/api/v1", "key", attempts=1)
+    with pytest.raises(BackendConnectionError, match=r"connection to Drime failed .*refused"):
+        made.open()
 
 
 def test_the_storage_never_sees_the_key(drime: DrimeDouble, there: Backend) -> None:

@@ -103,7 +103,10 @@ def from_url(
         schedule = read_schedule(attempts, deadline, first_pause, SCHEDULE.longest)
         part = options.size("part_size", part_size, least=PART)
         at_once = options.count("threads", threads, least=1)
-        patience = options.duration("timeout", timeout)
+        patience = options.duration("timeout", timeout, least=1)
+        base = api_url or os.environ.get("DRIME_API_URL") or None
+        if base is not None:
+            base = options.server("api_url" if api_url else "DRIME_API_URL", base)
         told = hook(on_call)
     except options.OptionInvalid as error:
         raise BackendURLInvalid(f"drime: {error}") from error
@@ -111,7 +114,7 @@ def from_url(
         key,
         where.path,
         asked,
-        api_url=api_url or os.environ.get("DRIME_API_URL") or None,
+        api_url=base,
         trash=_switch(trash),
         timeout=patience,
         part_size=part,

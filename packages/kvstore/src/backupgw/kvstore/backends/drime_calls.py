@@ -316,7 +316,7 @@ class Calls(Requests):
         length = answer.header("Content-Length") or ""
         if "text/html" in (answer.header("Content-Type") or "") and length != str(entry.size):
             answer.release()
-            raise PermissionDenied(drime_errors.KEY_REFUSED)  # a page to sign in on
+            raise PermissionDenied(drime_errors.PAGE_ANSWERED)
         if answer.status == Http.PARTIAL_CONTENT:
             span = _RANGE.match(answer.header("Content-Range") or "")
             if span is None or int(span[1]) != first:

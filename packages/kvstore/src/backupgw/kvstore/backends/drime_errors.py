@@ -25,10 +25,16 @@ from .errors import (
     PermissionDenied,
     StorageFull,
 )
+from .unreached import reason_of
 
 KEY_REFUSED = (
     "Drime does not accept the API key; it was revoked or mistyped. Make one in Drime's account "
     "settings (Developers), and give it as the place's api_key"
+)
+
+PAGE_ANSWERED = (
+    "a web page answers in place of Drime's API: Drime does not accept the API key (it was revoked "
+    "or mistyped), or something else answers there (a proxy, the sign-in to a network)"
 )
 
 _RETRYABLE = frozenset({408, 425, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524})
@@ -82,7 +88,7 @@ def of_status(status: int, retry_after: str | None, message: str, what: str) -> 
 
 def of_transport(error: Exception, what: str) -> BackendError:
     """Return the error for a connection that could not be made, or broke."""
-    said = str(error) if isinstance(error, BackendError) else type(error).__name__
+    said = str(error) if isinstance(error, BackendError) else reason_of(error)
     return BackendConnectionError(f"{what}: the connection to Drime failed ({said})")
 
 

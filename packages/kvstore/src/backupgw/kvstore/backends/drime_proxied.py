@@ -10,6 +10,7 @@ import httpx
 
 from .drime_transport import Answer, Begun, Pieces, Request, not_trusted
 from .errors import BackendConnectionError, BackendMustBeOpen
+from .unreached import reason_of
 
 _PIECE = 64 << 10
 
@@ -119,4 +120,4 @@ def _in_pieces(pieces: Pieces) -> Iterator[bytes]:
 
 def _broken(error: Exception) -> BackendConnectionError:
     # What httpx says may hold the URL, which is signed.
-    return BackendConnectionError(type(error).__name__)
+    return BackendConnectionError(reason_of(error))

@@ -220,7 +220,7 @@ class Requests:
     def _understood(self, what: str, answer: Answer) -> dict[str, Any]:
         content = self._read(what, answer)
         if "text/html" in (answer.header("Content-Type") or ""):
-            raise PermissionDenied(drime_errors.KEY_REFUSED)  # a page to sign in on
+            raise PermissionDenied(drime_errors.PAGE_ANSWERED)
         try:
             told = json.loads(content) if content else {}
         except ValueError as error:
