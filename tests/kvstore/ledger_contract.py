@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import pytest
 
@@ -20,11 +20,13 @@ from backupgw.kvstore.ledger import (
     Amount,
     Effect,
     LedgerError,
+    LedgerFull,
     Limit,
     LimitExceeded,
     Measure,
     NameBusy,
     ReservationEnded,
+    turns,
 )
 from backupgw.kvstore.ledger.transacted import TransactedLedger
 
@@ -490,6 +492,30 @@ class Changes(_Limited):
             again = other.reconcile("", listing, lambda _name: USER)
             assert again.corrections == []
             assert again.counted == sum(there.values(), NOTHING)
+
+    def test_who_has_too_much_to_remember_asks_for_a_count(
+        self,
+        make_ledger: MakeLedger,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def no_room(_steps: object) -> NoReturn:
+            raise LedgerFull("no room")
+
+        there = [ItemInfo(f"{number}", True, 1, False) for number in range(50)]
+        monkeypatch.setattr(turns, "MOST_KEPT", 10)
+        with make_ledger() as ledger:
+            for removed in (10, 15, 5, 15):
+                ledger.reconcile("", lambda _folder: there, lambda _name: USER)
+                with monkeypatch.context() as full:
+                    session: Any = ledger._session
+                    full.setattr(session._turns, "_transact", no_room)
+                    for _ in range(removed):
+                        ledger.amend("", there.pop().name, USER, Amount(-1, -1))
+                assert ledger.needs_reconcile("") == (removed > 10)
+                if removed <= 10:
+                    assert ledger.usage("server").used == Amount(len(there), len(there))
+        assert len([each for each in caplog.records if each.levelname == "ERROR"]) == 2
 
     def test_what_a_list_has_twice_counts_once(self, make_ledger: MakeLedger) -> None:
         there = dict.fromkeys("abc", ONE)

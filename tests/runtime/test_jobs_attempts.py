@@ -11,6 +11,7 @@ import prometheus_client
 import pytest
 import sqlalchemy as sa
 
+from backupgw.runtime.database import DatabaseError
 from backupgw.runtime.events import JobFinished, JobGivenUp
 from backupgw.runtime.events.records import Event
 from backupgw.runtime.jobs import (
@@ -23,7 +24,9 @@ from backupgw.runtime.jobs import (
     JobStopped,
     State,
     Stop,
+    holding,
 )
+from backupgw.runtime.jobs.claims import Claim
 from tests.runtime.jobs_site import PATIENCE, Site, finish
 from tests.runtime.jobs_worker import EFFECTS
 
@@ -268,6 +271,32 @@ def test_who_does_not_stop_keeps_the_key_of_the_job_that_has_failed(
     assert order.index(f"{first.id} ends") < order.index(f"{second.id} begins")
     # What it returned at last does not undo that it was too late.
     assert jobs.find(first.id).state is State.FAILED
+
+
+def test_who_does_not_stop_has_failed_although_that_could_not_be_written_at_first(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backupgw.runtime.jobs.jobs.DEADLINE_GRACE", 0.2)
+    overdue = holding.overdue
+    refused: list[str] = []
+
+    def full_once(connection: sa.Connection, claim: Claim, error: str) -> Job | None:
+        if len(refused) < 2:
+            refused.append(error)
+            raise DatabaseError("the database's disk is full")
+        return overdue(connection, claim, error)
+
+    monkeypatch.setattr(holding, "overdue", full_once)
+    release = threading.Event()
+    jobs = site.jobs([JobHandler("a.job", lambda *_: release.wait(PATIENCE))])
+    for deadline in (0.2, 2, 20):
+        job = jobs.submit("a.job", deadline=deadline)
+        done = finish(jobs, [job.id])[job.id]
+        if refused:
+            break  # otherwise it has not even begun before its deadline, on a busy machine
+    release.set()
+    assert (done.state, len(refused)) == (State.FAILED, 2)
+    assert done.error == "its deadline passed, and its handler does not stop"
 
 
 def test_progress_is_seen_from_elsewhere_while_the_job_runs(site: Site) -> None:

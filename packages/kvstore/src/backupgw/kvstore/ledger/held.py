@@ -223,6 +223,10 @@ class HeldBooks(Books):
     def mark_stale(self, place: str) -> None:
         """Have a place counted when it is next opened: nobody can tell how an intent ended."""
 
+    @abstractmethod
+    def mark_all_stale(self) -> None:
+        """Have every place counted when it is next opened."""
+
     def end_as_intended(self, number: int) -> None:
         """Let an intent end with what was intended. One that has ended already is fine."""
         row = self.take(number)

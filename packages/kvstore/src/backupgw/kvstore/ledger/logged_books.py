@@ -131,6 +131,7 @@ class LoggedBooks(HeldBooks):
     # -- what is in the file alone
 
     mark_stale = _beyond_log
+    mark_all_stale = _beyond_log
     set_limit = _beyond_log
     all_accounts = _beyond_log
     bury = _beyond_log

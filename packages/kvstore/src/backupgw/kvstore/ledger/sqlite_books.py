@@ -129,7 +129,7 @@ class SQLiteBooks(HeldBooks):
             if session != self.session and self._is_dead(session):
                 self.bury(session)
                 if boot != self._boot or not boot:
-                    self.db.execute("UPDATE places SET stale = 1")
+                    self.mark_all_stale()
 
     def bury(self, session: int) -> None:
         numbers = self.db.execute(
@@ -152,6 +152,9 @@ class SQLiteBooks(HeldBooks):
 
     def mark_stale(self, place: str) -> None:
         self.db.execute("UPDATE places SET stale = 1 WHERE place = ?", (place,))
+
+    def mark_all_stale(self) -> None:
+        self.db.execute("UPDATE places SET stale = 1")
 
     # -- counting a place anew
 

@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+def _count_anew(books: HeldBooks) -> None:
+    books.mark_all_stale()
+
+
 class SQLiteSession:
     """Runs steps in transactions, from any thread.
 
@@ -51,7 +55,7 @@ class SQLiteSession:
         self._on_alarm = on_alarm
         self._clock = clock
         self._alarms: deque[Alarm] = deque()
-        self._turns = Turns(self._transact, self._emit, self._tick)
+        self._turns = Turns(self._transact, self._emit, self._tick, _count_anew)
         self._locks: ByteLocks | None = None
         self._tenure: Tenure | None = None
         self._state = SQLiteState(path)
@@ -88,7 +92,7 @@ class SQLiteSession:
             raise LedgerError(f"the ledger {self.path} is open already")
         try:
             prepare(self.path)
-            self._turns = Turns(self._transact, self._emit, self._tick)
+            self._turns = Turns(self._transact, self._emit, self._tick, _count_anew)
             self._open_locks()
         except OSError as error:
             raise translate(error, self.path) from error
@@ -166,7 +170,7 @@ class SQLiteSession:
     def after_fork_in_child(self) -> None:
         """Begin anew: locks, turn and session are the parent's."""
         self.short_way = None
-        self._turns = Turns(self._transact, self._emit, self._tick)
+        self._turns = Turns(self._transact, self._emit, self._tick, _count_anew)
         self._alarms.clear()
         self.session = 0
         self._state.leave_to_parent()

@@ -69,6 +69,7 @@ class Turns:
         after: called after transactions, by a thread that has not got the turn.
         tick: called with the turn, LINGER seconds after `wake` or when something began to linger;
             returns whether it wants to be called again, and what lingers alone may wait for that.
+        forgotten: the work of a step that makes up for those that could not be remembered.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Turns:
         transact: Callable[[Sequence[Step[Any]]], None],
         after: Callable[[], None],
         tick: Callable[[], bool] = lambda: False,
+        forgotten: Callable[[Any], object] = lambda _books: None,
     ) -> None:
         self._transact = transact
         self._after = after
@@ -85,6 +87,8 @@ class Turns:
         """Steps to be done."""
         self.kept: deque[Step[Any]] = deque()
         """Steps whose transactions failed."""
+        self._forgotten = forgotten
+        self._making_up: Step[Any] | None = None
         self._failing = False
         self.turn = threading.Lock()
         """Held while a transaction is under way."""
@@ -186,7 +190,7 @@ class Turns:
 
     def _take(self) -> None:
         """Do one batch."""
-        batch: list[Step[Any]] = []
+        batch = [] if self._making_up is None else [self._making_up]
         while self.kept and len(batch) < MOST_AT_ONCE // 4:
             batch.append(self.kept.popleft())
         while self.lingering and len(batch) < MOST_AT_ONCE // 2:
@@ -202,6 +206,7 @@ class Turns:
             raise
         else:
             self._failing = False
+            self._making_up = None
             for step in batch:
                 step.done = True
 
@@ -215,7 +220,9 @@ class Turns:
             self.kept.extend(kept)
         while len(self.kept) > MOST_KEPT:
             self.kept.popleft()
-            logger.error("the ledger could not be told for too long; it has to count anew")
+            if self._making_up is None:
+                logger.error("the ledger could not be told for too long; it has to count anew")
+                self._making_up = Step(self._forgotten)
         for step in batch:
             if not step.keep:
                 step.error = error

@@ -319,7 +319,7 @@ class Runner:
                 self._keep_once(times, current, asked)
             except DatabaseError as error:
                 # Each context knows by itself when its lease ends.
-                logger.warning("leases of running jobs are not renewed for now: %s", error)
+                logger.warning("running jobs are not kept for now: %s", error)
             except Exception:
                 # A defect must not end the thread either: leases would run out under live jobs.
                 logger.exception("keeping running jobs failed")
@@ -391,9 +391,13 @@ class Runner:
             running.overdue = True
             claim = running.context.claim
             error = f"{OVERDUE}, and its handler does not stop"
-            job = self._database.run(
-                functools.partial(holding.overdue, claim=claim, error=error), idempotent=True
-            )
+            try:
+                job = self._database.run(
+                    functools.partial(holding.overdue, claim=claim, error=error), idempotent=True
+                )
+            except DatabaseError:
+                running.overdue, running.late_at = False, elapsed() + PROGRESS_EVERY
+                raise
             if job is not None:
                 logger.error("the job %s (%s): %s", job.id, job.kind, error)
                 self._tell(job)

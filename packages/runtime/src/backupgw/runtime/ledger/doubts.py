@@ -113,6 +113,10 @@ class DoubtingBooks(Rows):
         """Ask for a count of the place."""
         self.db.execute("UPDATE ledger_places SET stale = true WHERE place = %s", (place,))
 
+    def mark_all_stale(self) -> None:
+        """Ask for a count of every place."""
+        self.db.execute("UPDATE ledger_places SET stale = true")
+
     # -- somebody looked at a name
 
     def known(self, place: str, name: str, found: Amount) -> None:

@@ -96,7 +96,7 @@ class PostgresSession:
         self._alarms: deque[Alarm] = deque()
         self._link = Link(database, [_DURABLE])
         self._looked_at: Connection[Row] | None = None
-        self._turns = Turns(self._transact, self._emit)
+        self._turns = Turns(self._transact, self._emit, forgotten=_count_anew)
         self._claims: Claims | None = None
         self._keeper: Keeper | None = None
         self._session = 0
@@ -143,7 +143,7 @@ class PostgresSession:
             raise
 
     def _begin_anew(self) -> None:
-        self._turns = Turns(self._transact, self._emit)
+        self._turns = Turns(self._transact, self._emit, forgotten=_count_anew)
         self._claims = Claims(self.database, self._claimant, self.bury_the_dead)
         self._keeper = Keeper(self.database, self)
 
@@ -376,6 +376,10 @@ class PostgresSession:
         db.execute("INSERT INTO ledger_origin VALUES (%s) ON CONFLICT DO NOTHING", origin)
         if known:
             db.execute("UPDATE ledger_places SET stale = true")
+
+
+def _count_anew(books: PostgresBooks) -> None:
+    books.mark_all_stale()
 
 
 def _nothing(_: PostgresBooks) -> None:
