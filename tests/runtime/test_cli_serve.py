@@ -8,19 +8,23 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.servers.child import Child
+
+SERVE = (sys.executable, "-m", "backupgw.runtime.cli", "serve")
 
 
 @contextmanager
-def serving(folder: Path, **environ: str) -> Iterator[Child[str]]:
+def serving(folder: Path, command: Sequence[str] = SERVE, **environ: str) -> Iterator[Child[str]]:
     """Run `backupgw serve` in `folder`; it is stopped at the end."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("BACKUPGW_")}
     process = Child(
-        [sys.executable, "-m", "backupgw.runtime.cli", "serve"],
+        command,
         cwd=folder,
         env=clean | {"BACKUPGW_REST__LISTEN": "127.0.0.1:0"} | environ,
         stderr=subprocess.PIPE,
@@ -79,6 +83,53 @@ def test_workers_log_as_the_settings_say(tmp_path: Path) -> None:
         assert process.stderr is not None
         records = [json.loads(line) for line in process.stderr if line.startswith("{")]
         assert "login failed: user 'ann' from 127.0.0.1" in [r["event"] for r in records]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_that_comes_early_waits_until_it_can_be_done(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "backupgw.toml").write_text(
+        f"rest.workers = {workers}\nlog.format = 'json'\n"
+        "[[events.hook]]\nname = 'a'\nurl = 'http://127.0.0.1:1/'\n"
+        "headers.a = { command = ['sh', '-c', 'mkdir told && kill -HUP $PPID; echo a'] }\n"
+    )
+    (tmp_path / "backupgw.toml").chmod(0o600)
+    with serving(tmp_path) as process:
+        text, _ = start_lines(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert "SIGHUP: reloading" in text + process.stderr.read()
+
+
+def test_a_reload_does_not_hide_why_nothing_is_served(tmp_path: Path) -> None:
+    command = "kill -HUP $PPID; exit 1"
+    (tmp_path / "backupgw.toml").write_text(
+        "[[events.hook]]\nname = 'a'\nurl = 'http://127.0.0.1:1/'\n"
+        f"headers.a = {{ command = ['sh', '-c', '{command}'] }}\n"
+    )
+    with serving(tmp_path) as process:
+        assert process.stderr is not None
+        assert "the secret's command sh" in process.stderr.read()
+        assert process.wait(30) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_asks_twice_to_stop_kills_nothing(tmp_path: Path, workers: int) -> None:
+    program = (
+        "import atexit, os, signal, sys\n"
+        "from backupgw.runtime.cli import main\n"
+        "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):\n"
+        "    atexit.register(os.kill, os.getpid(), number)\n"
+        "sys.exit(main(['serve']))\n"
+    )
+    with serving(
+        tmp_path, [sys.executable, "-c", program], BACKUPGW_REST__WORKERS=str(workers)
+    ) as process:
+        start_lines(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_it_does_not_serve_strangers_without_passwords(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_a_second_interrupt_ends_at_once(workers: int) -> None:
         host.signal(signal.SIGINT)
         assert idle.rest() == b""
         host.signal(signal.SIGINT)
-        host.wait()
+        assert host.wait() == 0
+        assert not [line for line in host.lines if "Traceback" in line or "lifespan" in line]
 
 
 def test_a_worker_that_is_killed_is_replaced_and_nobody_is_turned_away() -> None:

@@ -27,6 +27,7 @@ from backupgw.runtime.jobs import (
     holding,
 )
 from backupgw.runtime.jobs.claims import Claim
+from backupgw.runtime.jobs.runner import Runner
 from tests.runtime.jobs_site import PATIENCE, Site, finish
 from tests.runtime.jobs_worker import EFFECTS
 
@@ -164,6 +165,34 @@ def test_a_running_job_is_cancelled_from_another_gateway(site: Site) -> None:
     assert elsewhere.cancel(job.id).cancel_requested
     done = finish(elsewhere, [job.id])[job.id]
     assert (done.state, done.attempts) == (State.CANCELLED, 1)
+
+
+def test_a_job_that_is_cancelled_just_when_it_begins_hears_of_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing would be looked at by itself for longer than the test waits.
+    jobs = site.jobs([JobHandler("a.job", waits)], poll=60, lease=3600)
+    other = jobs.submit("a.job")
+    running(jobs, other.id)
+    jobs.cancel(other.id)
+    finish(jobs, [other.id])
+    begin = Runner._begin
+
+    def cancelled_first(runner: Runner, claim: Claim, begun: float) -> None:
+        assert jobs.cancel(claim.job.id).cancel_requested
+        begin(runner, claim, begun)
+
+    monkeypatch.setattr(Runner, "_begin", cancelled_first)
+    job = jobs.submit("a.job")
+    ended = threading.Event()
+
+    def follow() -> None:
+        finish(jobs, [job.id])
+        ended.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+    assert ended.wait(30)
+    assert jobs.find(job.id).state is State.CANCELLED
 
 
 def test_what_a_handler_waits_for_is_ended_when_it_is_to_stop(site: Site) -> None:

@@ -63,7 +63,8 @@ def _hear_sigterm() -> bool:
 def _leave_sigterm() -> None:
     import signal
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGTERM) is _terminated:  # a command may have another use for it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..command import Command
@@ -30,6 +30,19 @@ def run(arguments: Namespace) -> int:
     return serve(arguments)
 
 
+@contextlib.contextmanager
+def _hangups_held() -> Iterator[None]:
+    """Let SIGHUP wait until something is served that can be reloaded."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        while signal.SIGHUP in signal.sigpending():  # else it would hide why nothing is
+            signal.sigwait({signal.SIGHUP})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@_hangups_held()
 def serve(
     arguments: Namespace,
     overrides: Mapping[str, Any] | None = None,

@@ -14,6 +14,7 @@ A service adds what only it knows by attributes of its application (or of `app.s
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -74,7 +75,17 @@ class Endpoints:
             and scope["method"] in ("GET", "HEAD")
         ):
             return self._answer(scope, send)
+        if scope["type"] == "lifespan":
+            return self._live(scope, receive, send)
         return self._app(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # A stop at once does not wait for the application, and that is nobody's failure.
+            if not self._host.stopping:
+                raise
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         status, kind, body = await self._answers[scope["path"]](scope)

@@ -33,8 +33,9 @@ Services = list[tuple[Hosted, list[Listener]]]
 def run(hosted: Sequence[Hosted]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status.
 
-    When requests are answered, one line per listener says so on standard error, as rest-server
-    does: `start server on 127.0.0.1:8000`.
+    The process is to end after it: signals are ignored from the stop on. When requests are
+    answered, one line per listener says so on standard error, as rest-server does:
+    `start server on 127.0.0.1:8000`.
 
     Returns:
         0 after a stop that was asked for, 1 when the start failed (the reason is on standard

@@ -253,12 +253,14 @@ class HostServer(uvicorn.Server):
         try:
             yield
         finally:
-            # Blocked again, so that none kills the process while it tidies up.
+            # Blocked again, and then ignored, also by other threads, so that none kills the process
+            # while it tidies up.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             if self.alive is not None:
                 loop.remove_reader(self.alive)
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:

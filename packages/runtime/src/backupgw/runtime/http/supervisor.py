@@ -99,18 +99,16 @@ class Supervisor:
         ours, theirs = self._wakeup = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        handlers = {
-            number: signal.signal(number, lambda received, _: self._received.append(received))
-            for number in SIGNALS
-        }
+        for number in SIGNALS:
+            signal.signal(number, lambda received, _: self._received.append(received))
         wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             yield ours
         finally:
             signal.set_wakeup_fd(wakeup)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            for number in SIGNALS:  # what has been asked to stop is not killed while it does
+                signal.signal(number, signal.SIG_IGN)
             ours.close()
             theirs.close()
 

@@ -106,6 +106,8 @@ class Runner:
         self._running: dict[tuple[int, int], _Running] = {}
         self._rung = True
         self._look_at_held = False
+        # Whether somebody was called off since the last look for work: perhaps what it has found.
+        self._called_off = False
         self._closing = False
         self._closed = False
         self._uncertain = False
@@ -169,8 +171,9 @@ class Runner:
             return
         with self._change:
             self._rung = True
-            if change in ("cancel", "anything") and self._running:
-                self._look_at_held = True
+            if change in ("cancel", "anything"):
+                self._called_off = True
+                self._look_at_held = self._look_at_held or bool(self._running)
             self._change.notify_all()
 
     # The thread `jobs`.
@@ -183,7 +186,7 @@ class Runner:
                 self._change.wait_for(lambda: self._rung or self._closing, timeout=wait)
                 if self._closing:
                     return
-                self._rung = False
+                self._rung = self._called_off = False
                 free = self._limits.here - len(self._running)
             try:
                 wait = self._look(free)
@@ -243,6 +246,7 @@ class Runner:
         with self._change:
             self._running[claim.job.number, claim.epoch] = running
             self._metrics.began(claim.job.kind)
+            self._look_at_held = self._look_at_held or self._called_off
             if self._closing:
                 context.ask_to_stop(Stop.HANDED_OVER)
             self._change.notify_all()
