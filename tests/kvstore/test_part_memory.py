@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
 from tests.kvstore.scripted_target import Place, PlainTarget
 
 from backupgw.kvstore.backends import part_memory
+from backupgw.kvstore.backends.errors import BackendError
 from backupgw.kvstore.backends.part_memory import SpareBuffers
 from backupgw.kvstore.backends.part_transfers import Part, PartPool
 from backupgw.kvstore.backends.part_writer import PartWriter
 from backupgw.kvstore.backends.plan import Plan
+from backupgw.kvstore.layers.retry_schedule import Schedule
 
 MB = 1 << 20
 PART = 2 * MB
@@ -147,3 +151,71 @@ def test_small_buffers_are_not_kept() -> None:
     assert spares.held == 0
     assert not small, "its memory goes at once"
     spares.clear()
+
+
+def test_memory_that_shortening_leaves_is_not_counted_away() -> None:
+    """Python shortens a buffer down to the half in its place."""
+    spares = SpareBuffers(lambda: 16 * MB)
+    spares.keep(short := bytearray(5 * MB)[:])
+    spares.clear()
+    del short[3 * MB :]
+    spares.keep(short)
+    assert spares.held == 0
+    for size in range(5 * MB, 2 * MB, -MB // 4):
+        buffer = spares.take(size) or bytearray(size)
+        spares.keep(buffer)
+        spare = sum(each.__alloc__() for each in spares._buffers)
+        assert spare <= spares.held * 9 / 8 + len(spares._buffers)
+    spares.clear()
+
+
+def test_without_a_thread_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    spares, buffer = SpareBuffers(lambda: 16 * MB), bytearray(PART)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        spares.keep(buffer)
+    assert spares.held == 0
+    assert not buffer, "its memory goes at once"
+    spares.keep(bytearray(PART))  # and later there is one
+    assert spares.held == PART
+    spares.clear()
+
+
+class Broken(PlainTarget):
+    """Its library fails while it looks at what it sends."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place, size=PART)
+        self.views: list[weakref.ref[memoryview]] = []
+
+    def put_part(self, state: str, part: Part, data: bytes | bytearray) -> str:
+        self.put_whole(data)
+        return ""
+
+    def put_whole(self, data: bytes | bytearray) -> None:
+        view = memoryview(data)
+        self.views.append(weakref.ref(view))
+        try:
+            raise OSError("broken")
+        except OSError as error:
+            raise BackendError("broken", retryable=True) from error
+
+
+@pytest.mark.parametrize("size", [PART, 5 * PART], ids=["whole", "in parts"])
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_the_memory_of_what_failed_goes_without_the_collector(size: int, attempts: int) -> None:
+    pool = PartPool(threads=4, schedule=Schedule(attempts=attempts, first=0.0))
+    target = Broken(Place())
+    gc.disable()
+    try:
+        with pytest.raises(BackendError, match="broken") as raised:
+            store(pool, target, bytes(size))
+        pool.close()
+        del raised
+        assert target.views
+        assert not [view for view in target.views if view() is not None]
+    finally:
+        gc.enable()

@@ -377,11 +377,14 @@ def test_writers_share_memory_and_none_waits_for_a_slow_one() -> None:
 
 
 def test_a_writer_alone_holds_its_parts_and_no_more(pool: PartPool) -> None:
-    part, place, most = 5 << 20, Place(), 0
+    part, place, most, goes = 5 << 20, Place(), 0, threading.Event()
+    place.script["put_part 1"] = [lambda: goes.wait(10)]
     with writer(pool, Target(place, size=part)) as value:
         for _ in range(320):
             value.write(bytes(64 << 10))
             most = max(most, pool.claimed)
+            if value.offset > part + part // 2:
+                goes.set()
     assert part < most <= 11 << 20
     assert len(place.items["item"]) == 20 << 20
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from backupgw.kvstore.backends.rest_dialing import TcpConnection, TlsConnection
 from backupgw.kvstore.backends.rest_wire import BrokenAnswer, Response, lines_of, send
 
 VALUE = b"value" * 100
@@ -200,3 +201,11 @@ def test_no_target_smuggles_a_header(
 ) -> None:
     with pytest.raises(ValueError, match="path"):
         send(pair[0], "GET", target, "", None)
+
+
+def test_the_end_of_an_address_is_no_port() -> None:
+    for port, tcp, tls in ((None, 80, 443), (8080, 8080, 8080)):
+        plain = TcpConnection("2001:db8::1", port, timeout=1)
+        assert (plain.host, plain.port) == ("2001:db8::1", tcp)
+        secret = TlsConnection("2001:db8::1", port, timeout=1)
+        assert (secret.host, secret.port) == ("2001:db8::1", tls)

@@ -45,6 +45,14 @@ class TestBlobsKnownByTheirHash:
         assert drime.counts() == {"upload": 1, "list": 1}
         assert there.load(blob_of(b"a blob")) == b"a blob"
 
+    def test_one_that_is_a_part_by_its_size_is_looked_for_once(
+        self, drime: DrimeDouble, there: Backend
+    ) -> None:
+        value = bytes(5 * MB + 1)
+        put_blob(there, value)
+        assert drime.counts()["list"] == 1
+        assert sizes(drime, blob_of(value)) == [len(value)]
+
     @pytest.mark.parametrize("size", [9, 6 * MB])
     def test_one_that_is_there_is_refused(
         self, drime: DrimeDouble, there: Backend, size: int

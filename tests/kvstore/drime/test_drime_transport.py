@@ -11,10 +11,12 @@ from typing import cast
 import pytest
 
 from backupgw.kvstore.backends import drime_requests
+from backupgw.kvstore.backends.drime_calls import Calls
+from backupgw.kvstore.backends.drime_entry import Entry
 from backupgw.kvstore.backends.drime_proxied import Proxied
 from backupgw.kvstore.backends.drime_requests import Requests
 from backupgw.kvstore.backends.drime_straight import Straight
-from backupgw.kvstore.backends.drime_transport import Request, Transport, onward
+from backupgw.kvstore.backends.drime_transport import Request, Transport, onward, origin_of
 from backupgw.kvstore.backends.errors import (
     BackendConnectionError,
     BackendError,
@@ -59,7 +61,11 @@ class Server:
 def _whole(line: socket.socket) -> bytes | None:
     data = b""
     while b"\r\n\r\n" not in data:
-        if not (piece := line.recv(65536)):
+        try:
+            piece = line.recv(65536)
+        except ConnectionResetError:  # the client has left with some of an answer unread
+            return None
+        if not piece:
             return None
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
@@ -264,16 +270,57 @@ def test_after_the_end_nothing_is_sent(way: Transport) -> None:
         way.begin(Request("GET", "http://127.0.0.1:9", {}))
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "http:///x", "http://[::1/x", "/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://127.0.0.1/x",
+        "http:///x",
+        "http://[::1/x",
+        "/x",
+        "http://a b/x",
+        "http://a\x01b/x",
+        f"http://{'a' * 64}/x",
+        "http://a..b/x",
+        "http://127.0.0.1/\ud800",
+    ],
+)
 def test_a_url_that_leads_nowhere(way: Transport, url: str) -> None:
     with pytest.raises(BackendError):
         way.send(Request("GET", url, {}))
+    with pytest.raises(BackendError):
+        way.begin(Request("GET", url, {})).answer()
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://[2001:db8::1]/x", "2001:db8::1", 443),
+        ("http://[2001:db8::1]/x", "2001:db8::1", 80),
+        ("http://[2001:db8::1]:81/x", "2001:db8::1", 81),
+        ("https://b\u00fccher.example/x", "xn--bcher-kva.example", 443),
+    ],
+)
+def test_the_server_of_a_url_is_the_one_that_is_connected_to(
+    url: str, host: str, port: int
+) -> None:
+    way = Straight({}, idle=4, timeout=5.0)
+    connection = way._of(origin_of(url)).dialed(5.0)
+    assert (connection.host, connection.port) == (host, port)
+    way.close()
 
 
 def test_a_url_with_what_no_request_may_hold_is_quoted(way: Transport) -> None:
     server = Server(answers)
     assert asked(way, "GET", f"{server.url}/a b?c=\u00e4") == b"ok"
     assert server.requests[0].startswith(b"GET /a%20b?c=%C3%A4 HTTP/1.1\r\n")
+    server.close()
+
+
+def test_no_error_tells_of_what_is_quoted() -> None:
+    server, way = Server(answers), Straight({}, idle=4, timeout=5.0)
+    assert asked(way, "GET", f"{server.url}/a\x01b?signature=secret") == b"ok"
+    assert server.requests[0].startswith(b"GET /a%01b?signature=secret HTTP/1.1\r\n")
+    way.close()
     server.close()
 
 
@@ -290,6 +337,61 @@ def test_a_redirection_is_told_of(way: Transport) -> None:
     last = way.send(told)
     assert onward(told, last) is None
     last.release()
+    server.close()
+
+
+def test_a_redirection_that_leads_nowhere(way: Transport) -> None:
+    def redirects(line: socket.socket, request: bytes) -> None:
+        line.sendall(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://[::1/y\r\n\r\n")
+
+    server = Server(redirects)
+    request = Request("GET", f"{server.url}/a/b", {})
+    with pytest.raises(BackendError):
+        onward(request, way.send(request))
+    server.close()
+
+
+def test_closing_ends_what_no_thread_has_come_to() -> None:
+    hold, asked_for = threading.Event(), threading.Event()
+
+    def waits(line: socket.socket, request: bytes) -> None:
+        asked_for.set()
+        assert hold.wait(10)
+        with contextlib.suppress(OSError):
+            line.sendall(ANSWER)
+
+    server, way = Server(waits), Proxied({}, idle=1, timeout=5.0)
+    first = way.begin(Request("GET", server.url, {}))
+    assert asked_for.wait(10)
+    second = way.begin(Request("GET", server.url, {}))
+    way.close()
+    with pytest.raises(BackendMustBeOpen):
+        second.answer()
+    first.drop()
+    hold.set()
+    server.close()
+
+
+def test_a_redirection_of_the_storage_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says may be as long as the file, or longer."""
+    monkeypatch.setattr(drime_requests, "getproxies", dict)
+
+    def redirects(line: socket.socket, request: bytes) -> None:
+        line.sendall(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /link\r\n\r\n")
+
+    def moved(line: socket.socket, request: bytes) -> None:
+        line.sendall(
+            b"HTTP/1.1 307 Temporary Redirect\r\nContent-Type: application/xml\r\n"
+            b"Transfer-Encoding: chunked\r\nLocation: /elsewhere\r\n\r\n4\r\n<xml\r\n0\r\n\r\n"
+        )
+
+    server = Server(redirects, moved)
+    calls = Calls("secret", server.url, 0, timeout=5.0, schedule=Schedule(attempts=1))
+    entry = Entry(1, "item", 0, False, 4, 0.0, "", True)
+    with pytest.raises(BackendError, match="307"):
+        calls.download("item", entry, 0, None)
+    assert len(server.requests) == 2
+    calls.close()
     server.close()
 
 

@@ -21,6 +21,9 @@ from .errors import BackendError, BackendMustBeOpen, ObjectNotFound, PermissionD
 PER_PAGE = 200
 """Entries that Drime lists at most in one answer."""
 
+_BYTES = frozenset(map(int, (Http.OK, Http.PARTIAL_CONTENT)))
+"""Answers to a download that hold what was asked for."""
+
 _MIME = "application/octet-stream"
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
@@ -313,6 +316,11 @@ class Calls(Requests):
         answer = self._linked(what, entry, headers) if linked else None
         if answer is None:
             answer = self._redirected(what, entry, headers)
+        if answer.status not in _BYTES:
+            answer.release()
+            raise BackendError(
+                f"{what}: the storage answers status {answer.status}, and no bytes", retryable=True
+            )
         length = answer.header("Content-Length") or ""
         if "text/html" in (answer.header("Content-Type") or "") and length != str(entry.size):
             answer.release()

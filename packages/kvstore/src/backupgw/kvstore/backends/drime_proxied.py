@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import cast
 
 import httpx
 
-from .drime_transport import Answer, Begun, Pieces, Request, not_trusted
+from .drime_transport import Answer, Begun, Pieces, Request, not_trusted, origin_of
 from .errors import BackendConnectionError, BackendMustBeOpen
 from .unreached import reason_of
 
@@ -28,6 +28,7 @@ class Proxied:
         )
 
     def send(self, request: Request) -> Answer:
+        origin_of(request.url)  # what is no URL; not all of that is an error of httpx's
         headers = {"Accept-Encoding": "identity", **request.headers}
         if request.body:
             headers["Content-Length"] = str(sum(map(len, request.body)))
@@ -64,7 +65,10 @@ class _Coming:
 
     def answer(self) -> Answer:
         self._fetched = True
-        return self._coming.result()
+        try:
+            return self._coming.result()
+        except CancelledError as error:  # no thread had come to it
+            raise BackendMustBeOpen("the place was closed") from error
 
     def drop(self) -> None:
         if not self._fetched and not self._coming.cancel():

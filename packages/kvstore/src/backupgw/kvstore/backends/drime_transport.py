@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import string
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,11 @@ from .errors import BackendError
 Pieces = Sequence[bytes | bytearray]
 
 _REDIRECTIONS = frozenset({301, 302, 303, 307, 308})
+
+_NO_URL = "a URL that Drime gave cannot be understood"
+
+_HOST = re.compile(r"[!-~]+\Z")
+"""What a host's name is made of; more is not checked."""
 
 
 class Request(NamedTuple):
@@ -86,9 +92,19 @@ class Transport(Protocol):
 
 
 def onward(request: Request, answer: Answer) -> Request | None:
-    """Return the request that a redirection asks for, None where it is none."""
+    """Return the request that a redirection asks for, None where it is none.
+
+    Raises:
+        BackendError: it leads nowhere; the answer was let go.
+    """
     where = answer.header("Location") if answer.status in _REDIRECTIONS else None
-    return request._replace(url=urljoin(request.url, where)) if where else None
+    if not where:
+        return None
+    try:
+        return request._replace(url=urljoin(request.url, where))
+    except ValueError as error:
+        answer.release()
+        raise BackendError(_NO_URL) from error
 
 
 def not_trusted(url: str, error: BaseException | None) -> BackendError | None:
@@ -123,11 +139,12 @@ def parted(url: str) -> tuple[Origin, str]:
     try:
         parts = urlsplit(url)
         port = parts.port
+        host = (parts.hostname or "").encode("idna").decode()
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not target.isascii() or not target.isprintable() or " " in target:
+            target = quote(target, safe=string.punctuation)
     except ValueError as error:
-        raise BackendError("a URL that Drime gave cannot be understood") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BackendError(_NO_URL) from error
+    if parts.scheme not in ("http", "https") or not _HOST.match(host):
         raise BackendError("a URL that Drime gave leads to no server")
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not target.isascii() or " " in target:
-        target = quote(target, safe=string.punctuation)
-    return Origin(parts.scheme, parts.hostname, port), target
+    return Origin(parts.scheme, host, port), target

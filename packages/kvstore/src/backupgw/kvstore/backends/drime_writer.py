@@ -118,7 +118,7 @@ class DrimeTarget(PartTarget):
                 self.abandon(state)
                 raise
         state, sent = self._single
-        self.complete(state, [sent])
+        self._complete(state, [sent])
 
     def _same_content(self, entry: Entry, data: bytes | bytearray) -> bool:
         digest = hashlib.sha256()

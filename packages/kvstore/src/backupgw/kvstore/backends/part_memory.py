@@ -31,6 +31,9 @@ _MOST = 11 << 20
 _WORTH = 1 << 20
 """Bytes of a buffer from which it is kept: smaller ones are cheap."""
 
+_SLACK = 8
+"""One so many-th of a buffer may be memory that holds nothing: Python sets as much aside."""
+
 
 @functools.cache
 def keep_large_apart() -> bool:
@@ -66,7 +69,7 @@ class SpareBuffers:
         """Return a buffer of so many bytes, with anything in it; None where there is none."""
         with self._lock:
             for number, buffer in enumerate(self._buffers):
-                if size <= len(buffer) <= size + size // 8:
+                if size <= len(buffer) and not _slack(buffer, size):
                     del self._buffers[number]
                     self.held -= len(buffer)
                     break
@@ -78,18 +81,19 @@ class SpareBuffers:
     def keep(self, buffer: bytearray) -> None:
         """Keep a buffer that its owner does not look at any more, or let go of its memory at once,
         whoever still knows the object."""
-        if len(buffer) < _WORTH or not _is_ours(buffer) or not self._add(buffer):
+        size = len(buffer)
+        if size < _WORTH or _slack(buffer, size) or not _is_ours(buffer) or not self._add(buffer):
             empty(buffer)
 
     def _add(self, buffer: bytearray) -> bool:
         with self._lock:
             if self.held + len(buffer) > min(self._room(), _MOST):
                 return False
+            if self._timer is None and not self._wait(KEPT):
+                return False
             self._buffers.append(buffer)
             self.held += len(buffer)
             self._used = time.monotonic()
-            if self._timer is None:
-                self._wait(KEPT)
         return True
 
     def trim(self) -> None:
@@ -108,17 +112,22 @@ class SpareBuffers:
             timer.cancel()
             timer.join()
 
-    def _wait(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._look)
-        self._timer.name = "backupgw-buffers"
-        self._timer.daemon = True
-        self._timer.start()
+    def _wait(self, seconds: float) -> bool:
+        """Look after so long; False where there is no thread for that."""
+        timer = threading.Timer(seconds, self._look)
+        timer.name = "backupgw-buffers"
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:  # the process may have no more of them, or it ends
+            return False
+        self._timer = timer
+        return True
 
     def _look(self) -> None:
         with self._lock:
             left = self._used + KEPT - time.monotonic()
-            if left > 0 and self._buffers:
-                self._wait(left)
+            if left > 0 and self._buffers and self._wait(left):
                 return
             self._buffers.clear()
             self.held = 0
@@ -131,6 +140,11 @@ def empty(buffer: bytearray) -> None:
         buffer.clear()
     except BufferError:
         return  # a library still looks at it; it goes when that is done
+
+
+def _slack(buffer: bytearray, size: int) -> bool:
+    """Whether a buffer takes much more memory than so many bytes: shortening gives none back."""
+    return buffer.__alloc__() - 1 > size + size // _SLACK
 
 
 def _is_ours(buffer: bytearray) -> bool:

@@ -300,7 +300,9 @@ class PartWriter(Writer):
             self._under_way -= 1
             self._flying -= part.size
             self._give(part.size)
-            self._error = self._error or error
+            if not self._ended:
+                self._error = self._error or error
+            error = None  # or it and this call would know each other, and what it came through stay
             self._changed.notify_all()
             abandon = self._abandoning and not self._under_way
         self._pool.spares.keep(buffer)
@@ -376,6 +378,7 @@ class PartWriter(Writer):
         if self._early is not None and not self._early.cancel():
             self._early.add_done_callback(self._abandon_early)
         with self._changed:
+            self._error = None  # who writes has it, and it knows the bytes that were written last
             self._abandoning = bool(self._under_way)
         if not self._abandoning:
             self._abandon()

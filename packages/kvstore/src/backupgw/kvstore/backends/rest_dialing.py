@@ -15,6 +15,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from http.client import HTTPConnection, HTTPSConnection
+from typing import Any
 
 from . import unreached
 from .rest_wire import BLOCK
@@ -60,7 +61,11 @@ def reason_of(error: Exception) -> str:
 
 
 class TcpConnection(HTTPConnection):
-    """A connection that notices when its peer is gone."""
+    """A connection that notices when its peer is gone; the arguments are those of its base."""
+
+    def __init__(self, host: str, port: int | None, **more: Any) -> None:
+        # Without a port, the end of an IPv6 address would be taken for it.
+        super().__init__(host, port or self.default_port, **more)
 
     def connect(self) -> None:
         super().connect()
@@ -70,6 +75,9 @@ class TcpConnection(HTTPConnection):
 
 class TlsConnection(HTTPSConnection):
     """The same with TLS."""
+
+    def __init__(self, host: str, port: int | None, **more: Any) -> None:
+        super().__init__(host, port or self.default_port, **more)
 
     def connect(self) -> None:
         super().connect()

@@ -88,18 +88,29 @@ class Trials:
 
     def pause(self, error: BackendError) -> None:
         """Wait for the next attempt, or raise `error` where there is to be none."""
+        wait = self._wait_after(error)
+        if wait is not None:
+            self._sleep(wait)
+            return
+        try:
+            raise error
+        finally:
+            # Or it and this call would know each other, and stay until the collector of garbage
+            # comes, with all that the calls hold which it came through: a part's bytes.
+            del error
+
+    def _wait_after(self, error: BackendError) -> float | None:
+        """Return the seconds until the next attempt, None where there is to be none."""
         schedule = self._schedule
         if not error.retryable:
-            raise error
+            return None
         now = schedule.clock()
         if self._failures == 0:
             self._ends = now + schedule.deadline
         self._failures += 1
         if self._failures >= schedule.attempts:
-            raise error
+            return None
         # 2¹⁰⁰⁰ is a number, 2¹¹⁰⁰ none.
         most = min(schedule.first * 2.0 ** min(self._failures - 1, 1000), schedule.longest)
         wait = (error.retry_after or 0.0) + schedule.uniform(0.0, most)
-        if now + wait > self._ends:
-            raise error
-        self._sleep(wait)
+        return None if now + wait > self._ends else wait
