@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -308,6 +310,16 @@ class TestCutOff:
         gone.close()
 
 
+def wait_for_lock(ledgers: Ledgers, connection: psycopg.Connection[Any]) -> None:
+    """Wait until a connection has the lock that it has asked for."""
+    asked = "SELECT 1 FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND granted"
+    deadline = time.monotonic() + 20
+    with psycopg.connect(ledgers.url(), autocommit=True) as other:
+        while other.execute(asked, (connection.info.backend_pid,)).fetchone() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 class TestStalled:
     @pytest.mark.parametrize("lock", [link.WRITING, link.CLAIMING])
     def test_who_stalls_in_a_transaction_stops_the_others_for_seconds_only(
@@ -319,6 +331,7 @@ class TestStalled:
             with contextlib.suppress(psycopg.OperationalError), stalled.pipeline():
                 stalled.execute("BEGIN")
                 stalled.execute("SELECT pg_advisory_xact_lock(%s)", (lock,))
+                wait_for_lock(ledgers, stalled)
                 with here.changing("", ["a"]):
                     here.settle(here.intend("", [effect(ONE)]))
                 assert used(here) == (ONE, NOTHING)
@@ -334,6 +347,7 @@ class TestStalled:
             with contextlib.suppress(psycopg.OperationalError), stalled.pipeline():
                 stalled.execute("BEGIN")
                 stalled.execute("SELECT pg_advisory_xact_lock(%s)", (link.CLAIMING,))
+                wait_for_lock(ledgers, stalled)
                 with ledgers(host="there") as there:
                     found = used(there)
             assert found == (NOTHING, NOTHING)
