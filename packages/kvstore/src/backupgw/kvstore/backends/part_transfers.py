@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from ..layers.retry_schedule import Schedule, Trials
 from .errors import BackendError, BackendMustBeOpen
-from .part_memory import SpareBuffers, keep_large_apart
+from .part_memory import keep_large_apart
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -190,8 +190,6 @@ class PartPool:
         self._memory = memory
         self._claimed = 0
         self._lock = threading.Lock()
-        self.spares = SpareBuffers(lambda: self._memory - self._claimed)
-        """Buffers of parts that have arrived; the memory is theirs as long as nobody claims it."""
 
     @property
     def claimed(self) -> int:
@@ -202,8 +200,6 @@ class PartPool:
         """Claim memory that a writer must have."""
         with self._lock:
             self._claimed += size
-        if self.spares.held:
-            self.spares.trim()
 
     def claim_more(self, size: int) -> bool:
         """Claim memory that a writer can do without; False where there is none left."""
@@ -211,9 +207,7 @@ class PartPool:
             if self._claimed + size > self._memory:
                 return False
             self._claimed += size
-        if self.spares.held:
-            self.spares.trim()
-        return True
+            return True
 
     def give(self, size: int) -> None:
         """Return what was claimed."""
@@ -246,9 +240,8 @@ class PartPool:
             raise BackendMustBeOpen("the place was closed meanwhile") from error
 
     def close(self) -> None:
-        """Wait for what is under way, end the threads and let go of memory."""
+        """Wait for what is under way, and end the threads."""
         self._executor.shutdown(wait=True)
-        self.spares.clear()
 
 
 class Attempts:

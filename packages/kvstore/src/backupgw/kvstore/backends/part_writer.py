@@ -24,6 +24,7 @@ from . import resumable_sha256
 from .base import CHUNK, Writer
 from .errors import BackendError, ObjectNotFound, UnsupportedOperation
 from .part_checkpoints import NOTHING_KEPT, Checkpoint
+from .part_memory import empty
 from .part_transfers import Attempts, Part, PartPool, PartTarget, ResumableTarget, SentPart
 from .plan import Plan
 
@@ -154,8 +155,6 @@ class PartWriter(Writer):
 
     def _grow(self) -> None:
         room = len(self._buffer)
-        if not room and self._take_spare():
-            return
         wanted = max(room * _GROWTH, _FIRST_BUFFER) if room < CHUNK else room + self._step
         most = self._part_size
         if self._plan.size is not None:
@@ -165,27 +164,12 @@ class PartWriter(Writer):
         # Not `bytes(more)`: that much would be held twice.
         self._buffer += memoryview(_ZEROS)[:more] if more <= CHUNK else bytes(more)
 
-    def _take_spare(self) -> bool:
-        """Fill another part's buffer, where there is one and all of it will be needed."""
-        spares, size = self._pool.spares, self._plan.size
-        if size is None or not spares.held:
-            return False
-        buffer = spares.take(min(self._part_size, size - self._offset))
-        if buffer is None:
-            return False
-        if not self._take(len(buffer), wait=False):
-            spares.keep(buffer)
-            return False
-        self._buffer = buffer
-        return True
-
     @property
     def _step(self) -> int:
         return max(self._part_size // _STEPS, CHUNK)
 
-    def _take(self, size: int, *, wait: bool = True) -> bool:
-        """See that there is memory, waiting for parts of our own to arrive if need be; False where
-        that is not wanted."""
+    def _take(self, size: int) -> None:
+        """See that there is memory, waiting for parts of our own to arrive if need be."""
         most = self._target.parallel * self._part_size + self._step
         with self._changed:
             if not self._claim:
@@ -203,11 +187,8 @@ class PartWriter(Writer):
                     self._pool.claim(more)
                     self._claim += more
                     break
-                if not wait:
-                    return False
                 self._changed.wait()
             self._held += size
-        return True
 
     def _claim_first(self) -> None:
         size = self._plan.size
@@ -296,6 +277,7 @@ class PartWriter(Writer):
         except BaseException as caught:  # noqa: BLE001 - the thread that writes raises it
             error = caught
             self._attempts.give_up()
+        empty(buffer)
         with self._changed:
             self._under_way -= 1
             self._flying -= part.size
@@ -305,7 +287,6 @@ class PartWriter(Writer):
             error = None  # or it and this call would know each other, and what it came through stay
             self._changed.notify_all()
             abandon = self._abandoning and not self._under_way
-        self._pool.spares.keep(buffer)
         if abandon:
             self._abandon()
 
@@ -457,7 +438,6 @@ class PartWriter(Writer):
 
     def _let_go(self) -> None:
         """Give back the memory of the buffer; that of parts under way comes back with them."""
-        buffer, self._buffer = self._buffer, bytearray()
+        empty(self._buffer)
         with self._changed:
             self._give(self._held - self._flying)
-        self._pool.spares.keep(buffer)
