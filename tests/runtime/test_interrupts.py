@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from backupgw.runtime.interrupts import attended, held_back
+from tests.ctrl_c import INTERRUPTED, at_every_step
 from tests.servers.child import Child
 
 
@@ -63,6 +64,31 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
     assert not ended.is_set()
     released.set()
     assert ended.wait(60)
+
+
+def test_no_work_goes_on_after_an_interrupt_at_any_step() -> None:
+    at_work = False
+
+    def work() -> int:
+        nonlocal at_work
+        at_work = True
+        try:
+            return int(stop.wait(0.01))
+        finally:
+            at_work = False
+
+    def command() -> int:
+        stop.clear()
+        try:
+            attended(work, stop.set)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        finally:
+            assert not at_work
+        return 0
+
+    stop = threading.Event()
+    at_every_step(command, "runtime/interrupts.py")
 
 
 ENDLESS = """

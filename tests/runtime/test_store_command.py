@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from backupgw.kvstore.backends.posixfs import PosixFS
+from backupgw.runtime import cli
 from backupgw.runtime.command import UsageError
 from backupgw.runtime.commands.store.location import parse
+from tests.ctrl_c import at_every_step
 from tests.runtime.store_site import PATIENCE, Site
 
 TRASH = '{ layer = "trash", keep = "30 days" }'
@@ -328,6 +330,29 @@ def test_ctrl_c_leaves_nothing_in_the_place(site: Site, words: tuple[str, ...]) 
     assert process.returncode == 130
     assert "Traceback" not in err
     assert list((site.folder / "slow").iterdir()) == []
+
+
+def test_a_check_leaves_nothing_wherever_it_is_interrupted(site: Site) -> None:
+    command = ["--config", str(site.config), "store", "check", "main", "--only"]
+
+    def check(only: str) -> int:
+        status = cli.main([*command, only])
+        assert list((site.folder / "main").iterdir()) == []
+        return status
+
+    at_every_step(lambda: check("operations.gather_joins"), "subject.py", "suite.py")
+
+
+def test_a_measurement_leaves_nothing_wherever_it_is_interrupted(site: Site) -> None:
+    sizes = ["--sizes", "1k", "--count", "2", "--threads", "2"]
+    command = ["--config", str(site.config), "store", "bench", "main", *sizes]
+
+    def bench() -> int:
+        status = cli.main(command)
+        assert list((site.folder / "main").iterdir()) == []
+        return status
+
+    at_every_step(bench, "store/bench.py")
 
 
 # -- bad input and secrets

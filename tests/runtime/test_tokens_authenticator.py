@@ -168,6 +168,22 @@ def test_after_ten_silent_seconds_nothing_is_taken_from_memory(tmp_path: Path) -
     play(tmp_path, act)
 
 
+def test_a_look_that_is_quick_prolongs_nothing_for_whom_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(site: Site) -> None:
+        text, token = site.add()
+        assert await site.tokens.authenticate(bearer(text)) is not None
+        site.elsewhere.revoke(token.id, NOW)
+        site.clock.now += 10
+        # The thread is done before its starter goes on.
+        with monkeypatch.context() as patched:
+            patched.setattr(site.tokens._executor, "submit", lambda call: call())
+            assert site.tokens.authenticate_cached(bearer(text)) is None
+
+    play(tmp_path, act)
+
+
 def test_a_token_ends_on_time_though_it_is_remembered(tmp_path: Path) -> None:
     async def act(site: Site) -> None:
         text, _ = site.add(expires=NOW + 5)

@@ -14,11 +14,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_GLANCE = 0.25
+"""Seconds after which a signal is seen that came just before a wait began: Python looks for signals
+after a call into C and while it waits there, but not between its turn to run and the call."""
 
 
 @contextlib.contextmanager
@@ -57,6 +61,8 @@ def attended(work: Callable[[], T], stop: Callable[[], None]) -> T:
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             outcome.set_exception(error)
         finally:
+            # Twice: Ctrl-C may come when the first was taken and is not known yet.
+            ended.put(None)
             ended.put(None)
 
     # A daemon: at its end the interpreter waits for all others, however often Ctrl-C is pressed.
@@ -64,10 +70,16 @@ def attended(work: Callable[[], T], stop: Callable[[], None]) -> T:
     try:
         with held_back():
             thread.start()
-        ended.get()
+        _wait(ended)
     except KeyboardInterrupt:
         if thread.ident is not None:
             stop()
-            ended.get()
+            _wait(ended)
         raise
     return outcome.result()
+
+
+def _wait(ended: SimpleQueue[None]) -> None:
+    while True:
+        with contextlib.suppress(Empty):
+            return ended.get(timeout=_GLANCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -68,11 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             soak=given.soak,
             scale=given.scale,
         )
-        for result in run_checks(subject, chosen):
-            results.append(result)
-            if not given.json:
-                sys.stdout.write(_line(result) + "\n")
-                sys.stdout.flush()
+        try:
+            for result in run_checks(subject, chosen):
+                results.append(result)
+                if not given.json:
+                    sys.stdout.write(_line(result) + "\n")
+                    sys.stdout.flush()
+        finally:
+            with contextlib.suppress(BackendError):
+                subject.leave()  # done, unless Ctrl-C interrupted it
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells have it
     except (BackendError, ValueError, TypeError) as error:
         sys.stderr.write(f"{redact_url(given.url)}: {error}\n")
         return 1 if results or not isinstance(error, _MISTAKES) else 2

@@ -84,6 +84,7 @@ class Subject:
         self.owned = False
         self.root = f"conformance-{secrets.token_hex(6)}"
         self.backend = factory()
+        self._undo: list[Callable[[], None]] = []
         self._folders = 0
 
     def __enter__(self) -> Self:
@@ -95,19 +96,20 @@ class Subject:
                     f"the factory must be picklable to reach other processes: {error}"
                 ) from error
         try:
-            self.backend.open()
-        except BackendDoesNotExist:
-            self.backend.create()
-            self.owned = True
             try:
                 self.backend.open()
-            except BaseException:
-                self.backend.destroy()
-                raise
-        try:
+            except BackendDoesNotExist:
+                self.backend.create()
+                self.owned = True
+                self._undo.append(self.backend.destroy)
+                self.backend.open()
+            self._undo.append(self.backend.close)
+            if not self.owned:
+                # Noted first: Ctrl-C may come as soon as the folder is there.
+                self._undo.append(partial(remove_tree_if_there, self.backend, self.root))
             self.backend.mkdir(self.root)
         except BaseException:
-            self._leave()
+            self.leave()
             raise
         return self
 
@@ -117,16 +119,22 @@ class Subject:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if not self.owned:
-                remove_tree(self.backend, self.root)
-        finally:
-            self._leave()  # which removes the whole place where it was made for this
+        self.leave()
 
-    def _leave(self) -> None:
-        self.backend.close()
-        if self.owned:
-            self.backend.destroy()
+    def leave(self) -> None:
+        """Remove what the suite made and close the place; nothing where that is done already.
+
+        Ctrl-C may interrupt it anywhere; called again it goes on.
+        """
+        failures: list[Exception] = []
+        while self._undo:
+            try:
+                self._undo[-1]()
+            except Exception as error:  # noqa: BLE001 - raised below, when the rest is done
+                failures.append(error)
+            self._undo.pop()
+        if failures:
+            raise failures[0]
 
     def count(self, *, short: int, soak: int) -> int:
         """Return how often something is to be done: of these numbers the one for this run."""
@@ -228,6 +236,12 @@ def remove_tree(backend: Backend, folder: str) -> None:
         else:
             backend.delete(name)
     _remove_folder(backend, folder)
+
+
+def remove_tree_if_there(backend: Backend, folder: str) -> None:
+    """Remove a folder with all that is in it, if there is one."""
+    if backend.info(folder).exists:
+        remove_tree(backend, folder)
 
 
 def _remove_folder(backend: Backend, folder: str) -> None:

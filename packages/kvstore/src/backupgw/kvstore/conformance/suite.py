@@ -116,15 +116,16 @@ def registered() -> tuple[Check, ...]:
 
 def run_checks(subject: Subject, checks: Sequence[Check]) -> Iterator[Result]:
     """Open the subject, yield one result a check, and clean up; that is the last result."""
-    subject.__enter__()
     status, note = Status.OK, ""
     try:
+        # Within the block: Ctrl-C may come when it has just returned.
+        subject.__enter__()
         for each in checks:
             yield each.run(subject)
     finally:
         start = time.perf_counter()
         try:
-            subject.__exit__(None, None, None)
+            subject.leave()
         except Exception as error:  # noqa: BLE001 - whatever a backend lets out is its failure
             status, note = Status.FAILED, _describe(error)
     yield Result("cleanup", status, (time.perf_counter() - start) * 1000, note)

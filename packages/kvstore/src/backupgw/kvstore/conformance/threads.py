@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from .verdicts import Violation
@@ -30,6 +32,9 @@ def run_together(
     barrier = threading.Barrier(len(calls))
     results: list[Any] = [None] * len(calls)
     errors: list[BaseException] = []
+    # Not Thread.join: once that was interrupted, it takes the thread for ended.
+    ended = [False] * len(calls)
+    endings: SimpleQueue[None] = SimpleQueue()
 
     def work(index: int) -> None:
         try:
@@ -37,6 +42,16 @@ def run_together(
             results[index] = calls[index]()
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             errors.append(error)
+        finally:
+            ended[index] = True
+            endings.put(None)
+
+    def wait(count: int) -> None:
+        while not all(ended[:count]):
+            try:
+                endings.get(timeout=patience)
+            except Empty:
+                raise Violation(f"an operation was stuck for {patience:g} s") from None
 
     threads = [
         threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(calls))
@@ -47,10 +62,13 @@ def run_together(
     try:
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(patience)
-            if thread.is_alive():
-                raise Violation(f"an operation was stuck for {patience:g} s")
+        wait(len(threads))
+    except KeyboardInterrupt:
+        # What they work on is removed next.
+        barrier.abort()
+        with contextlib.suppress(Violation):
+            wait(sum(thread.ident is not None for thread in threads))
+        raise
     finally:
         sys.setswitchinterval(usual)
     if errors:

@@ -131,6 +131,8 @@ class TokenAuthenticator:
         """
         if header is None:
             return None
+        # Read first: a look that ends in between prolongs it for what is known from then on.
+        trusted_until = self._trusted_until
         known = self._known.get(self._digest(header))
         if known is None:
             return None
@@ -138,7 +140,7 @@ class TokenAuthenticator:
         if now >= self._next_look:
             self._next_look = now + LOOK_INTERVAL
             self._submit(self._look)
-        if now >= self._trusted_until or wall >= known.until:
+        if now >= trusted_until or wall >= known.until:
             return None
         self._note(known.principal, wall, now)
         return known.principal

@@ -54,24 +54,32 @@ class Line:
 def bench(arguments: Namespace, places: Places) -> int:
     """Measure, and print a table."""
     from backupgw.kvstore.backends.errors import BackendError
-    from backupgw.kvstore.conformance.subject import remove_tree
+    from backupgw.kvstore.conformance.subject import remove_tree_if_there
     from backupgw.kvstore.names import joined
+
+    from ...interrupts import attended
 
     sizes = _sizes(arguments.sizes)
     location = places.locate(arguments.location)
     place = places.open(location)
     folder = joined(location.path, f"bench-{secrets.token_hex(6)}")
-    lines: list[Line] = []
+    stop = threading.Event()
+
+    def work() -> list[Line]:
+        lines: list[Line] = []
+        try:
+            place.mkdir(folder)
+            for size in sizes:
+                count = arguments.count or max(4, min(100, _ENOUGH // max(1, size)))
+                lines += _measure(place, f"{folder}/{size}", size, count, arguments.threads, stop)
+        finally:
+            remove_tree_if_there(place, folder)
+        return lines
+
     try:
-        place.mkdir(folder)
-        for size in sizes:
-            count = arguments.count or max(4, min(100, _ENOUGH // max(1, size)))
-            lines += _measure(place, f"{folder}/{size}", size, count, arguments.threads)
+        lines = attended(work, stop.set)
     except BackendError as error:
         raise CommandError(f"{location.place}: {error}") from error
-    finally:
-        if place.info(folder).exists:
-            remove_tree(place, folder)
     if arguments.json:
         json_document({"place": location.place, "lines": [_record(line) for line in lines]})
     else:
@@ -90,10 +98,11 @@ def _sizes(text: str) -> list[int]:
         raise UsageError(str(error)) from error
 
 
-def _measure(place: Backend, folder: str, size: int, count: int, threads: int) -> Iterator[Line]:
+def _measure(
+    place: Backend, folder: str, size: int, count: int, threads: int, stop: threading.Event
+) -> Iterator[Line]:
     value = secrets.token_bytes(min(size, _CHUNK))
     names = [f"{folder}/{number:06}" for number in range(count)]
-    stop = threading.Event()
 
     def go_on() -> None:
         if stop.is_set():
@@ -183,18 +192,10 @@ def _phase(
         threading.Thread(target=run, args=(names[n::threads],), daemon=True) for n in range(threads)
     ]
     begun = time.perf_counter()
-    try:
-        for thread in crew:
-            thread.start()
-        for thread in crew:
-            thread.join()
-    except BaseException:
-        # The folder is removed next, and nobody may write into it then.
-        stop.set()
-        for thread in crew:
-            if thread.ident is not None:
-                thread.join()
-        raise
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
     line.seconds = time.perf_counter() - begun
     if failures:
         raise failures[0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def check(arguments: Namespace, places: Places) -> int:
     """Run the checks; exit status 1 where a promise is broken."""
-    from backupgw.kvstore.backends.errors import BackendDoesNotExist
+    from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError
     from backupgw.kvstore.conformance import Status, run_checks
 
     chosen = _chosen(arguments)
@@ -44,9 +44,8 @@ def check(arguments: Namespace, places: Places) -> int:
         )
     subject = _subject(arguments, location)
     results: list[Result] = []
-    # Closed here, so that Ctrl-C leaves none of the suite's folders behind.
-    with contextlib.closing(run_checks(subject, chosen)) as running:  # type: ignore[type-var]
-        for result in running:
+    try:
+        for result in run_checks(subject, chosen):
             results.append(result)
             if not arguments.json:
                 note = error_text(result.note) if result.note else ""
@@ -54,6 +53,9 @@ def check(arguments: Namespace, places: Places) -> int:
                     f"{result.check:<48} {result.status:<11} {result.milliseconds:>9.1f} ms  "
                     f"{note}".rstrip()
                 )
+    finally:
+        with contextlib.suppress(BackendError):
+            subject.leave()  # done, unless Ctrl-C interrupted it
     failed = [result for result in results if result.status is Status.FAILED]
     if arguments.json:
         json_document(_document(location, results, ok=not failed))
