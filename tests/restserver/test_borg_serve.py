@@ -78,6 +78,7 @@ def test_a_refused_body_leaves_the_connection_usable(server: BorgServer) -> None
         ("POST", "/?cmd=create", None, {}, 409),
         ("POST", "/locks/one", b"x", {"X_Content_hash_sha256": "0" * 64}, 422),
         ("POST", "/?cmd=gather", b"[[", {}, 400),
+        ("POST", "/?cmd=gather", bytes((8 << 20) + 1), {}, 413),
         ("POST", "/?cmd=gather", b'[["a", 0]]', {}, 400),
         ("POST", "/?cmd=gather", b'[["../a", 0, 1]]', {}, 400),
         ("POST", "/?cmd=gather", b"[" * 100_000, {}, 400),

@@ -18,10 +18,10 @@ from starlette.types import Scope
 from backupgw.runtime import authorisation
 from backupgw.runtime.auth import BasicAuthenticator, Throttled
 from backupgw.runtime.authorisation import Action, Authoriser, Principal
+from backupgw.runtime.http.incoming import header_of
 from backupgw.runtime.tokens import TokenAuthenticator, TokenStoreError
 from backupgw.runtime.tokens.authenticator import is_token
 
-from .exchange import header_of
 from .paths import Kind, Target
 from .refusals import Refusal
 

@@ -21,6 +21,7 @@ from backupgw.kvstore.ledger import LimitExceeded
 from backupgw.kvstore.names import InvalidName
 from backupgw.runtime.authorisation import Principal
 from backupgw.runtime.http import ranges
+from backupgw.runtime.http.incoming import ClientGone
 from backupgw.runtime.seldom import Seldom
 from backupgw.runtime.threads import Threads
 
@@ -28,7 +29,7 @@ from . import paths
 from .access import Access
 from .announcements import Announcer
 from .counters import BlobCounters
-from .exchange import ClientGone, Exchange, open_reader
+from .exchange import Exchange, open_reader
 from .listing import Listing
 from .paths import Kind, Target
 from .rates import Limiter

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from backupgw.kvstore.backends.base import Backend, Reader
 from backupgw.runtime.http.direct_body import DIRECT_BODY, Take
 from backupgw.runtime.http.exchange import ANSWER_AT_ONCE, ANSWER_LINES
+from backupgw.runtime.http.incoming import Incoming
 from backupgw.runtime.http.item_body import CHUNK, send_long, send_rest
 from backupgw.runtime.threads import Threads
 
@@ -35,10 +36,6 @@ OCTETS = (b"content-type", b"application/octet-stream")
 OCTETS_LINE = b"content-type: application/octet-stream\r\n"
 
 
-class ClientGone(Exception):
-    """The client closed the connection before its body was whole; there is nobody to answer."""
-
-
 def lines_of(headers: Headers) -> bytes:
     """Return headers as lines of a head: of names and values that are ours."""
     return b"".join(b"%b: %b\r\n" % header for header in headers)
@@ -48,18 +45,10 @@ def _headers_of(lines: bytes) -> Headers:
     return [(name, value) for name, _, value in (x.partition(b": ") for x in lines.splitlines())]
 
 
-def header_of(scope: Scope, name: bytes) -> bytes | None:
-    """Return the first header of that name, in lower case; None where there is none."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
-
-
-class Exchange:
+class Exchange(Incoming):
     """One request and its answer."""
 
-    __slots__ = ("_receive", "_send", "_started", "download_pace", "scope", "upload_pace")
+    __slots__ = ("_send", "_started", "download_pace", "upload_pace")
 
     common: ClassVar[Headers] = []
     """Headers of every answer."""
@@ -68,46 +57,17 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self._receive = receive
+        self.receive = receive
         self._send = send
         self._started = False
         self.upload_pace: Pace | None = None
         self.download_pace: Pace | None = None
 
-    def header(self, name: bytes) -> bytes | None:
-        """Return the first header of that name."""
-        return header_of(self.scope, name)
-
-    def content_length(self) -> int | None:
-        """The declared length of the body; the HTTP parser has vouched for its form."""
-        value = self.header(b"content-length")
-        return None if value is None else int(value)
-
     # -- the request's body
 
-    async def receive_body(self) -> tuple[bytes, bool]:
-        """Return the next piece of the body, and whether more will come.
-
-        Raises:
-            ClientGone: none will.
-        """
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        return message.get("body", b""), message.get("more_body", False)
-
-    async def whole_body(self, most: int) -> bytes:
-        """Return the whole body. Raises Refusal with 413 where it is larger."""
-        pieces: list[bytes] = []
-        held = 0
-        more = True
-        while more:
-            piece, more = await self.receive_body()
-            pieces.append(piece)
-            held += len(piece)
-            if held > most:
-                raise Refusal(413, f"the body may have {most} bytes")
-        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+    def too_large(self, text: str) -> Refusal:
+        """Return the refusal of a body that is too large."""
+        return Refusal(413, text)
 
     async def take_body(
         self, threads: Threads, write: Callable[[Pieces], object], finish: Callable[[Pieces], T]

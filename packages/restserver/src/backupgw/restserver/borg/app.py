@@ -18,10 +18,11 @@ from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError, 
 from backupgw.kvstore.backends.rest import ACCEPT
 from backupgw.kvstore.names import InvalidName
 from backupgw.runtime.http.exchange import ANSWER_LINES
+from backupgw.runtime.http.incoming import ClientGone, header_of
 from backupgw.runtime.threads import Threads
 
 from ..access import Access
-from ..exchange import UPLOAD_BATCH, ClientGone, Pieces, header_of, open_reader
+from ..exchange import UPLOAD_BATCH, Pieces, open_reader
 from ..refusals import Refusal
 from . import requests
 from .answers import JSON, BorgExchange, refusal_for

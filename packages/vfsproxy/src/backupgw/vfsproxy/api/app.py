@@ -10,12 +10,13 @@ from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from backupgw.runtime.http.incoming import ClientGone
 from backupgw.runtime.threads import Threads
 
 from ..identity import NOBODY, Identity
 from ..problems import Problem, problem_of
 from .cors import Cors
-from .exchange import ClientGone, Exchange
+from .exchange import Exchange
 from .operation import Answer, Auth, Call, NoModel, Operation
 from .router import Router, body_of, parameters_of
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from backupgw.runtime.http.exchange import ANSWER_AT_ONCE
+from backupgw.runtime.http.incoming import Incoming
 
 from ..problems import MEDIA_TYPE, Problem
 
@@ -21,11 +22,7 @@ JSON = (b"content-type", b"application/json")
 _JSON_TYPE = re.compile(rb"application/(?:[a-z0-9.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 
 
-class ClientGone(Exception):
-    """The client closed the connection before its body was whole; there is nobody to answer."""
-
-
-class Exchange:
+class Exchange(Incoming):
     """One request and its answer.
 
     Args:
@@ -53,43 +50,11 @@ class Exchange:
         """Whether the answer has begun."""
         return self.status != 0
 
-    def header(self, name: bytes) -> bytes | None:
-        """Return the first header of that name, in lower case; None where there is none."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                return bytes(value)
-        return None
-
-    def content_length(self) -> int | None:
-        """The declared length of the body; the HTTP parser has vouched for its form."""
-        value = self.header(b"content-length")
-        return None if value is None else int(value)
-
     # -- the request's body
 
-    async def receive_body(self) -> tuple[bytes, bool]:
-        """Return the next piece of the body, and whether more will come.
-
-        Raises:
-            ClientGone: none will.
-        """
-        message = await self.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        return message.get("body", b""), message.get("more_body", False)
-
-    async def whole_body(self, most: int) -> bytes:
-        """Return the whole body. Raises Problem 413 where it is larger."""
-        pieces: list[bytes] = []
-        held = 0
-        more = True
-        while more:
-            piece, more = await self.receive_body()
-            pieces.append(piece)
-            held += len(piece)
-            if held > most:
-                raise Problem(413, "too-large", f"the body may have {most} bytes")
-        return b"".join(pieces)
+    def too_large(self, text: str) -> Problem:
+        """Return the refusal of a body that is too large."""
+        return Problem(413, "too-large", text)
 
     async def json(self) -> Any:
         """Return the request's JSON, an empty object where the body is empty.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backupgw.kvstore.backends.base import Backend
+from backupgw.runtime.http.incoming import ClientGone
 from backupgw.runtime.threads import Threads
 
 from ..core import Core
@@ -18,7 +19,7 @@ from ..files.upload import receive_file
 from ..folders.access import FolderAccess
 from ..folders.records import Permission
 from ..problems import Problem
-from .exchange import ClientGone, Headers
+from .exchange import Headers
 from .file_documents import (
     ArchiveFiles,
     ChecksumDocument,

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 from starlette.requests import Request
 
+from backupgw.runtime.http.incoming import ClientGone
 from backupgw.runtime.threads import Threads
 
 from ..core import Core
@@ -34,7 +35,7 @@ from ..tus.receiving import Terms
 from ..tus.records import Upload
 from ..tus.uploads import TusUploads
 from .app import folder_in
-from .exchange import ClientGone, Headers
+from .exchange import Headers
 from .file_documents import Path
 from .models import FolderParameters, Model, Switch
 from .operation import Answer, Auth, Call, Media, NoModel, Operation

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from starlette.requests import Request
 
+from backupgw.runtime.http.incoming import ClientGone
 from backupgw.runtime.threads import Threads
 
 from ..core import Core
@@ -25,7 +26,6 @@ from ..tus.receiving import Terms
 from ..tus.records import Upload
 from ..tus.serving import method_of
 from ..tus.uploads import TusUploads
-from .exchange import ClientGone
 from .file_documents import Path
 from .models import FolderParameters, Model, moment
 from .operation import Answer, Auth, Call, Media, NoModel, Operation
