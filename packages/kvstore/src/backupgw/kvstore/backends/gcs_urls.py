@@ -16,9 +16,8 @@ from ..layers import options
 from ..layers.options import OptionInvalid
 from ..layers.retry_schedule import read_schedule
 from ..names import InvalidName, check_folder
-from .api_calls import hook
 from .errors import BackendDoesNotExist, BackendURLInvalid
-from .google_options import MIB, upload_sizes
+from .google_options import MIB, upload_sizes, wire
 
 if TYPE_CHECKING:
     from .gcs import Gcs
@@ -96,12 +95,9 @@ def from_url(
         nobody = service_account is None and emulator is not None
         login = Login(
             scopes=(SCOPE,),
+            wire=wire(timeout, connections, cacert, on_call),
             service_account=service_account,
             anonymous=nobody if anonymous is None else options.flag("anonymous", anonymous),
-            timeout=options.duration("timeout", timeout, least=1),
-            connections=options.count("connections", connections, least=1),
-            cacert=None if cacert is None else options.readable("cacert", cacert),
-            on_call=hook(on_call),
             call_name=call_name,
         )
         if login.anonymous and service_account is not None:

@@ -14,9 +14,8 @@ from ..layers import options
 from ..layers.options import OptionInvalid
 from ..layers.retry_schedule import read_schedule
 from ..names import InvalidName, check_folder
-from .api_calls import hook
 from .errors import BackendDoesNotExist, BackendURLInvalid
-from .google_options import MIB, upload_sizes
+from .google_options import MIB, upload_sizes, wire
 
 if TYPE_CHECKING:
     from .gdrive import Gdrive
@@ -98,16 +97,13 @@ def from_url(
             raise OptionInvalid("shared_drive", "needs the drive's id: gdrive://ID/FOLDER")
         login = Login(
             scopes=(f"https://www.googleapis.com/auth/{chosen}",),
+            wire=wire(timeout, connections, cacert, on_call),
             service_account=service_account,
             subject=subject,
             refresh_token=refresh_token,
             client_id=client_id,
             client_secret=client_secret,
             token_uri=f"{endpoint}/token" if endpoint else TOKEN_URI,
-            timeout=options.duration("timeout", timeout, least=1),
-            connections=options.count("connections", connections, least=1),
-            cacert=None if cacert is None else options.readable("cacert", cacert),
-            on_call=hook(on_call),
             call_name=call_name,
         )
         settings = Settings(

@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 
 from .api_calls import OnCall, route
 from .errors import BackendURLInvalid, PermissionDenied
+from .google_options import Wire
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -41,19 +42,17 @@ class Login:
 
     Attributes:
         scopes: what it is to be allowed.
+        wire: how requests go out.
         service_account: the key of a service account: JSON, or the path of its file.
         subject: whom the service account acts for, in a domain that lets it.
         refresh_token, client_id, client_secret: a person's grant, and the app that has it.
         token_uri: where access tokens are had for a grant.
         anonymous: no sign-in at all.
-        timeout: seconds without a byte after which a request failed.
-        connections: kept open at most.
-        cacert: file of the authorities that may sign the servers' certificates.
-        on_call: is told of each request.
         call_name: returns what a request is called, given its method and path.
     """
 
     scopes: Sequence[str]
+    wire: Wire
     service_account: str | None = field(default=None, repr=False)
     subject: str | None = None
     refresh_token: str | None = field(default=None, repr=False)
@@ -61,10 +60,6 @@ class Login:
     client_secret: str | None = field(default=None, repr=False)
     token_uri: str = TOKEN_URI
     anonymous: bool = False
-    timeout: float = 60.0
-    connections: int = 32
-    cacert: str | None = None
-    on_call: OnCall | None = field(default=None, repr=False)
     call_name: Callable[[str, str], str] = field(default=route, repr=False)
 
     def credentials(self) -> Credentials:
@@ -123,10 +118,10 @@ class Login:
 
     def session(self) -> SignedSession:
         """Return a session that signs its requests, and renews what it signs them with."""
-        session = SignedSession(self.credentials(), self._plain(Session()), self.timeout)
+        session = SignedSession(self.credentials(), self._plain(Session()), self.wire.timeout)
         self._plain(session)
-        if self.on_call is not None:
-            session.request = self._telling(session.request, self.on_call)  # type: ignore[method-assign]
+        if self.wire.on_call is not None:
+            session.request = self._telling(session.request, self.wire.on_call)  # type: ignore[method-assign]
         return session
 
     def _telling(self, request: Callable[..., Any], on_call: OnCall) -> Callable[..., Any]:
@@ -137,18 +132,18 @@ class Login:
         return told
 
     def _plain(self, session: Session) -> Session:
-        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=self.connections)
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=self.wire.connections)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
-        if self.cacert is not None:
+        if self.wire.cacert is not None:
             # Not as the session's own, before which REQUESTS_CA_BUNDLE would come.
-            session.request = partial(session.request, verify=self.cacert)  # type: ignore[method-assign]
+            session.request = partial(session.request, verify=self.wire.cacert)  # type: ignore[method-assign]
         return session
 
     @property
     def patience(self) -> tuple[float, float]:
         """Seconds until a connection is there, and without a byte."""
-        return (min(CONNECT_TIMEOUT, self.timeout), self.timeout)
+        return (min(CONNECT_TIMEOUT, self.wire.timeout), self.wire.timeout)
 
 
 class SignedSession(AuthorizedSession):
