@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from backupgw.providers.base import BaseProvider
+from tests.logging_kept import logging_kept
 from tests.providers.provider_site import Site
 from tests.servers.b2_double import KEY
 from tests.servers.s3 import SECRET
@@ -29,13 +30,8 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Site:
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Commands configure loggers; the next test must not inherit that."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    root.setLevel(level)
-    for handler in root.handlers[:]:
-        if handler not in handlers and type(handler).__module__ != "_pytest.logging":
-            root.removeHandler(handler)
+    with logging_kept():
+        yield
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("backupgw.providers.") and isinstance(logger, logging.Logger):
             logger.setLevel(logging.NOTSET)

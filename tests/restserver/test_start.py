@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import shutil
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import trustme
 from tests.restserver.client import Client
 from tests.servers.child import Child
 from tests.servers.gateway import Gateway
+from tests.servers.refused_start import refused_start
 from tests.servers.tls import Certificate
 
 from backupgw.restserver import cli
@@ -32,18 +32,12 @@ class NamedPlace(Gateway):
 
 def refused(folder: Path, *flags: str) -> str:
     """Start a server that must not start; return what it says."""
-    ended = subprocess.run(
+    return refused_start(
         [*COMMAND, "--path", str(folder / "data"), *flags],
-        cwd=folder,
-        env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=60,
+        folder,
+        statuses=(1, 2),
+        environment={"XDG_CONFIG_HOME": str(folder)},
     )
-    assert ended.returncode in (1, 2), ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert ended.stdout == ""
-    return ended.stderr
 
 
 @pytest.mark.parametrize("listen", [":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:8000"])
@@ -262,16 +256,7 @@ def test_nothing_is_made_where_a_secret_is_missing(tmp_path: Path, lacks: str) -
         f'[rest]\nplace = "data"\nlisten = ["127.0.0.1:0"]\nhtpasswd_file = "{users}"\n'
         f'[rest.verify]\nschedule = "1 1 * * *"\n{lacks}\n'
     )
-    ended = subprocess.run(
-        [*COMMAND, "--config", str(config)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert ended.returncode == 1, ended.stderr
-    assert "NOT_THERE" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert "NOT_THERE" in refused_start([*COMMAND, "--config", str(config)], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.toml", "users"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backupgw.runtime.database import connect, schema, sqlite_url
+from tests.logging_kept import logging_kept
 from tests.runtime.ledger_place import ledger_template, ledgers
 from tests.servers.postgres import Postgres, postgres, postgres_programs, postgres_url
 
@@ -22,13 +22,8 @@ __all__ = ["ledger_template", "ledgers", "postgres", "postgres_programs", "postg
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Commands configure the root logger; the next test must not inherit that."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    root.setLevel(level)
-    for handler in root.handlers[:]:
-        if handler not in handlers and type(handler).__module__ != "_pytest.logging":
-            root.removeHandler(handler)
+    with logging_kept():
+        yield
 
 
 @pytest.fixture(scope="session")

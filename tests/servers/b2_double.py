@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
-from .double import Double, Message, Receive, Scope, Send
+from .double import Double, Message, Receive, Scope, Send, whole_body
 
 KEY_ID = "0021a2b3c4d5e6f0000000001"
 KEY = "K002testsecretapplicationkey01234"
@@ -141,17 +141,12 @@ class B2Service:
     # -- HTTP
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return  # of a request that was broken off nothing is kept
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await whole_body(receive)
+        if body is None:
+            return
         headers = {key.decode(): value.decode("latin-1") for key, value in scope["headers"]}
         try:
-            status, answer, extra = self._route(scope, headers, bytes(body))
+            status, answer, extra = self._route(scope, headers, body)
         except Refused as error:
             status, extra = error.status, {}
             told = {"status": error.status, "code": error.code, "message": error.message}

@@ -94,6 +94,18 @@ class Faults:
         return self._draws.choice(self.kinds)
 
 
+async def whole_body(receive: Receive) -> bytes | None:
+    """Return a request's body; None where the request was broken off, of which nothing is kept."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
 class Call(NamedTuple):
     """A request that came, and what it was answered; status 0 for no answer."""
 

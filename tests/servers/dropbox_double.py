@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
-from .double import Double, Message, Receive, Scope, Send
+from .double import Double, Receive, Scope, Send, whole_body
 
 BLOCK = 4 << 20
 LARGEST_REQUEST = 150 << 20
@@ -92,20 +92,15 @@ class Service:
         self._used = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = bytearray()
-        while True:
-            message: Message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await whole_body(receive)
+        if body is None:
+            return
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         sent: dict[str, str] = {"content-type": "application/json"}
         status = 200
         try:
             query = scope["query_string"].decode()
-            answer = self._answer(scope["path"], query, headers, bytes(body), sent)
+            answer = self._answer(scope["path"], query, headers, body, sent)
             status = 206 if "content-range" in sent else 200
         except Refused as refusal:
             status, sent = refusal.status, {"content-type": "application/json"}

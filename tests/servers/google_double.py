@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
-from .double import Message, Receive, Scope, Send
+from .double import Receive, Scope, Send, whole_body
 
 UNIT = 256 << 10
 TOKEN_LIFE = 3599
@@ -98,21 +98,16 @@ class GoogleService:
     # -- the application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = bytearray()
-        while True:
-            message: Message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await whole_body(receive)
+        if body is None:
+            return
         headers = {
             name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         method, asked = scope["method"], scope["query_string"]
         if (meant := headers.get("x-http-method-override")) is not None:
             # Google's library sends a query of more than 2,048 characters as a form.
-            method, asked, body = meant, bytes(body), bytearray()
+            method, asked, body = meant, body, b""
         query = parse_qs(asked.decode(), keep_blank_values=True)
         raw = scope.get("raw_path") or scope["path"].encode()
         host, port = scope["server"]
@@ -121,7 +116,7 @@ class GoogleService:
             raw.decode("latin-1").partition("?")[0],
             {name: values[0] for name, values in query.items()},
             headers,
-            bytes(body),
+            body,
             f"{scope['scheme']}://{host}:{port}",
         )
         try:

@@ -29,7 +29,7 @@ from urllib.parse import parse_qs
 import httpx
 import jwt
 
-from .double import Double, Receive, Scope, Send
+from .double import Double, Receive, Scope, Send, whole_body
 
 if TYPE_CHECKING:
     from .s3 import S3Server
@@ -262,14 +262,9 @@ class Panel(Double):
     # -- what the node asks
 
     async def _answer_request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = b""
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await whole_body(receive)
+        if body is None:
+            return
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             if "json" not in headers.get("accept", ""):

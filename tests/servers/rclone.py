@@ -14,10 +14,11 @@ from backupgw.kvstore.conformance.subject import Factory
 
 from . import peers
 from .process import ServerProcess
+from .running import Running
 from .sshd import make_key
 
 
-class RcloneServer:
+class RcloneServer(Running):
     """A server of the repositories below a folder, on a free port. A context manager."""
 
     def __init__(
@@ -62,18 +63,6 @@ class RcloneServer:
 
     def _root(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 class RcloneSftp:

@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 import bcrypt
 
 from . import peers
 from .process import ServerProcess
+from .running import Running
 from .tls import Certificate
 
 TCP = "tcp"
@@ -26,7 +25,7 @@ TLS = "tls"
 UNIX = "unix"
 
 
-class RestServer:
+class RestServer(Running):
     """A rest-server on a free port of 127.0.0.1, or on a unix socket. A context manager."""
 
     name = peers.REST_SERVER
@@ -149,18 +148,6 @@ class RestServer:
             return f"rest:http+unix://{login}{self.socket}:/{path}"
         scheme = "https" if self.transport == TLS else "http"
         return f"rest:{scheme}://{login}127.0.0.1:{self.port}/{path}"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def htpasswd_line(user: str, password: str) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -14,6 +13,7 @@ from botocore.config import Config
 from . import peers
 from .free_port import free_port
 from .process import ServerProcess
+from .running import Running
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -22,7 +22,7 @@ KEY_ID = "AKIDTESTSERVER"
 SECRET = "secretKey/with+signs0123456789abcdef"
 
 
-class S3Server(ABC):
+class S3Server(Running):
     """A server with one user. A context manager."""
 
     key_id = KEY_ID
@@ -81,18 +81,6 @@ class S3Server(ABC):
             for page in pages.paginate(Bucket=bucket)
             for each in page.get("Uploads", [])
         ]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 class _OneProcess(S3Server):

@@ -7,8 +7,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
@@ -17,6 +15,7 @@ from backupgw.runtime.settings import load
 from backupgw.runtime.tokens import mint, open_store
 
 from .process import ServerProcess
+from .running import Running
 
 MANAGER_TOKEN = "the-manager-shows-this-one"
 BACKUPGW = str(Path(sys.executable).parent / "backupgw")
@@ -39,7 +38,7 @@ token = "{token}"
 """
 
 
-class VfsGateway:
+class VfsGateway(Running):
     """A gateway of one folder: its settings, its state and its volume. A context manager.
 
     Args:
@@ -116,18 +115,6 @@ class VfsGateway:
     def kill(self) -> None:
         """End it and its workers with SIGKILL."""
         self.process.kill()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def url(self) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import IO, Any, NamedTuple, Protocol
 
-from backupgw.kvstore.backends.adapted import LARGEST, ValueReader
+from backupgw.kvstore.backends.adapted import LARGEST, ValueReader, WholeWriter
 from backupgw.kvstore.backends.base import Backend, Capabilities, ItemInfo, Reader, Writer
 from backupgw.kvstore.backends.errors import (
     BackendAlreadyExists,
@@ -34,7 +34,6 @@ from backupgw.kvstore.backends.errors import (
     PermissionDenied,
     UnsupportedOperation,
 )
-from backupgw.kvstore.backends.rest_transfers import RestWriter, Send
 from backupgw.kvstore.layers import options
 from backupgw.kvstore.layers.options import OptionInvalid
 from backupgw.kvstore.names import InvalidName, check_folder, check_path
@@ -333,7 +332,7 @@ class ProviderPlace(Backend):
                     raise ObjectExists(f"{name} exists")
                 self._save(name, at, kept.read(size))
 
-        return _ProviderWriter(self, name, send, size, expected_hash)
+        return WholeWriter(self, name, send, size, expected_hash)
 
     def _save(self, name: str, at: _Name, value: bytes) -> None:
         with self._calling(name) as provider:
@@ -374,24 +373,3 @@ class ProviderPlace(Backend):
     def _writable(self, provider: Provider) -> None:
         if provider.is_readonly():
             raise PermissionDenied("the provider is read-only")
-
-
-class _ProviderWriter(RestWriter):
-    """Gathers a value as the client of a server does, up to the largest that is taken."""
-
-    def __init__(
-        self,
-        place: ProviderPlace,
-        name: str,
-        send: Send,
-        size: int | None,
-        expected_hash: str | None,
-    ) -> None:
-        super().__init__(name, send, size, expected_hash)
-        self._place = place
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        size = self.offset + memoryview(data).nbytes
-        if size > self._place.largest:
-            raise self._place.too_large(self._name, size)
-        super().write(data)

@@ -14,7 +14,7 @@ it raises `CommandError` (or lets a BackendError pass) for what its user can und
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -88,6 +88,17 @@ def global_options() -> ArgumentParser:
         help="log everything, and show tracebacks",
     )
     return parser
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads an argument (argparse's `type`): a whole number in these bounds."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return read
 
 
 def add_json_option(parser: ArgumentParser) -> None:

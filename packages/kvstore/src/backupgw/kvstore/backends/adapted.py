@@ -264,7 +264,7 @@ class Adapted(Backend):
             kept.seek(0)
             self._put(name, kept.read(size), if_absent=if_absent)
 
-        return _AdaptedWriter(self, name, send, size, expected_hash)
+        return WholeWriter(self, name, send, size, expected_hash)
 
     def store(self, name: str, value: bytes | bytearray | memoryview) -> None:
         check_path(name)
@@ -348,11 +348,20 @@ class ValueReader(Reader):
         self._kept.close()
 
 
-class _AdaptedWriter(RestWriter):
+class TakesWhole(Protocol):
+    """A place that is handed whole values, up to a largest size."""
+
+    largest: int
+
+    def too_large(self, name: str, size: int) -> BackendError:
+        """Return the error for a value of so many bytes."""
+
+
+class WholeWriter(RestWriter):
     """Gathers a value as the client of a server does, up to the largest that is taken."""
 
     def __init__(
-        self, place: Adapted, name: str, send: Send, size: int | None, expected_hash: str | None
+        self, place: TakesWhole, name: str, send: Send, size: int | None, expected_hash: str | None
     ) -> None:
         super().__init__(name, send, size, expected_hash)
         self._place = place

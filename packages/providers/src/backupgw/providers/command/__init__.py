@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backupgw.runtime.command import Command, add_json_option, global_options
+from backupgw.runtime.command import Command, add_json_option, global_options, whole_number
 
 Verb = Callable[..., ArgumentParser]
 
@@ -43,7 +43,9 @@ def _configure_looking(verb: Verb) -> None:
     ls.add_argument("provider", metavar="PROVIDER")
     ls.add_argument("prefix", nargs="?", default="", metavar="PREFIX")
     ls.add_argument("-l", "--long", action="store_true", help="with size (bytes) and time (UTC)")
-    ls.add_argument("--max-files", type=_whole(1, 1 << 60), metavar="N", help="at most so many")
+    ls.add_argument(
+        "--max-files", type=whole_number(1, 1 << 60), metavar="N", help="at most so many"
+    )
     calls = verb("calls", "tell how many requests went to a provider's service, and what they cost")
     calls.add_argument("providers", nargs="*", metavar="PROVIDER")
 
@@ -199,18 +201,9 @@ def _configure_moving(verb: Verb) -> None:
 
 def _add_jobs(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "-j", "--jobs", type=_whole(1, 20), metavar="N",
+        "-j", "--jobs", type=whole_number(1, 20), metavar="N",
         help="files at a time; default: the provider's connection_pool_size",
     )  # fmt: skip
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return read
 
 
 def run(arguments: Namespace) -> int:

@@ -6,12 +6,12 @@ import contextlib
 import json
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ..command import Command, CommandError, Exit, add_json_option, global_options
+from ..command import Command, CommandError, Exit, add_json_option, global_options, whole_number
 
 if TYPE_CHECKING:
     from ..jobs import Job, Jobs
@@ -34,7 +34,11 @@ def configure(parser: ArgumentParser) -> None:
     listing.add_argument("--kind", help="only jobs of this kind")
     listing.add_argument("--key", help="only jobs of this key")
     listing.add_argument(
-        "--limit", type=_count, default=50, metavar="N", help="how many; default %(default)s"
+        "--limit",
+        type=whole_number(1, 1_000_000),
+        default=50,
+        metavar="N",
+        help="how many; default %(default)s",
     )
     add_json_option(listing)
     show = verbs.add_parser("show", parents=options, help="tell all that is known of a job")
@@ -72,12 +76,6 @@ def run(arguments: Namespace) -> int:
                 return _cancel(jobs, arguments)
             case _:
                 return _watch(jobs, arguments)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) <= 1_000_000:
-        raise ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000")
-    return int(text)
 
 
 @contextlib.contextmanager

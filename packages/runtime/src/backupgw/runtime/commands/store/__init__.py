@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...command import Command, add_json_option, global_options
+from ...command import Command, add_json_option, global_options, whole_number
 
 if TYPE_CHECKING:
     from .location import Places
@@ -60,7 +60,7 @@ def _configure_looking(verb: Verb) -> None:
     du.add_argument("location", metavar="WHERE")
     du.add_argument(
         "--depth",
-        type=_whole(0, 1000),
+        type=whole_number(0, 1000),
         default=1,
         metavar="N",
         help="how deep folders are told; default %(default)s",
@@ -73,7 +73,9 @@ def _configure_items(verb: Verb) -> None:
     cat.add_argument(
         "--offset", type=int, default=0, metavar="BYTES", help="first byte; negative: from the end"
     )
-    cat.add_argument("--size", type=_whole(0, 1 << 62), metavar="BYTES", help="how many at most")
+    cat.add_argument(
+        "--size", type=whole_number(0, 1 << 62), metavar="BYTES", help="how many at most"
+    )
     get = verb("get", "fetch an item into a file")
     get.add_argument("source", metavar="ITEM")
     get.add_argument("file", nargs="?", metavar="FILE", help="a file, a folder, or - for stdout")
@@ -120,7 +122,7 @@ def _configure_copy(verb: Verb) -> None:
     copy.add_argument(
         "-j",
         "--jobs",
-        type=_whole(1, 256),
+        type=whole_number(1, 256),
         default=8,
         metavar="N",
         help="items at a time; default %(default)s",
@@ -170,12 +172,12 @@ def _configure_places(verb: Verb) -> None:
     )
     bench.add_argument(
         "--count",
-        type=_whole(1, 100_000),
+        type=whole_number(1, 100_000),
         metavar="N",
         help="items of each size; default 64 MiB of them, 4 to 100",
     )
     bench.add_argument(
-        "--threads", type=_whole(1, 256), default=4, metavar="N", help="default %(default)s"
+        "--threads", type=whole_number(1, 256), default=4, metavar="N", help="default %(default)s"
     )
 
 
@@ -214,15 +216,6 @@ def _configure_auth(verb: Verb) -> None:
 
 def _add_dry_run(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only tell, change nothing")
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return read
 
 
 def run(arguments: Namespace) -> int:
