@@ -1,6 +1,7 @@
 """Tokens on an event loop: quick for those who are known, and over when they are revoked."""
 
 import asyncio
+import base64
 import logging
 import threading
 from collections.abc import Awaitable, Callable
@@ -15,11 +16,15 @@ from backupgw.runtime.database import sqlite_url
 from backupgw.runtime.secrets import Secret
 from backupgw.runtime.settings_tokens import KeySettings, TokenSettings
 from backupgw.runtime.tokens import DatabaseTokens, Token, TokenAuthenticator, TokenStoreError, mint
-from backupgw.runtime.tokens.authenticator import basic_header, is_token
+from backupgw.runtime.tokens.authenticator import is_token
 from backupgw.runtime.tokens.signed import SignedTokens, load_key
 
 NOW = 1_800_000_000.0
 SCOPE = Scope.parse(["append"], ["repository:default/ann"])
+
+
+def basic_header(user: str, password: str) -> bytes:
+    return b"Basic " + base64.b64encode(f"{user}:{password}".encode())
 
 
 class Clock:

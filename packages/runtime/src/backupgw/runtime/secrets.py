@@ -62,11 +62,6 @@ class Secret:
         return cls._make("file", path)
 
     @classmethod
-    def from_env(cls, name: str) -> Secret:
-        """The value of an environment variable."""
-        return cls._make("env", name)
-
-    @classmethod
     def from_command(cls, command: list[str]) -> Secret:
         """What a command prints, one trailing newline stripped. It is not run by a shell."""
         return cls._make("command", tuple(command))

@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 SHARED = ""
 """The name of the one repository where servers share it."""
 PASSWORD = "wings-repository-password"  # noqa: S105 - a file's name
-MOST_ERRORS = 5
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 
@@ -93,15 +92,6 @@ class Servers:
         with self._lock:
             found = self._known.get(server)
         return None if found is None else found.disk_limit
-
-    def all_known(self) -> list[str]:
-        """Return those that are known, and those that have a folder."""
-        with self._lock:
-            found = set(self._known)
-        if not self._deny:
-            with os.scandir(self._node.data) as entries:
-                found |= {e.name for e in entries if e.is_dir(follow_symlinks=False)}
-        return sorted(found)
 
     def _ask(self, server: str) -> Server | None:
         assert self._panel is not None

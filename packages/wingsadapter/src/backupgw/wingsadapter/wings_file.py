@@ -131,7 +131,6 @@ class RemoteQueryBlock(_Block):
     """`remote_query`: how the Panel is asked. `timeout`: seconds."""
 
     timeout: int = Field(default=30, ge=1)
-    boot_servers_per_page: int = Field(default=50, ge=1)
     custom_headers: dict[str, str] = {}
 
 
@@ -142,7 +141,6 @@ class WingsFile(_Block):
         path: of the file.
         remote: address of the Panel, without a slash at its end.
         token_id, token: what the Panel and the node know each other by.
-        ignore_panel_config_updates: whether Wings keeps the Panel from changing its file.
     """
 
     path: str
@@ -155,7 +153,6 @@ class WingsFile(_Block):
     system: SystemBlock = SystemBlock()
     remote_query: RemoteQueryBlock = RemoteQueryBlock()
     allowed_origins: tuple[str, ...] = ()
-    ignore_panel_config_updates: bool = False
 
     @field_validator("remote")
     @classmethod

@@ -73,7 +73,7 @@ _MOMENT = frozenset(
 """What passes by itself. A digest that does not fit was damaged on the way."""
 
 _UNSUPPORTED = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
-_TOO_MANY, _SERVER_ERROR = 429, 500
+_TOO_MANY = 429
 _NOT_FOUND, _FORBIDDEN, _PRECONDITION, _RANGE = 404, 403, 412, 416
 _STATUS_MOMENT = frozenset({408, 425, _TOO_MANY, 500, 502, 503, 504})
 

@@ -148,12 +148,6 @@ class EventsSettings(BaseModel):
     queue: int = Field(
         10_000, ge=10, le=1_000_000, description="events that may wait; more are dropped, counted"
     )
-    replay: int = Field(
-        1000, ge=0, le=100_000, description="events kept for browsers that reconnect"
-    )
-    stream_clients: int = Field(
-        100, ge=1, le=10_000, description="streams of events that may be open, in each worker"
-    )
     journal: Path | None = Field(
         None,
         description="file of what hooks are still to be told, over restarts; default "

@@ -15,11 +15,6 @@ def on_reload(callback: Callable[[], None]) -> None:
     _callbacks.append(callback)
 
 
-def remove_on_reload(callback: Callable[[], None]) -> None:
-    """Do not call it any more."""
-    _callbacks.remove(callback)
-
-
 def forget() -> None:
     """Call none of those that were told of so far: in a process forked off theirs."""
     _callbacks.clear()

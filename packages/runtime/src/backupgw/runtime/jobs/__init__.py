@@ -25,7 +25,7 @@ from .errors import (
     UnknownJob,
     UnknownKind,
 )
-from .handlers import Backoff, Handlers, JobHandler, NoArguments, installed_handlers
+from .handlers import Backoff, Handlers, JobHandler, NoArguments
 from .jobs import Jobs
 from .records import Job, Progress, State
 from .schedules import Schedule
@@ -51,6 +51,5 @@ __all__ = [
     "Stop",
     "UnknownJob",
     "UnknownKind",
-    "installed_handlers",
     "start",
 ]

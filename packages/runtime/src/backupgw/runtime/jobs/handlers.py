@@ -1,7 +1,6 @@
 """Which kinds of job there are, and what runs them.
 
-A package registers a `JobHandler` by an entry point of the group `backupgw.jobs`, or a service
-hands its handlers to `Jobs`:
+A service hands its handlers to `start`:
 
     class CopyArguments(BaseModel):
         server: str
@@ -21,7 +20,6 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,7 +32,6 @@ from .records import as_json
 if TYPE_CHECKING:
     from .context import JobContext
 
-GROUP = "backupgw.jobs"
 _KIND = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*\Z")
 
 
@@ -158,18 +155,3 @@ class Handlers:
 
     def __len__(self) -> int:
         return len(self._handlers)
-
-
-def installed_handlers() -> Handlers:
-    """Return the handlers that installed packages have registered.
-
-    Raises:
-        TypeError: an entry point is no JobHandler.
-    """
-    handlers = Handlers()
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        handler = entry.load()
-        if not isinstance(handler, JobHandler):
-            raise TypeError(f"{entry.value} is registered as a job's handler and is none")
-        handlers.add(handler)
-    return handlers

@@ -29,7 +29,7 @@ def start(
 
     Args:
         database: of `database.state.open_state`; closed by whoever opened it, after the jobs.
-        handlers: of the service, and `installed_handlers()` where it runs those, too.
+        handlers: of the service.
         events: told of jobs that end.
     """
     jobs = Jobs(database, handlers, settings=settings.section("jobs", JobsSettings), events=events)

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 START_LIMIT = 60.0
 """Seconds until it must serve; a place far away is opened first."""
-STOP_LIMIT = 30.0
 _LONGEST_PAUSE = 30.0
 _READY = b"start server on "
 

@@ -16,7 +16,6 @@ every process after ten seconds at the very latest, and usually after two.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import os
 import threading
@@ -76,11 +75,6 @@ def _shown(header: bytes | None) -> _Shown | None:
 def is_token(header: bytes | None) -> bool:
     """Whether an Authorization header carries a token; else it is for `BasicAuthenticator`."""
     return _shown(header) is not None
-
-
-def basic_header(user: str, token: str) -> bytes:
-    """Return the header that a program sends which was given the token as a password."""
-    return b"Basic " + base64.b64encode(f"{user}:{token}".encode())
 
 
 class TokenAuthenticator:

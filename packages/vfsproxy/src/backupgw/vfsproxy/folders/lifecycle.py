@@ -322,17 +322,6 @@ class Lifecycle:
 
         return self._core.database.run(work)
 
-    def set_mounted(self, who: Identity, folder_id: str, *, mounted: bool) -> Folder:
-        """Note that sessions have a folder mounted, or no longer; for the manager."""
-        with self._core.fences.exclusive(folder_id) as connection:
-            folder = self._owned(connection, who, folder_id)
-            wanted = Status.MOUNTED if mounted else Status.READY
-            if folder.status not in (Status.MOUNTED, Status.READY):
-                raise not_ready(folder)
-            catalogue.change(connection, folder_id, status=wanted)
-            audit.note(connection, who, f"folder.{wanted}", folder=folder_id)
-            return _again(connection, folder_id)
-
     # -- ending
 
     def delete(self, who: Identity, folder_id: str) -> Folder:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from ...settings import Settings
 
-SYNTAX = "NAME[:PATH] with a place of the settings, or URL[::PATH]"
-
 _NAME = re.compile(r"([a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)(?::(.*))?\Z", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _END = re.compile(r"\[[0-9A-Fa-f:.]+\]|(::)")
