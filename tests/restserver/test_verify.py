@@ -176,13 +176,19 @@ def test_only_what_was_named_is_verified(operator: Operator) -> None:
         (("/",), "not empty"),
         (("--limit", "fast"), "--limit"),
         (("--threads", "0"), "--threads"),
-        (("--last",), "nothing of the kind"),
+        (("--last",), "no run over all repositories yet; the same command without --last makes"),
+        (("--last", "ann/*", "bob/*"), "no run over ann/*, bob/* yet"),
     ],
 )
 def test_mistakes_are_told(operator: Operator, arguments: tuple[str, ...], said: str) -> None:
     status, _, error = operator.run(*arguments)
     assert status in (1, 2)
     assert said in error
+
+
+def test_a_folder_that_is_not_there_has_no_last_run(operator: Operator) -> None:
+    operator.folder.rmdir()
+    assert operator.run("--last") == (1, "", f"backupgw: {operator.folder} does not exist\n")
 
 
 def test_a_run_that_was_killed_is_gone_on_with(operator: Operator) -> None:

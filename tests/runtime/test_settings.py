@@ -223,6 +223,39 @@ def test_a_wrong_secret_is_not_repeated(tmp_path: Path) -> None:
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('{ fil = "/hunter2" }', "has fil =, which is no key of a secret (did you mean file?)"),
+        ('{ evn = "hunter2" }', "has evn =, which is no key of a secret (did you mean env?)"),
+        ('{ file = "/hunter2", env = "X" }', "has file and env, where a secret has one of them"),
+        ("{ hunter2 = true }", "has a table that is not a secret's"),
+    ],
+)
+def test_a_table_that_is_no_secret_is_told_with_the_keys_of_one(
+    tmp_path: Path, table: str, said: str
+) -> None:
+    text = f"""\
+[rest]
+token = {table}
+[places.default]
+url = "sftp://host/path"
+password = {table}
+[[places.default.layers]]
+layer = "encrypt"
+passphrase = {table}
+"""
+    keys = (
+        'write a string, { file = "PATH" }, { env = "NAME" } or '
+        '{ command = ["PROGRAM", "ARGUMENT"] }'
+    )
+    assert mistakes(tmp_path, text) == [
+        f"gw.toml:2: rest.token: {said}; {keys}",
+        f"gw.toml:5: places.default.password: {said}; {keys}",
+        f"gw.toml:8: places.default.layers[0].passphrase: {said}; {keys}",
+    ]
+
+
 def test_settings_show_no_secret_and_survive_the_way_to_a_worker(tmp_path: Path) -> None:
     text = """\
 [places.default]

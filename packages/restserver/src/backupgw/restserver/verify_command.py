@@ -68,7 +68,7 @@ def run(options: Namespace) -> int:
     folder = state_folder.prepare(state_folder.find(settings))
     state = VerifyState(folder, rest.place, settings.places[rest.place].url, options.patterns)
     if options.last:
-        return _show_last(options, state)
+        return _show_last(options, settings, state)
     with state:
         return _verify(options, settings, state, pace)
 
@@ -88,10 +88,18 @@ def pace_of(rate: str) -> Pace:
         raise UsageError(str(error)) from error
 
 
-def _show_last(options: Namespace, state: VerifyState) -> int:
+def _show_last(options: Namespace, settings: Settings, state: VerifyState) -> int:
+    from .identification import place_folder
+
     last = state.last()
     if last is None:
-        raise CommandError("nothing of the kind was verified yet")
+        folder = place_folder(settings)
+        if folder is not None and not folder.exists():
+            raise CommandError(f"{folder} does not exist")
+        over = ", ".join(options.patterns) or "all repositories"
+        raise CommandError(
+            f"there was no run over {over} yet; the same command without --last makes one"
+        )
     state.record = last
     if not options.json:
         for finding in state.findings():

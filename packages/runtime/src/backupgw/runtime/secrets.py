@@ -86,8 +86,8 @@ class Secret:
             return cls(value)
         if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in cls.KINDS:
             raise ValueError(
-                'is not a secret; write a string, { file = "PATH" }, { env = "NAME" } or '
-                '{ command = ["PROGRAM", "ARGUMENT"] }'
+                f"{_not_a_secret(value)}; write a string, "
+                '{ file = "PATH" }, { env = "NAME" } or { command = ["PROGRAM", "ARGUMENT"] }'
             )
         kind, source = next(iter(value.items()))
         if kind == "command":
@@ -310,6 +310,22 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 _NOT_NAMES = re.compile(r"_(file|path|env|command|id|url|timeout)$", re.IGNORECASE)
+
+
+def _not_a_secret(value: object) -> str:
+    """Tell what a value is that is none of a secret's forms. Only what is nearly one of their keys
+    is repeated."""
+    if not isinstance(value, dict):
+        return "is not a secret"
+    if len(value) > 1 and value.keys() <= set(Secret.KINDS):
+        return f"has {' and '.join(value)}, where a secret has one of them"
+    import difflib
+
+    for key in value:
+        close = difflib.get_close_matches(str(key).lower(), Secret.KINDS, n=1)
+        if close and key not in Secret.KINDS:
+            return f"has {key} =, which is no key of a secret (did you mean {close[0]}?)"
+    return "has a table that is not a secret's"
 
 
 def names_secret(key: str) -> bool:

@@ -17,6 +17,7 @@ when the place is made, by `config check` too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -33,19 +34,36 @@ Mistake = tuple[tuple[str | int, ...], str]
 """The key below `places` and what is wrong there."""
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A table under a secret's name."""
+
+    value: dict[str, object] = field(repr=False)
+
+
 def secret_option(value: object) -> object:
-    """Read `{ file = … }`, `{ env = … }` and `{ command = … }` among options."""
+    """Read `{ file = … }`, `{ env = … }` and `{ command = … }` among options.
+
+    Raises:
+        ValueError: under a secret's name, a table is something else (`Secret.parse`).
+    """
+    if isinstance(value, _Table):
+        return Secret.parse(value.value)
     if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in Secret.KINDS:
         return Secret.parse(value)
     return value
 
 
 def hide_secrets(values: Mapping[str, object]) -> dict[str, object]:
-    """Return options in which text under a secret's name is a Secret."""
-    return {
-        name: Secret(value) if isinstance(value, str) and _is_secret(name) else value
-        for name, value in values.items()
-    }
+    """Return options in which text under a secret's name is a Secret, and a table is marked for
+    `secret_option`, which has it told of under its own key."""
+    return {name: _hidden(value) if _is_secret(name) else value for name, value in values.items()}
+
+
+def _hidden(value: object) -> object:
+    if isinstance(value, str):
+        return Secret(value)
+    return _Table(value) if isinstance(value, dict) else value
 
 
 def _is_secret(name: str) -> bool:
