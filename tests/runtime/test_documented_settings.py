@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema_rs import Draft202012Validator
 
-from backupgw.runtime import etcd
+from backupgw.runtime import etcd, settings_text
+from backupgw.runtime.services import installed_services
 from backupgw.runtime.settings import load
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,17 @@ SAMPLES = dict(samples())
 
 def test_there_are_samples() -> None:
     assert len(SAMPLES) > 40
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    return Draft202012Validator(settings_text.schema(installed_services()))
+
+
+@pytest.mark.parametrize("where", SAMPLES)
+def test_an_editor_finds_no_mistake_in_a_sample(where: str, schema: Draft202012Validator) -> None:
+    errors = schema.iter_errors(tomllib.loads(SAMPLES[where]))
+    assert [f"{error.instance_path}: {error.message}" for error in errors] == []
 
 
 @pytest.mark.parametrize("where", SAMPLES)

@@ -122,8 +122,10 @@ def schema(services: Mapping[str, Service]) -> dict[str, Any]:
     }
     models |= {name: service.settings for name, service in services.items()}
     for name, model in models.items():
-        part = model.model_json_schema(ref_template="#/$defs/{model}")
-        definitions |= part.pop("$defs", {})
+        # Models of two sections may have one name.
+        part = model.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        found = part.pop("$defs", {})
+        definitions |= {f"{name}.{inner}": each for inner, each in found.items()}
         for key, text in _documented(model).items():
             if key in part.get("properties", {}):
                 part["properties"][key].setdefault("description", text)

@@ -21,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -41,7 +42,14 @@ def _count(value: object) -> object:
     return ALL if value in ("all", "unlimited") else value
 
 
-Count = Annotated[int, BeforeValidator(_count), Field(ge=ALL)]
+Count = Annotated[
+    int,
+    BeforeValidator(_count),
+    Field(ge=ALL),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": ALL}, {"enum": ["all", "unlimited"]}]}
+    ),
+]
 
 
 class KeepSettings(BaseModel):
