@@ -44,12 +44,33 @@ def place_of(
     return open_place(server.url, reconnect_tries=reconnect_tries, reconnect_wait=reconnect_wait)
 
 
-def test_a_page_of_something_else_is_no_store() -> None:
-    with (
-        ScriptedServer([Reply(200, b"hello", {"Content-Type": "text/html"})]) as server,
-        pytest.raises(BackendError, match="is no borgstore server"),
-    ):
+PAGE = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (Reply(200, b"hello", PAGE), "a web page (status 200)"),
+        (Reply(200), "an answer of no type (status 200)"),
+        (Reply(400, b"no", PAGE), "a web page (status 400); is it an address with https://?"),
+        (
+            Reply(302, b"", {"Location": "https://who:secret@login.example/?token=secret"}),
+            "a redirection to https://***@login.example/?*** (status 302)",
+        ),
+    ],
+)
+def test_something_else_that_answers_is_no_store(reply: Reply, says: str) -> None:
+    with ScriptedServer([reply]) as server, pytest.raises(BackendError) as caught:
         place_of(server).open()
+    address = server.url.rstrip("/")
+    assert str(caught.value) == f"{address} is no borgstore server: it answers with {says}"
+
+
+def test_a_list_that_is_not_permitted_names_the_server() -> None:
+    with ScriptedServer([Reply(403), Reply(403)]) as server, place_of(server) as place:
+        with pytest.raises(PermissionDenied) as caught:
+            next(place.list(""))
+        assert str(caught.value) == f"{server.url.rstrip('/')}: the server does not permit it"
 
 
 def ranged(value: bytes, **kind: int) -> Answerer:

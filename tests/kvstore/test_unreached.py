@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,15 @@ PLACES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gdrive": ("gdrive:folder", "endpoint", {**GRANT, **ONCE}),
     "s3": ("s3://bucket", "endpoint", {**KEY, **ONCE}),
 }
-PAGE = Reply(200, b"<h1>Log in to the network</h1>", {"Content-Type": "text/html"})
+LOGIN = (
+    b"<!DOCTYPE html>\n<html><head><title>Log in to\n the network</title></head>"
+    b"<body><p>Hello!<br></body></html>\n"
+)
+CALLED = "a web page answers, 'Log in to the network'"
+
+
+def page(status: int) -> Reply:
+    return Reply(status, LOGIN, {"Content-Type": "text/html; charset=utf-8"})
 
 
 def why_not(place: str, address: str, **more: Any) -> str:
@@ -106,12 +115,39 @@ def test_a_borgstore_server_without_tls() -> None:
         ("b2", "the answer is no JSON"),
         ("dropbox", "it is not Dropbox that answers"),
         ("gcs", "what it answers is no JSON"),
-        ("gdrive", "Google's sign-in does not answer as it should"),
+        ("gdrive", f"Google's sign-in does not answer as it should: {CALLED}"),
+        ("s3", "it is not S3 that answers: a web page came"),
     ],
 )
 def test_a_page_in_place_of_an_answer(place: str, told: str) -> None:
-    with ScriptedServer([PAGE] * 9) as server:
+    with ScriptedServer([page(200)] * 9) as server:
         assert told in why_not(place, server.url)
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize("place", ["gcs", "gdrive"])
+def test_a_page_that_says_no_is_told_by_its_name(place: str, status: int) -> None:
+    with ScriptedServer([page(status)] * 9) as server:
+        told = why_not(place, server.url)
+    assert CALLED in told
+    assert "<" not in told
+    assert "sign-in;" not in told, "nobody is sent to sign in anew"
+
+
+@pytest.mark.parametrize("place", sorted(PLACES.keys() - {"b2"}))
+def test_the_authority_of_the_settings_counts_before_the_environments(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, ours = trustme.CA(), trustme.CA()
+    for name, authority in (("other", other), ("ours", ours)):
+        authority.cert_pem.write_to_path(str(tmp_path / name))
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"):
+        monkeypatch.setenv(variable, str(tmp_path / "other"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.issue_cert("127.0.0.1").configure_cert(context)
+    with listening(lambda client: context.wrap_socket(client, server_side=True)) as address:
+        told = why_not(place, address, cacert=str(tmp_path / "ours"))
+    assert "certificate" not in told
 
 
 def test_what_a_library_logs_shows_no_traceback(caplog: pytest.LogCaptureFixture) -> None:

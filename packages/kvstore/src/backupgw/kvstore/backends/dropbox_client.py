@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -76,6 +77,9 @@ class Login:
             from .redirected import redirect
 
             redirect(session, self.endpoint, self.connections)
+        if self.cacert is not None:
+            # Not as the session's own, before which REQUESTS_CA_BUNDLE would come.
+            session.request = partial(session.request, verify=self.cacert)  # type: ignore[method-assign]
         if self.on_call is not None:
             session.request = _telling(session.request, self.on_call)  # type: ignore[method-assign]
         return session

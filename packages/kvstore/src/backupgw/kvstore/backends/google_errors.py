@@ -30,7 +30,7 @@ from .errors import (
     ReadRangeError,
     StorageFull,
 )
-from .unreached import authority_hint, reason_of
+from .unreached import authority_hint, in_a_line, reason_of
 
 ERRORS: tuple[type[Exception], ...] = (
     GoogleAPICallError,
@@ -59,6 +59,8 @@ _FULL = frozenset(
     {"storageQuotaExceeded", "teamDriveFileLimitExceeded", "teamDriveHierarchyTooDeep"}
 )
 _RATE_STATUS = frozenset({408, 425, _TOO_MANY, 500, 502, 503, 504})
+_MOST_READ = 4096
+"""Bytes of an answer that is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Answer:
             message = str(error.get("message") or "")
             reason = str(error["errors"][0].get("reason") or "")
         if not message:
-            message = " ".join(body[:200].decode("utf-8", "replace").split())
+            message = in_a_line(body[:_MOST_READ].decode("utf-8", "replace"))
         return cls(status, reason, message[:300], _retry_after(headers))
 
 
@@ -145,9 +147,11 @@ class Translator:
         )
 
     def _not_signed_in(self, error: auth_errors.GoogleAuthError, what: str) -> BackendError:
+        why = in_a_line(str(error.args[0]))[:200] if error.args else type(error).__name__
         if error.retryable:
-            return BackendConnectionError(f"{what}: Google's sign-in does not answer as it should")
-        why = str(error.args[0])[:200] if error.args else type(error).__name__
+            return BackendConnectionError(
+                f"{what}: Google's sign-in does not answer as it should: {why}"
+            )
         return PermissionDenied(
             f"{what}: {self.service} does not accept the sign-in: {why}; {self.reconnect}"
         )

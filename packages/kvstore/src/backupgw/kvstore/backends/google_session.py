@@ -168,11 +168,12 @@ class SignedSession(AuthorizedSession):
 
 
 def _refuse_page(response: Response, *_: object, **__: object) -> None:
-    """Refuse a page as an answer to the sign-in, which the library takes for a token: it comes from
-    a proxy, or the login to a network. A machine's own metadata may have any type."""
+    """Refuse a page as an answer to the sign-in, which the library takes for a token, or for
+    Google's refusal: it comes from a proxy, or the login to a network. A machine's own metadata may
+    have any type."""
     kind = response.headers.get("Content-Type", "")
-    if response.ok and kind.startswith("text/html") and "Metadata-Flavor" not in response.headers:
-        raise auth_errors.RefreshError("a page, not a token", retryable=True)  # type: ignore[no-untyped-call]
+    if kind.startswith("text/html") and "Metadata-Flavor" not in response.headers:
+        raise auth_errors.RefreshError(response.text, retryable=True)  # type: ignore[no-untyped-call]
 
 
 def _read_refusal(response: Response, *_: object, **__: object) -> None:

@@ -38,7 +38,16 @@ from .errors import (
     ObjectNotFound,
     UnsupportedOperation,
 )
-from .rest_answers import YES, ServerFailed, expect_ok, json_of, number, refuse, seconds
+from .rest_answers import (
+    YES,
+    ServerFailed,
+    expect_ok,
+    json_of,
+    number,
+    refuse,
+    refuse_stranger,
+    seconds,
+)
 from .rest_connections import AS_IT_IS, Connections
 from .rest_dialing import CommandConnection
 from .rest_incoming import Answer
@@ -266,11 +275,8 @@ class REST(Backend):
                 answer.release()
                 raise BackendDoesNotExist(f"{self.server} has no store")
             if answer.status != Http.FORBIDDEN:  # a user who may list nothing may still write
+                refuse_stranger(self.server, answer, IS_FOLDER)
                 expect_ok(self.server, answer, "the store", keep=True)
-                if answer.header(IS_FOLDER) is None:
-                    # A page of whatever else listens there, a login to a network among them.
-                    answer.release()
-                    raise BackendError(f"{self.server} is no borgstore server")
             answer.release()
         except BaseException:
             connections.close()

@@ -8,6 +8,7 @@ import re
 from http import HTTPStatus as Http
 
 from ..names import InvalidName
+from ..registry import redact_url
 from .errors import (
     BackendAlreadyExists,
     BackendDoesNotExist,
@@ -19,6 +20,7 @@ from .errors import (
     ReadRangeError,
 )
 from .rest_incoming import DRAIN, Answer
+from .unreached import in_a_line
 
 YES = frozenset({int(Http.OK), int(Http.PARTIAL_CONTENT)})
 
@@ -71,7 +73,7 @@ def refuse(server: str, answer: Answer, what: str) -> None:
         case Http.UNAUTHORIZED:
             raise PermissionDenied(f"{server}: unknown user or wrong password")
         case Http.FORBIDDEN:
-            raise PermissionDenied(f"{what}: {said or 'the server does not permit it'}")
+            raise PermissionDenied(f"{what or server}: {said or 'the server does not permit it'}")
         case Http.INSUFFICIENT_STORAGE:
             raise QuotaExceeded(f"{what}: {said}")
         case Http.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -94,10 +96,36 @@ def refuse(server: str, answer: Answer, what: str) -> None:
     )
 
 
+def refuse_stranger(server: str, answer: Answer, mark: str) -> None:
+    """Raise BackendError where whatever else listens there has answered HEAD for the store itself:
+    the login to a network, a web server, a TLS port that is asked without TLS.
+
+    Args:
+        server: its name in messages.
+        mark: the header that a borgstore server's good answers have.
+    """
+    status = answer.status
+    if answer.header(mark) is not None or (
+        status not in YES and status != Http.BAD_REQUEST and not 300 <= status < 400
+    ):
+        return
+    kind = (answer.header("Content-Type") or "").partition(";")[0].strip().lower()
+    came = "a web page" if kind == "text/html" else kind or "an answer of no type"
+    hint = ""
+    if 300 <= status < 400 and (there := answer.header("Location")):
+        came = f"a redirection to {redact_url(there)}"
+    elif status == Http.BAD_REQUEST and server.startswith("http://"):
+        hint = "; is it an address with https://?"
+    answer.release()
+    raise BackendError(
+        f"{server} is no borgstore server: it answers with {came} (status {status}){hint}"
+    )
+
+
 def _words(answer: Answer) -> str:
     said = answer.text()
     page = _PAGE.search(said)
-    return html.unescape(page[1]) if page else said
+    return html.unescape(page[1]) if page else in_a_line(said)
 
 
 def content_range(header: str | None) -> tuple[int, int] | None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OF_LISTINGS = {"Name", "IsTruncated", "MaxKeys", "KeyCount", "Contents", "CommonPrefixes"}
+"""What the answer to a listing has some of, whoever's S3 it is."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)\Z")
 
 
@@ -129,6 +131,10 @@ class Requests(Uploads):
                 Bucket=self._bucket, Prefix=prefix, MaxKeys=most, **extra
             ),
         )
+        if not answer.keys() & _OF_LISTINGS:
+            kind = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("content-type", "")
+            came = ": a web page came" if kind.startswith("text/html") else ""
+            raise BackendError(f"{what}: it is not S3 that answers{came}")
         return Page(
             [
                 Found(each["Key"], each["Size"], each["ETag"], each["LastModified"].timestamp())

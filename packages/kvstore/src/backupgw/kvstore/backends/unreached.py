@@ -1,13 +1,23 @@
-"""Why a service was not reached, in words for a person.
+"""Why a service was not reached, or what answers in its place, in words for a person.
 
 Libraries tell it in wrappings of their own, or not at all.
 """
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
+import re
 import ssl
+
+_PAGE = re.compile(r"<(?:!doctype html|html|head|body)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<(title|h1|h2)\b[^>]*>(.*?)</\1\s*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^>]*>")
+_MOST_CALLED = 100
+"""Characters of a page's name that are told."""
+_BEGINNING = 1000
+"""Characters within which a page says that it is one."""
 
 
 def reason_of(error: BaseException) -> str:
@@ -33,6 +43,17 @@ def authority_hint(error: BaseException) -> str:
     """Return what to do about a certificate that is not trusted, "" about anything else."""
     untrusted = "certificate" in reason_of(error)
     return "; set `cacert` to the file of the authority that signed it" if untrusted else ""
+
+
+def in_a_line(said: str) -> str:
+    """Return what an answer says, on one line: of a web page what it is called."""
+    if not _PAGE.search(said[:_BEGINNING]):
+        return " ".join(said.split())
+    called = _TITLE.search(said)
+    if called is None:
+        return "a web page answers"
+    name = " ".join(html.unescape(_TAG.sub(" ", called[2])).split())[:_MOST_CALLED]
+    return f"a web page answers, {name!r}"
 
 
 def _said(error: BaseException) -> str:
