@@ -12,26 +12,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Literal
-from urllib.parse import unquote
+from typing import Any
 
 from b2sdk.v3 import B2HttpApiConfig
 
-from ..layers import options
-from ..layers.options import OptionInvalid
-from ..layers.retry_schedule import Schedule, read_schedule
+from ..layers.retry_schedule import Schedule
 from ..names import RESERVED_PREFIX, InvalidName, KernelPath, check_folder, check_path, is_reserved
 from . import part_checkpoints
-from .api_calls import hook
 from .b2_reader import open_range
-from .b2_session import TIMEOUT, Bucket, Version
-from .b2_target import KEPT, MOST_PART, B2Target, upload_tag
+from .b2_session import Bucket, Version
+from .b2_target import KEPT, LEAST_PART, B2Target, upload_tag
+from .b2_urls import REALM
+from .b2_urls import from_url as from_url  # the entry point
 from .base import Backend, Capabilities, ItemInfo, Reader, Writer, require_found
 from .body_reader import open_steadily
 from .errors import (
@@ -40,7 +37,6 @@ from .errors import (
     BackendError,
     BackendMustBeOpen,
     BackendMustNotBeOpen,
-    BackendURLInvalid,
     NameTooLong,
     ObjectNotFound,
 )
@@ -50,21 +46,6 @@ from .part_writer import PartWriter
 from .plan import Plan
 from .posixfs_leftovers import PART_AGE
 
-REALM = "production"
-"""Backblaze's own service."""
-
-PART = 5_000_000
-"""Bytes of a part; B2 takes no smaller ones but the last."""
-
-Delete = Literal["remove", "hide"]
-Versions = Literal["newest", "all"]
-
-_WRITTEN = "a B2 URL is backblaze:bucket/path, or backblaze:key_id:key@bucket/path"
-_URL = re.compile(
-    r"backblaze:(?://)?(?:(?P<id>[^:@/]+):(?P<key>[^@]*)@)?(?P<bucket>[A-Za-z0-9-]{6,63})"
-    r"(?:/(?P<path>.*))?\Z",
-    re.DOTALL | re.IGNORECASE,
-)
 _COPIED_AT_ONCE = 5_000_000_000
 """Bytes of the largest file that b2_copy_file takes."""
 _COPIED_PART = 1 << 30
@@ -74,87 +55,11 @@ _QUARANTINE = f"{RESERVED_PREFIX}-quarantine"
 _REMOVED_AT_ONCE = 200
 
 
-def from_url(
-    url: str,
-    *,
-    key_id: str | None = None,
-    application_key: str | None = None,
-    realm: str = REALM,
-    delete: str = "remove",
-    versions: str = "newest",
-    part_size: object = PART,
-    threads: object = THREADS,
-    memory: object = MEMORY,
-    timeout: object = TIMEOUT,
-    attempts: object = 5,
-    deadline: object = "2 min",
-    first_pause: object = "100 ms",
-    on_call: object = None,
-) -> B2:
-    """Make the backend of `backblaze:[key_id:key@]bucket/path`.
-
-    Args:
-        key_id, application_key: where the URL has none.
-        realm: the URL of another service that speaks B2's protocol.
-        delete: "remove" for good, or "hide", for a lifecycle rule to remove.
-        versions: "newest" removes older ones when an item is replaced, "all" keeps them.
-        part_size: bytes of the parts of large values, 5,000,000 at least.
-        threads: parts that are sent at a time.
-        memory: bytes of parts that are held; each write may hold one beyond it.
-        timeout: seconds without a byte after which a request failed.
-        attempts, deadline: how often, and for how many seconds, a request is tried.
-        first_pause: seconds that the pause after the first attempt takes at most.
-        on_call: is told of each request (`api_calls`).
-
-    Raises:
-        BackendURLInvalid: the URL is none, or an option cannot be.
-    """
-    found = _URL.match(url)
-    if found is None:
-        raise BackendURLInvalid(_WRITTEN)
-    if found["id"] is not None:
-        key_id, application_key = unquote(found["id"]), unquote(found["key"])
-    if not key_id or not application_key:
-        raise BackendURLInvalid(
-            "a B2 place needs key_id and application_key, of an application key made on "
-            "Backblaze's page Application Keys"
-        )
-    root = "/".join(part for part in (found["path"] or "").split("/") if part)
-    try:
-        check_folder(root)
-    except InvalidName as error:
-        raise BackendURLInvalid(f"the path in the bucket: {error}") from error
-    if delete not in ("remove", "hide"):
-        raise BackendURLInvalid(f"delete is 'remove' or 'hide', not {delete!r}")
-    if versions not in ("newest", "all"):
-        raise BackendURLInvalid(f"versions is 'newest' or 'all', not {versions!r}")
-    try:
-        part = options.size("part_size", part_size)
-        if not PART <= part <= MOST_PART:
-            raise OptionInvalid("part_size", f"is from {PART} to {MOST_PART} bytes, not {part}")
-        at_once = options.count("threads", threads, least=1)
-        held = options.size("memory", memory)
-        schedule = read_schedule(attempts, deadline, first_pause)
-        patience = options.duration("timeout", timeout, least=1)
-        told = hook(on_call)
-        if realm != REALM:
-            realm = options.server("realm", realm)
-    except OptionInvalid as error:
-        raise BackendURLInvalid(f"backblaze: {error}") from error
-    bucket = Bucket(
-        found["bucket"], root, key_id, application_key, realm, timeout=patience, on_call=told
-    )
-    return B2(
-        bucket, hide=delete == "hide", keep_versions=versions == "all",
-        part_size=part, threads=at_once, memory=held, schedule=schedule,
-    )  # fmt: skip
-
-
 def simulated(
     name: str, root: str, key_id: str, key: str, api: B2HttpApiConfig, **options: Any
 ) -> B2:
     """Return a backend on other HTTP settings of the SDK, its simulator among them."""
-    return B2(Bucket(name, root, key_id, key, "production", api), **options)
+    return B2(Bucket(name, root, key_id, key, REALM, api), **options)
 
 
 class B2(Backend):
@@ -179,7 +84,7 @@ class B2(Backend):
         *,
         hide: bool = False,
         keep_versions: bool = False,
-        part_size: int = PART,
+        part_size: int = LEAST_PART,
         threads: int = THREADS,
         memory: int = MEMORY,
         copied_at_once: int = _COPIED_AT_ONCE,

@@ -20,6 +20,9 @@ from .part_transfers import Part, ResumableTarget, SentPart
 from .plan import Plan
 
 MOST_PARTS = 10_000
+LEAST_PART = 5_000_000
+"""Bytes; B2 takes no smaller part but the last."""
+
 MOST_PART = 5_000_000_000
 _DOUBLES_EVERY = 1000
 """Parts after which they become twice as large: so a value may have terabytes."""
