@@ -328,7 +328,7 @@ class Lifecycle:
         """Delete a folder so that it can be restored for a while. Again is fine.
 
         Raises:
-            Problem: 409 while something works on it, or sessions have it mounted.
+            Problem: 409 while something works on it.
         """
         with self._core.fences.exclusive(folder_id) as connection:
             folder = self._owned(connection, who, folder_id)

@@ -24,8 +24,6 @@ class Status(enum.StrEnum):
     """A task is making or changing it: it can be read, not written."""
     CLONING = "cloning"
     """It is being made from another."""
-    MOUNTED = "mounted"
-    """As ready, and a manager says that sessions have it mounted: it cannot be deleted."""
     ERROR = "error"
     DELETE_PENDING = "delete-pending"
     """Deleted, and can be restored."""
@@ -36,12 +34,12 @@ class Status(enum.StrEnum):
     @property
     def readable(self) -> bool:
         """Whether its files can be read."""
-        return self in (Status.READY, Status.MOUNTED, Status.PERFORMING)
+        return self in (Status.READY, Status.PERFORMING)
 
     @property
     def writable(self) -> bool:
         """Whether its files can be changed."""
-        return self in (Status.READY, Status.MOUNTED)
+        return self is Status.READY
 
 
 class Permission(enum.StrEnum):
