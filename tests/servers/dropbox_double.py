@@ -22,6 +22,16 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 from .double import Double, Receive, Scope, Send, whole_body
+from .dropbox_refusals import (
+    Refused,
+    checked,
+    conflict,
+    not_authenticated,
+    route_error,
+    segments,
+    tagged,
+    write_error,
+)
 
 BLOCK = 4 << 20
 LARGEST_REQUEST = 150 << 20
@@ -50,20 +60,6 @@ class Folder:
     name: str
     number: str
     entries: dict[str, File | Folder] = field(default_factory=dict)
-
-
-class Refused(Exception):
-    """An answer other than success: a status and the error's object."""
-
-    def __init__(self, status: int, error: object) -> None:
-        super().__init__(str(error))
-        self.status = status
-        self.error = error
-
-
-def tagged(tag: str) -> dict[str, object]:
-    """Return a variant without a value as JSON has it."""
-    return {".tag": tag}
 
 
 class Service:
@@ -184,9 +180,9 @@ class Service:
     def _authenticate(self, headers: dict[str, str]) -> None:
         token = headers.get("authorization", "").removeprefix("Bearer ")
         if self.revoked or token not in self._tokens:
-            raise _not_authenticated("invalid_access_token")
+            raise not_authenticated("invalid_access_token")
         if self._tokens[token] < time.time():
-            raise _not_authenticated("expired_access_token")
+            raise not_authenticated("expired_access_token")
 
     def _let_write(self) -> None:
         if self.busy:
@@ -197,7 +193,7 @@ class Service:
 
     def _find(self, path: str) -> File | Folder | None:
         node: File | Folder | None = self.root
-        for segment in _segments(path):
+        for segment in segments(path):
             if not isinstance(node, Folder):
                 return None
             node = node.entries.get(segment.lower())
@@ -206,18 +202,18 @@ class Service:
     def _existing(self, path: str, *, wrapped: str = "path") -> File | Folder:
         node = self._find(path)
         if node is None:
-            raise _route_error(wrapped, "not_found")
+            raise route_error(wrapped, "not_found")
         return node
 
     def _parent(self, path: str, *, wrapped: str = "path", reason: bool = False) -> Folder:
         """Return the folder of a path, made with its parents."""
         folder = self.root
-        for segment in _segments(path)[:-1]:
+        for segment in segments(path)[:-1]:
             child = folder.entries.get(segment.lower())
             if child is None:
                 child = folder.entries[segment.lower()] = Folder(segment, self._number())
             if isinstance(child, File):
-                raise _conflict(wrapped, "file_ancestor", reason=reason)
+                raise conflict(wrapped, "file_ancestor", reason=reason)
             folder = child
         return folder
 
@@ -231,7 +227,7 @@ class Service:
         path = str(argument["path"])
         folder = self._existing(path)
         if isinstance(folder, File):
-            raise _route_error("path", "not_folder")
+            raise route_error("path", "not_folder")
         return self._page(
             folder, list(folder.entries), path, int(str(argument.get("limit") or PAGE))
         )
@@ -239,7 +235,7 @@ class Service:
     def _list_on(self, argument: dict[str, object]) -> object:
         found = self._cursors.pop(str(argument["cursor"]), None)
         if found is None:
-            raise _route_error("reset")
+            raise route_error("reset")
         return self._page(*found)
 
     def _page(self, folder: Folder, names: list[str], path: str, most: int) -> object:
@@ -259,12 +255,12 @@ class Service:
 
     def _make_folder(self, argument: dict[str, object]) -> object:
         self._let_write()
-        path = _checked(str(argument["path"]))
+        path = checked(str(argument["path"]))
         parent = self._parent(path)
-        last = _segments(path)[-1]
+        last = segments(path)[-1]
         there = parent.entries.get(last.lower())
         if there is not None:
-            raise _conflict("path", "folder" if isinstance(there, Folder) else "file")
+            raise conflict("path", "folder" if isinstance(there, Folder) else "file")
         made = parent.entries[last.lower()] = Folder(last, self._number())
         return {"metadata": self._metadata(made, path)}
 
@@ -274,8 +270,8 @@ class Service:
         node = self._existing(path, wrapped="path_lookup")
         rev = argument.get("parent_rev")
         if rev is not None and (not isinstance(node, File) or node.rev != rev):
-            raise _conflict("path_write", "file")
-        del self._parent(path).entries[_segments(path)[-1].lower()]
+            raise conflict("path_write", "file")
+        del self._parent(path).entries[segments(path)[-1].lower()]
         self._used -= _size(node)
         return {"metadata": self._metadata(node, path)}
 
@@ -287,21 +283,21 @@ class Service:
 
     def _relocate(self, argument: dict[str, object], *, keep: bool) -> object:
         self._let_write()
-        source, target = str(argument["from_path"]), _checked(str(argument["to_path"]))
+        source, target = str(argument["from_path"]), checked(str(argument["to_path"]))
         node = self._existing(source, wrapped="from_lookup")
         there = self._find(target)
         if there is not None and there is not node:
-            raise _conflict("to", "folder" if isinstance(there, Folder) else "file")
+            raise conflict("to", "folder" if isinstance(there, Folder) else "file")
         if there is node and (keep or source == target):
-            raise _route_error("duplicated_or_nested_paths")
+            raise route_error("duplicated_or_nested_paths")
         parent = self._parent(target, wrapped="to")
-        last = _segments(target)[-1]
+        last = segments(target)[-1]
         if keep:
             assert isinstance(node, File), "copies of folders are not offered"
             node = self._file(last, node.data)
             self._used += len(node.data)
         else:
-            del self._parent(source).entries[_segments(source)[-1].lower()]
+            del self._parent(source).entries[segments(source)[-1].lower()]
             node.name = last
         parent.entries[last.lower()] = node
         return {"metadata": self._metadata(node, target)}
@@ -320,11 +316,11 @@ class Service:
         if path.startswith("rev:"):
             node = self._revisions.get(path)
             if node is None:
-                raise _route_error("path", "not_found")
+                raise route_error("path", "not_found")
         else:
             node = self._existing(path)
         if isinstance(node, Folder):
-            raise _route_error("path", "not_file")
+            raise route_error("path", "not_file")
         sent["content-type"] = "application/octet-stream"
         sent["dropbox-api-result"] = json.dumps(self._metadata(node, path))
         sent["etag"] = f'W/"{node.rev}"'
@@ -382,20 +378,20 @@ class Service:
         return session
 
     def _commit(self, argument: dict[str, object], data: bytes, *, reason: bool) -> object:
-        path = _checked(str(argument["path"]), reason=reason)
+        path = checked(str(argument["path"]), reason=reason)
         parent = self._parent(path, reason=reason)
-        last = _segments(path)[-1]
+        last = segments(path)[-1]
         there = parent.entries.get(last.lower())
         mode = argument.get("mode") or "add"
         tag = mode[".tag"] if isinstance(mode, dict) else mode
         if isinstance(there, Folder):
-            raise _conflict("path", "folder", reason=reason)
+            raise conflict("path", "folder", reason=reason)
         if there is not None and tag == "add":
             if argument.get("strict_conflict") or there.data != data:
-                raise _conflict("path", "file", reason=reason)
+                raise conflict("path", "file", reason=reason)
             return self._metadata(there, path)
         if self._used + len(data) > self.room:
-            raise _write_error("path", "insufficient_space", reason=reason)
+            raise write_error("path", "insufficient_space", reason=reason)
         made = self._file(last if there is None else there.name, data)
         self._used += len(data) - (0 if there is None else len(there.data))
         parent.entries[last.lower()] = made
@@ -455,24 +451,7 @@ def content_hash(data: bytes) -> str:
 def _check_hash(argument: dict[str, object], body: bytes) -> None:
     said = argument.get("content_hash")
     if said is not None and said != content_hash(body):
-        raise _route_error("content_hash_mismatch")
-
-
-def _checked(path: str, *, reason: bool = False) -> str:
-    """Refuse what Dropbox does not take."""
-    if not re.fullmatch(r"(/(.|[\r\n])*)+", path):
-        raise _write_error("path", "malformed_path", reason=reason)
-    for segment in _segments(path):
-        bad = len(segment) > 255 or not segment or segment in (".", "..")
-        if bad or "\\" in segment or "\x7f" in segment or segment != segment.rstrip(" "):
-            raise _write_error("path", "malformed_path", reason=reason)
-        if segment.lower() in ("desktop.ini", "thumbs.db", ".dropbox", ".dropbox.attr"):
-            raise _write_error("path", "disallowed_name", reason=reason)
-    return path
-
-
-def _segments(path: str) -> list[str]:
-    return path.split("/")[1:]
+        raise route_error("content_hash_mismatch")
 
 
 def _size(node: File | Folder) -> int:
@@ -484,33 +463,6 @@ def _size(node: File | Folder) -> int:
 def _argument(headers: dict[str, str]) -> dict[str, object]:
     found: dict[str, object] = json.loads(headers["dropbox-api-arg"])
     return found
-
-
-def _route_error(*tags: str) -> Refused:
-    error: dict[str, object] = {".tag": tags[-1]}
-    for tag in reversed(tags[:-1]):
-        error = {".tag": tag, tag: error}
-    return Refused(409, {"error_summary": "/".join(tags) + "/", "error": error})
-
-
-def _not_authenticated(tag: str) -> Refused:
-    return Refused(401, {"error_summary": f"{tag}/", "error": tagged(tag)})
-
-
-def _conflict(wrapped: str, what: str, *, reason: bool = False) -> Refused:
-    return _write_error(wrapped, "conflict", what, reason=reason)
-
-
-def _write_error(wrapped: str, *tags: str, reason: bool = False) -> Refused:
-    """A WriteError; that of /upload comes as a reason beside the id of what was sent."""
-    inner: dict[str, object] = {".tag": tags[-1]}
-    for tag in reversed(tags[:-1]):
-        inner = {".tag": tag, tag: inner}
-    if reason:
-        error: dict[str, object] = {".tag": wrapped, "reason": inner, "upload_session_id": "none"}
-    else:
-        error = {".tag": wrapped, wrapped: inner}
-    return Refused(409, {"error_summary": "/".join((wrapped, *tags)) + "/", "error": error})
 
 
 def _encode(value: object) -> bytes:
