@@ -246,6 +246,7 @@ def test_closing_ends_a_wait_for_the_server() -> None:
     [
         (Reply(401), PermissionDenied, "wrong password"),
         (Reply(406, b"speak"), BackendError, "no borgstore server"),
+        (Reply(400, headers={"X-Backupgw": "1"}), BackendError, "does not take the path"),
         (Reply(410), BackendDoesNotExist, "no store"),
         (Reply(502), BackendError, "502"),
     ],

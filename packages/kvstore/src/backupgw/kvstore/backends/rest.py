@@ -275,6 +275,9 @@ class REST(Backend):
                 answer.release()
                 raise BackendDoesNotExist(f"{self.server} has no store")
             if answer.status != Http.FORBIDDEN:  # a user who may list nothing may still write
+                if self._ours and answer.status == Http.BAD_REQUEST:
+                    answer.release()
+                    raise BackendError(f"{self.server} does not take the path of this address")
                 refuse_stranger(self.server, answer, IS_FOLDER)
                 expect_ok(self.server, answer, "the store", keep=True)
             answer.release()
