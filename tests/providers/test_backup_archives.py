@@ -8,6 +8,7 @@ import os
 import random
 import stat
 import subprocess
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -313,6 +314,27 @@ def test_damage_is_found(place: Backend, tmp_path: Path, *, encrypted: bool) -> 
         place.store(archive.item, whole[:length])
         with pytest.raises(BackendError):
             verified()
+
+
+def test_few_stored_bytes_that_make_many_take_no_memory(place: Backend, tmp_path: Path) -> None:
+    """An empty disk image: a gigabyte of zeros is stored as 33 KB, less than is read at once."""
+    source = tmp_path / "source"
+    source.mkdir()
+    size = 128 << 20
+    with (source / "image").open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+    backed_up(place, source)
+    [archive] = archives.find(place)
+    assert archive.size < 100_000
+    tracemalloc.start()
+    try:
+        done = restored(place, tmp_path / "back")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (done.bytes, done.problems) == (size, [])
+    assert peak < 16 << 20
 
 
 def test_what_cannot_be_read_is_told(place: Backend, tmp_path: Path) -> None:

@@ -135,47 +135,46 @@ class ArchiveReader(io.RawIOBase):
             self._source: Reader = open_item(place, key, archive.item, archive.item, 0, None)
         else:
             self._source = place.open_reader(archive.item)
-        self._inflate = zstandard.ZstdDecompressor().decompressobj()
+        # Of a few stored bytes zstd may make gigabytes: it gives out no more than is asked for.
+        self._inflate = zstandard.ZstdDecompressor().stream_reader(
+            cast(IO[bytes], _Stored(self)), read_size=BUFFER, read_across_frames=True
+        )
+        self._tail = b""
         self._digest = hashlib.sha256()
         self._count = 0
-        self._pending = memoryview(b"")
         self._ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        while not self._pending and not self._ended:
-            self._pending = memoryview(self._more())
+        if self._ended:
+            return 0
         view = memoryview(buffer).cast("B")
-        count = min(len(view), len(self._pending))
-        view[:count] = self._pending[:count]
-        self._pending = self._pending[count:]
-        return count
-
-    def _more(self) -> bytes:
-        piece = self._source.read(BUFFER)
-        self.taken += len(piece)
-        if not piece:
-            raise Damaged(f"{self.item}: is cut off")
         try:
-            data = self._inflate.decompress(piece)
+            count = self._inflate.readinto(view)
         except zstandard.ZstdError as error:
             raise Damaged(f"{self.item}: is damaged: {error}") from error
-        self._digest.update(data)
-        self._count += len(data)
-        if self._inflate.eof:
+        self._digest.update(view[:count])
+        self._count += count
+        if not count and len(view):
             self._ended = True
-            self._check(self._inflate.unused_data)
-        return data
+            self._check()
+        return count
 
-    def _check(self, trailer: bytes) -> None:
+    def read_stored(self, size: int) -> bytes:
+        """Return bytes of the file as it is stored, decrypted; keep its end."""
+        piece = self._source.read(min(size, BUFFER))
+        self.taken += len(piece)
+        self._tail = (self._tail + piece)[-_MOST_TRAILER:] if piece else self._tail
+        return piece
+
+    def _check(self) -> None:
         """Compare what came with what was written."""
-        while len(trailer) <= _MOST_TRAILER and (piece := self._source.read(BUFFER)):
-            self.taken += len(piece)
-            trailer += piece
-        length = int.from_bytes(trailer[4:8], "little")
-        if trailer[:4] != TRAILER_MAGIC.to_bytes(4, "little") or length != len(trailer) - 8:
+        # Behind its magic number a trailer has its length and JSON: that number not once more.
+        start = self._tail.rfind(TRAILER_MAGIC.to_bytes(4, "little"))
+        trailer = self._tail[start:] if start >= 0 else b""
+        if int.from_bytes(trailer[4:8], "little") != len(trailer) - 8:
             raise Damaged(f"{self.item}: its end is missing")
         try:
             self.about = json.loads(trailer[8:])
@@ -200,6 +199,16 @@ class ArchiveReader(io.RawIOBase):
         if not self.closed:
             self._source.close()
         super().close()
+
+
+class _Stored:
+    """What zstd reads from."""
+
+    def __init__(self, archive: ArchiveReader) -> None:
+        self._archive = archive
+
+    def read(self, size: int = BUFFER) -> bytes:
+        return self._archive.read_stored(size)
 
 
 def read_tar(stream: ArchiveReader) -> tarfile.TarFile:
