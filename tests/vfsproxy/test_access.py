@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,35 @@ def test_strangers_learn_nothing_of_a_folder(inside: Inside) -> None:
         opened(inside, BOB, folder, Permission.READ_ONLY)
     assert refused.value.status == 404
     assert inside.lifecycle.listed(BOB, after="", limit=10) == []
+
+
+def test_of_several_who_make_a_folder_of_one_id_one_does(inside: Inside) -> None:
+    """A manager that asks again, because no answer came, finds the folder that its first request
+    has made: there, and with its limits."""
+    for number in range(1, 11):
+        wanted = [
+            Wanted(
+                name=f"{number:032x}", id=f"{number:032x}", path=f"of/{number}",
+                limits=Limits(bytes=size),
+            )
+            for size in range(6)
+        ]  # fmt: skip
+        begin = threading.Barrier(len(wanted))
+
+        def make(asked: Wanted, begin: threading.Barrier = begin) -> Folder | Problem:
+            begin.wait()
+            try:
+                return inside.lifecycle.create(MANAGER, asked)
+            except Problem as problem:
+                return problem
+
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            found = list(pool.map(make, wanted))
+        [folder] = [each for each in found if isinstance(each, Folder)]
+        codes = {each.code for each in found if isinstance(each, Problem)}
+        assert codes == {"folder-exists"}
+        assert (inside.volume / folder.path).is_dir()
+        assert inside.core.accounts.usage(folder.scope).limit == folder.limits.of_ledger()
 
 
 @pytest.mark.parametrize("permission", [p for p in Permission if p is not Permission.OWNER])

@@ -19,7 +19,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -51,6 +51,9 @@ class Fences(Protocol):
 
         All changes of content that had begun have ended; none begins.
         """
+
+    def alone(self, folder_id: str) -> contextlib.AbstractContextManager[None]:
+        """As `exclusive`, without a transaction: for a folder that is yet to be."""
 
 
 def fences_of(database: Database, folder: Path) -> Fences:
@@ -104,6 +107,11 @@ class FileFences:
             yield connection
 
     @contextlib.contextmanager
+    def alone(self, folder_id: str) -> Iterator[None]:
+        with self._locked(folder_id, fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
     def _locked(self, folder_id: str, how: int) -> Iterator[None]:
         path = self._folder / f"{int(folder_id[:8], 16) % _FILES:02x}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -122,24 +130,35 @@ class DatabaseFences:
 
     @contextlib.contextmanager
     def shared(self, folder: Folder) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            connection = stack.enter_context(self._database.begin())
-            # What happens inside may take as long as a place takes to say that it is done.
-            connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_key(folder.id))))
+        lock = sa.func.pg_advisory_xact_lock_shared(_key(folder.id))
+        with self._locked(lock) as connection:
             check(connection, folder)
             yield
-            try:
-                stack.close()
-            except DatabaseError as error:
-                # Nothing was written here, and what happened inside has happened.
-                log.warning("a fence was lost at its end: %s", error)
 
     @contextlib.contextmanager
     def exclusive(self, folder_id: str) -> Iterator[Connection]:
         with self._database.begin() as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_key(folder_id))))
             yield connection
+
+    @contextlib.contextmanager
+    def alone(self, folder_id: str) -> Iterator[None]:
+        with self._locked(sa.func.pg_advisory_xact_lock(_key(folder_id))):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, lock: sa.ColumnElement[Any]) -> Iterator[Connection]:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(self._database.begin())
+            # What happens inside may take as long as a place takes to say that it is done.
+            connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            connection.execute(sa.select(lock))
+            yield connection
+            try:
+                stack.close()
+            except DatabaseError as error:
+                # Nothing was written here, and what happened inside has happened.
+                log.warning("a fence was lost at its end: %s", error)
 
 
 def _key(folder_id: str) -> int:

@@ -27,6 +27,7 @@ from .records import Folder, Holder, Kind, Limits, Permission, Status, path_of
 
 if TYPE_CHECKING:
     from ..core import Core
+    from ..volumes import Volume
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Lifecycle:
             limits = self._limits(connection, who, wanted.limits)
             now = catalogue.now(connection)
             if catalogue.find(connection, new_id) is not None:
-                raise Problem(409, "folder-exists", "there is a folder of that id")
+                raise _known()
             if catalogue.named(connection, holder, name) is not None:
                 raise _taken(name)
             effective = core.accounts.limits_of(connection, holder)
@@ -114,25 +115,9 @@ class Lifecycle:
             expires=None if wanted.lifetime is None else now + wanted.lifetime,
             source=source,
         )
-        # Before anybody can find it: nobody writes without limits, nor into nothing.
-        core.accounts.set_limits(folder.scope, limits)
-        core.accounts.set_limits(holder.scope, effective)
-        backend = opened.volume.backend
-        backend.mkdir(path)
-        if opened.volume.quota is not None and limits != Limits():
-            opened.volume.quota.set_limit(path, limits.bytes, limits.files)
-        if wanted.mode is not None and opened.volume.local_root is not None:
-            os.chmod(opened.volume.local_root / path, wanted.mode)
-        try:
-            core.database.run(lambda connection: self._add(connection, who, folder))
-        except BaseException as error:
-            try:
-                backend.rmdir(path)
-            except BackendError as left:
-                log.warning("%s: an empty folder is left behind: %s", folder.id, left)
-            if isinstance(error, DatabaseConflict):
-                raise _taken(name) from error
-            raise
+        # Of two who make one of an id that a manager has given, neither undoes the other's.
+        with core.fences.alone(new_id):
+            self._make(who, folder, opened.volume, effective)
         log.info(
             "folder created",
             extra={"vfolder_id": folder.id, "backend": opened.volume.type, "operation": "create"},
@@ -143,6 +128,36 @@ class Lifecycle:
             )
         )
         return folder
+
+    def _make(self, who: Identity, folder: Folder, volume: Volume, effective: Limits) -> None:
+        """Make what a folder stands on, then let it be found: nobody writes without limits, nor
+        into nothing.
+
+        Args:
+            effective: the limits of its owner.
+        """
+        core = self._core
+        with core.database.read() as connection:
+            if catalogue.find(connection, folder.id) is not None:
+                raise _known()
+        path, limits = folder.path, folder.limits
+        core.accounts.set_limits(folder.scope, limits)
+        core.accounts.set_limits(folder.holder.scope, effective)
+        volume.backend.mkdir(path)
+        if volume.quota is not None and limits != Limits():
+            volume.quota.set_limit(path, limits.bytes, limits.files)
+        if folder.mode is not None and volume.local_root is not None:
+            os.chmod(volume.local_root / path, folder.mode)
+        try:
+            core.database.run(lambda connection: self._add(connection, who, folder))
+        except BaseException as error:
+            try:
+                volume.backend.rmdir(path)
+            except BackendError as left:
+                log.warning("%s: an empty folder is left behind: %s", folder.id, left)
+            if isinstance(error, DatabaseConflict):
+                raise _taken(folder.name) from error
+            raise
 
     def _may_create(
         self, connection: Connection, who: Identity, holder: Holder, volume: str, new_id: str
@@ -394,6 +409,10 @@ def _again(connection: Connection, folder_id: str) -> Folder:
 
 def _taken(name: str) -> Problem:
     return Problem(409, "folder-exists", f"its owner has a folder {name!r} already")
+
+
+def _known() -> Problem:
+    return Problem(409, "folder-exists", "there is a folder of that id")
 
 
 def _beyond(wanted: int | None, usual: int | None) -> bool:
