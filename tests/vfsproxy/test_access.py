@@ -75,6 +75,34 @@ def test_of_several_who_make_a_folder_of_one_id_one_does(inside: Inside) -> None
         assert inside.core.accounts.usage(folder.scope).limit == folder.limits.of_ledger()
 
 
+def test_a_volume_whose_disk_is_not_mounted_is_not_used(tmp_path: Path) -> None:
+    """What is written below where it belongs would be hidden when it comes back."""
+    first = Inside(tmp_path)
+    with first.core:
+        folder = made(first)
+        opened(first, ALICE, folder, Permission.OWNER).files.store("there", b"1")
+    volume = first.volume
+    volume.rename(tmp_path / "away")
+    for there in (False, True):
+        if there:
+            volume.mkdir()  # where it is mounted
+        with pytest.raises(BackendError, match=r"main: .*/volume holds .* is mounted"):
+            Inside(tmp_path).core.open()
+        assert volume.exists() == there
+        assert not there or list(volume.iterdir()) == []
+    volume.rmdir()
+    (tmp_path / "away").rename(volume)
+    again = Inside(tmp_path)
+    with again.core:
+        assert opened(again, ALICE, folder, Permission.READ_ONLY).files.load("there") == b"1"
+    # The disk is lost: a new one begins empty where its owner says so, as the message tells.
+    volume.rename(tmp_path / "lost")
+    (volume / "folders").mkdir(parents=True)
+    empty = Inside(tmp_path)
+    with empty.core:
+        opened(empty, ALICE, folder, Permission.OWNER).files.store("new", b"2")
+
+
 @pytest.mark.parametrize("permission", [p for p in Permission if p is not Permission.OWNER])
 def test_a_share_allows_what_it_says_and_no_more(inside: Inside, permission: Permission) -> None:
     folder = made(inside)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
-from backupgw.kvstore.backends.errors import BackendDoesNotExist
+from backupgw.kvstore.backends.errors import BackendDoesNotExist, BackendError
 from backupgw.kvstore.layers.quota import QuotaLayer
 from backupgw.kvstore.ledger import Ledger
 from backupgw.runtime.database import Database
@@ -54,6 +55,7 @@ class OpenVolume:
         Raises:
             BackendError: the place cannot be used.
         """
+        self._require_mounted()
         try:
             self.counted.open()
         except BackendDoesNotExist:
@@ -63,6 +65,21 @@ class OpenVolume:
                 "volume %s: %s was not there; it was made, and is empty", self.volume.name, where
             )
             self.counted.open()
+
+    def _require_mounted(self) -> None:
+        """Refuse a folder of this machine in which nothing is of all that was made there: what is
+        written below a disk that is not mounted is hidden by it afterwards."""
+        root = self.volume.local_root
+        if root is None:
+            return
+        with self._belonging.database.read() as connection:
+            folders = catalogue.of_volume(connection, self.volume.name)
+            tops = {folder.path.partition("/")[0] for folder in folders}
+        if tops and not any(os.path.lexists(root / top) for top in tops):
+            raise BackendError(
+                f"volume {self.volume.name}: {root} holds nothing of its folders; see that it is "
+                f"mounted. If it is to begin empty: mkdir -p {root / min(tops)}"
+            )
 
     def close(self) -> None:
         """Let go of the place."""
