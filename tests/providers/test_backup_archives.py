@@ -285,6 +285,39 @@ def test_files_that_are_there(place: Backend, tmp_path: Path) -> None:
     assert (here / "a").read_bytes() == b"backup"
 
 
+@pytest.mark.parametrize("there", ["a", "b", "ab", "bc", "abc"])
+@pytest.mark.parametrize("overwrite", [Overwrite.NEVER, Overwrite.IF_NEWER])
+def test_names_of_one_file_that_are_there(
+    place: Backend, tmp_path: Path, overwrite: Overwrite, there: str
+) -> None:
+    """Each name is left alone by itself, and the others get the backup's content, not theirs."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_bytes(b"backup")
+    os.utime(source / "a", ns=(0, 10**18))
+    os.link(source / "a", source / "b")
+    os.link(source / "a", source / "c")
+    backed_up(place, source)
+    here = Path(f"{tmp_path}/back{source}")
+    here.mkdir(parents=True)
+    for name in there:
+        (here / name).write_bytes(b"mine " + name.encode())
+    done = restored(place, tmp_path / "back", overwrite=overwrite)
+    assert {name: (here / name).read_bytes() for name in "abc"} == {
+        name: b"mine " + name.encode() if name in there else b"backup" for name in "abc"
+    }
+    assert (done.left, done.members, done.problems) == (len(there), 4 - len(there), [])
+    new = [here / name for name in "abc" if name not in there]
+    assert all(each.samefile(new[0]) for each in new)
+
+
+def test_a_further_name_whose_content_is_nowhere_is_told(place: Backend, tmp_path: Path) -> None:
+    planted(place, (member(b"further", stat.S_IFREG | 0o644, hard=True, link=b"first"), b""))
+    done = restored(place, tmp_path / "back")
+    assert done.members == 0
+    assert done.problems == [("/further", "its content is not in the archive")]
+
+
 @pytest.mark.parametrize("encrypted", [False, True], ids=["open", "age"])
 def test_damage_is_found(place: Backend, tmp_path: Path, *, encrypted: bool) -> None:
     source = tmp_path / "source"

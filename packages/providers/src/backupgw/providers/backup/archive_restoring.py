@@ -87,7 +87,7 @@ class Restore:
         self._folders: list[tuple[str, tarfile.TarInfo]] = []
         self._twins: set[str] = set()
         self._missing: dict[str, list[str]] = {}
-        """First names that were not wanted, and the further names that were."""
+        """First names that were not restored, and the further names that are to be."""
 
     def close(self) -> None:
         """Let go of the target."""
@@ -108,11 +108,10 @@ class Restore:
                 self._restore(member, member.name)
         if self._missing and not self._dry:
             for member in self._members(open_stream):
-                names = self._missing.pop(member.name, [])
-                if names:
-                    self._restore(member, names[0])
-                    for name in names[1:]:
-                        self._count(self._attempt(name, partial(self._link, name, names[0])))
+                self._restore_further(member, self._missing.pop(member.name, []))
+            for names in self._missing.values():
+                text = "its content is not in the archive"
+                self.done.problems += [("/" + name, text) for name in names]
         for path, member in reversed(self._folders):
             self._attempt(path, partial(self._end_folder, path, member))
         if not self._dry:
@@ -164,7 +163,7 @@ class Restore:
             if member.linkname not in self._twins:
                 self._missing.setdefault(member.linkname, []).append(path)
                 return False
-            return self._link(path, member.linkname)
+            return self._link(path, member.linkname, member)
         with self._parent(path) as (folder, name):
             if not self._may_replace(folder, name, member):
                 return False
@@ -175,6 +174,18 @@ class Restore:
             else:
                 self._special(folder, name, member)
         return True
+
+    def _restore_further(self, member: tarfile.TarInfo, names: list[str]) -> None:
+        """Restore a file under its further names: the first that may be, and links to that."""
+        first = ""
+        for name in names:
+            if first:
+                action = partial(self._link, name, first, member)
+            else:
+                action = partial(self._make, member, name)
+            if self._attempt(name, action):
+                self._count(True)
+                first = first or name
 
     def _begin_folder(self, path: str) -> None:
         with self._parent(path) as (folder, name):
@@ -243,6 +254,8 @@ class Restore:
         # What is stored of a file is in one piece, holes left out. tarfile's own file object wants
         # to seek, which a stream of its cannot.
         source = cast(BinaryIO, self._tar.fileobj)
+        if source.tell() > member.offset_data:
+            raise OSError(errno.EIO, "its content was for another name of it, and that failed")
         source.seek(member.offset_data)
         sparse = getattr(member, "sparse", None)
         for offset, length in sparse if sparse is not None else [(0, member.size)]:
@@ -286,9 +299,11 @@ class Restore:
                 os.unlink(temporary, dir_fd=folder)
             raise
 
-    def _link(self, path: str, first: str) -> bool:
+    def _link(self, path: str, first: str, member: tarfile.TarInfo) -> bool:
         temporary = _temporary()
         with self._parent(path) as (folder, name), self._parent(first) as (there, first_name):
+            if not self._may_replace(folder, name, member):
+                return False
             os.link(
                 first_name, temporary, src_dir_fd=there, dst_dir_fd=folder, follow_symlinks=False
             )
