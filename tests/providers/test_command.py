@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -33,6 +34,38 @@ def test_a_first_day(site: Site) -> None:
     assert site.run("delete", "local", "photos.tar") == "deleted photos.tar\n"
     assert site.run("ls", "local") == ""
     assert [each.name for each in nas.iterdir()] == []
+
+
+def test_a_pipe_is_no_file(site: Site) -> None:
+    """Opening it would wait for ever, for somebody who writes to it."""
+    nas = site.local()
+    pipe = site.folder / "pipe"
+    os.mkfifo(pipe)
+    uploading = site.start("upload", "local", pipe, site.file("good", b"good"))
+    try:
+        out, _ = uploading.communicate(timeout=PATIENCE)
+    finally:
+        uploading.kill()
+    assert uploading.returncode == 3
+    assert f"{pipe}: is no file".encode() in out
+    assert [each.name for each in nas.iterdir()] == ["good"]
+
+
+def test_a_file_on_which_somebody_has_a_lease_is_waited_for(site: Site) -> None:
+    """Samba has such leases on the files that its clients have open."""
+    nas = site.local()
+    path = site.file("document", b"content")
+    holder = os.open(path, os.O_RDWR)
+    before = signal.signal(
+        signal.SIGIO, lambda *_: fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    )
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        site.run("upload", "local", path)
+    finally:
+        signal.signal(signal.SIGIO, before)
+        os.close(holder)
+    assert (nas / "document").read_bytes() == b"content"
 
 
 def test_the_originals_names_work(site: Site) -> None:

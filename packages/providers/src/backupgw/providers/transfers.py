@@ -229,9 +229,18 @@ def _nobody(done: int, total: int) -> None:
 
 def _opened(path: Path) -> FileIO:
     try:
-        return open(path, "rb", buffering=0)
+        return open(path, "rb", buffering=0, opener=_at_once)
     except OSError as error:
         raise file_error(error) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe too, for which nobody would ever write and which nothing could end."""
+    try:
+        return os.open(path, flags | os.O_NONBLOCK)
+    except BlockingIOError:
+        # Somebody has a lease on it, as Samba has for its clients: the kernel takes it back.
+        return os.open(path, flags)
 
 
 def _writer(place: Backend, entry: Entry, size: int) -> Writer:
