@@ -279,6 +279,34 @@ def test_sync_sends_what_changed_and_check_finds_what_differs(site: Site) -> Non
     assert "different docs/d1/new (the same size, and another content)" in told
 
 
+def test_what_was_changed_in_the_second_in_which_it_was_stored(site: Site) -> None:
+    nas = site.local()
+    home = site.folder / "home"
+    path = site.file("data", b"first")
+    site.run("sync", "local", home)
+    stored = (nas / "data").stat().st_mtime_ns
+    path.write_bytes(b"later")
+    os.utime(path, ns=(0, stored + 300_000_000))
+    assert "not all there" in site.run("check", "local", home, status=1)
+    assert site.lines("sync", "local", home)[-1]["uploaded"] == 1
+    assert (nas / "data").read_bytes() == b"later"
+
+    # A place that tells whole seconds: whether it was stored before or after, only the bytes tell.
+    second = 1_700_000_000_000_000_000
+    os.utime(path, ns=(0, second + 300_000_000))
+    os.utime(nas / "data", ns=(0, second))
+    assert "everything is there" in site.run("check", "local", home)
+    assert site.lines("sync", "local", home)[-1]["uploaded"] == 1
+    path.write_bytes(b"third")
+    os.utime(path, ns=(0, second + 300_000_000))
+    os.utime(nas / "data", ns=(0, second))
+    told = site.run("check", "local", home, status=1)
+    assert "different data (the same size, and another content)" in told
+    site.run("sync", "local", home)
+    assert (nas / "data").read_bytes() == b"third"
+    assert site.lines("sync", "local", home)[-1]["there_already"] == 1
+
+
 def test_a_folder_that_cannot_be_read_empties_nothing(site: Site) -> None:
     nas = site.local()
     home = site.folder / "home"

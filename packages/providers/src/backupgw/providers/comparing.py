@@ -26,7 +26,7 @@ class Finding(StrEnum):
     """There, with the same size, stored after it was last changed."""
     MISSING = "missing"
     DIFFERENT = "different"
-    """There, with another size, or stored before it was last changed."""
+    """There, with another size, or not stored after it was last changed."""
     EXTRA = "extra"
     """Only there."""
     SKIPPED = "skipped"
@@ -37,13 +37,18 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file, by its name at the provider. `path` is None for what is only there."""
+    """A file, by its name at the provider. `path` is None for what is only there.
+
+    Attributes:
+        unsure: times alone do not tell whether it is different.
+    """
 
     finding: Finding
     name: str
     path: Path | None
     size: int = 0
     note: str = ""
+    unsure: bool = False
 
 
 def compared(place: Backend, local: Path, folder: str) -> Iterator[Found]:
@@ -112,9 +117,12 @@ def _one(
         return Found(Finding.UNREADABLE, name, path, size, "is a folder there")
     if there.size != size:
         return Found(Finding.DIFFERENT, name, path, size, f"{there.size} bytes there, {size} here")
-    # A second of grace: some places tell whole seconds only.
-    if there.mtime and there.mtime + 1 < status.st_mtime:
-        return Found(Finding.DIFFERENT, name, path, size, "was changed after it was stored")
+    if there.mtime and there.mtime <= status.st_mtime:
+        # Some places tell whole seconds only, and the kernel's clock stands still for milliseconds.
+        until = there.mtime + (0.0 if there.mtime % 1 else 1.0)
+        unsure = status.st_mtime == there.mtime or status.st_mtime < until
+        note = f"was changed {'when' if unsure else 'after'} it was stored"
+        return Found(Finding.DIFFERENT, name, path, size, note, unsure)
     return Found(Finding.SAME, name, path, size)
 
 

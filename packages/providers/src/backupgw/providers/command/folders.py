@@ -140,7 +140,7 @@ def _check(session: Session) -> int:
     place = session.place_provider(arguments.provider).open()
     counts: Counter[Finding] = Counter()
     for each in compared(place, local, folder):
-        found = _content(place, each) if arguments.content else each
+        found = _content(place, each) if arguments.content or each.unsure else each
         counts[found.finding] += 1
         if found.finding is Finding.SAME:
             continue
@@ -169,5 +169,5 @@ def _content(place: Backend, found: Found) -> Found:
         return Found(Finding.UNREADABLE, found.name, found.path, found.size, str(error.strerror))
     if place.hash(found.name) == digest:
         return Found(Finding.SAME, found.name, found.path, found.size)
-    note = found.note or "the same size, and another content"
+    note = "the same size, and another content" if found.unsure or not found.note else found.note
     return Found(Finding.DIFFERENT, found.name, found.path, found.size, note)
