@@ -8,10 +8,13 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backupgw.providers.base import BaseProvider, ProgressCallback
 from backupgw.providers.local import LocalProvider
+from backupgw.providers.registry import PROVIDERS
 from tests.providers.provider_site import PATIENCE, Site
 
 SECRET = "wJalrXUtnFEMI-K7MDENG-bPxRfiCY"
@@ -242,6 +245,45 @@ def test_a_folder_is_fetched_and_carried_on(site: Site) -> None:
     assert done["downloaded"] == 12
     assert (back / "d0" / "0").read_bytes() == b"0"
     site.run("download", "local", "nothing", back, "--recursive", status=1)
+
+
+class Leading(BaseProvider):
+    """One whose list has names that lead elsewhere."""
+
+    def list_files(self, prefix: str = "", max_files: int = 1000) -> list[dict[str, Any]]:
+        names = ("docs/good", "docs/../../up", "docs//root", "docs/./dot")
+        return [{"name": name, "size": 1} for name in names]
+
+    def download(
+        self, remote_name: str, local_path: Path, progress_callback: ProgressCallback | None = None
+    ) -> bool:
+        local_path.parent.mkdir(parents=True, exist_ok=True)
+        local_path.write_text(remote_name)
+        return True
+
+    def upload(
+        self, file_path: Path, remote_name: str, progress_callback: ProgressCallback | None = None
+    ) -> bool:
+        return False
+
+    def delete(self, remote_name: str) -> bool:
+        return False
+
+    def test_connection(self) -> bool:
+        return True
+
+
+def test_no_name_of_a_provider_leads_out_of_the_target(site: Site) -> None:
+    PROVIDERS["leading"] = Leading
+    try:
+        site.run("enable", "leading")
+        back = site.folder / "some" / "back"
+        _, err = site.told("download", "leading", "docs", back, "--recursive", status=3)
+    finally:
+        del PROVIDERS["leading"]
+    found = [path for path in site.folder.rglob("*") if path.name in ("good", "up", "root", "dot")]
+    assert found == [back / "good"]
+    assert "docs/../../up: its name" in err
 
 
 def test_sync_sends_what_changed_and_check_finds_what_differs(site: Site) -> None:

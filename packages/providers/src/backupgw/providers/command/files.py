@@ -138,25 +138,30 @@ def _download_folder(session: Session, folder: str, target: Path | None) -> int:
     _ready(session, provider)
     prefix = f"{folder}/" if folder else ""
     there = 0
-    other: list[str] = []
+    refused: list[tuple[str, str]] = []
     work = Transfer(session, provider, download, "downloaded", jobs=arguments.jobs, crew=crew)
 
     def jobs() -> Iterator[Job]:
         nonlocal there
         for name, size, _ in _files(provider, prefix, MANY):
-            path = root / name[len(prefix) :]
+            try:
+                path = root / check_path(name[len(prefix) :])
+            except InvalidName as error:  # of a provider of somebody else's
+                refused.append((name, f"its name {error}; it is left out"))
+                continue
             if not arguments.force and os.path.lexists(path):
                 if path.is_file() and path.stat().st_size == size:
                     there += 1
                 else:
-                    other.append(name)
+                    why = "another file of that name is there; --force replaces it"
+                    refused.append((name, why))
             else:
                 yield Job(name, path, size)
 
     totals = work.run(jobs())
-    for name in other:
+    for name, why in refused:
         totals.failed += 1
-        remark(f"{cell(name)}: another file of that name is there; --force replaces it")
+        remark(f"{cell(name)}: {error_text(why)}")
     if not (totals.done or totals.failed or there):
         raise CommandError(f"{folder or arguments.provider}: there are no files in it")
     return work.conclude(totals, there_already=there)
