@@ -183,6 +183,45 @@ def test_archives_to_several_providers(site: BackupSite, tmp_path: Path) -> None
     assert done["problem_count"] == 0
 
 
+def test_a_provider_that_cannot_tell_what_it_has_does_not_stop_the_others(
+    site: BackupSite, tmp_path: Path
+) -> None:
+    site.add_local("bad", "good")
+    (site.home / "file").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "archives").symlink_to(tmp_path / "elsewhere")
+    results = site.records("create", "-i", site.home, "--format", "archive", status=3)
+    told = {each["provider"]: each for each in results if each["event"] == "backup"}
+    assert (told["bad"]["result"], told["good"]["result"]) == ("failed", "done")
+    assert told["bad"]["error"]
+    assert len(site.files("good")) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    [failed] = site.records("create", "-i", site.home, "--format", "archive", "-p", "bad", status=1)
+    assert failed["result"] == "failed"
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(
+    site: BackupSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add_local("local")
+    path = site.home / "database"
+    path.write_bytes(bytes(3 << 20))
+    real = os.preadv
+
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if offset == 1 << 20:
+            with path.open("r+b") as file:
+                file.write(b"changed")
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    done = site.run("create", "-i", site.home, "--format", "archive", "--json")
+    assert f"{path}: was changed while it was read" in done.stderr
+    [told] = [each for line in done.stdout.splitlines() if (each := json.loads(line)).get("result")]
+    assert (told["result"], told["changed"]) == ("done", 1)
+
+
 @pytest.mark.parametrize("form", [pytest.param("restic", marks=NEW), "archive"])
 def test_one_provider_failing_does_not_stop_the_others(
     site: BackupSite, tmp_path: Path, form: str

@@ -198,6 +198,8 @@ class Run:
             scan = threading.Thread(target=self._scan, args=(scanned,), name="scan", daemon=True)
             try:
                 key = self._key(places) if self._wanted.encrypt else None
+                if not places:
+                    return
                 scan.start()
                 make = partial(
                     create,
@@ -220,6 +222,11 @@ class Run:
             finally:
                 scanned.set()
         counts = made.counts
+        self._reporter.problems(
+            self._name,
+            tuple((path, "was changed while it was read") for path in counts.changed),
+            len(counts.changed),
+        )
         identity = made.item.rpartition("-")[2].partition(".")[0]
         for provider, failure in made.errors.items():
             if failure is not None:
@@ -237,17 +244,29 @@ class Run:
                     seconds=time.monotonic() - began,
                     problem_count=len(counts.problems),
                     problems=tuple(counts.problems[:MOST_PROBLEMS]),
+                    changed=len(counts.changed),
                 )
             )
 
-    def _key(self, places: dict[str, Target]) -> Key:
+    def _key(self, places: dict[str, Target]) -> Key | None:
+        """Return the key for archives; None where no place is left.
+
+        A place that cannot tell which archives it has is told as failed, and left out.
+
+        Raises:
+            CommandError: the key is not here.
+        """
         # A new key beside archives that only the old one opens: whoever lost it must know.
-        there = any(
-            archive.encrypted
-            for each in places.values()
-            for archive in archives.find(each.place, host=self._site.host)
-        )
-        return self._site.keys.archive_key(make=not there)
+        there = False
+        for provider, at in list(places.items()):
+            try:
+                found = archives.find(at.place, host=self._site.host)
+            except BackendError as error:
+                self._end(self._failed(provider, error))
+                del places[provider]
+            else:
+                there = there or any(archive.encrypted for archive in found)
+        return self._site.keys.archive_key(make=not there) if places else None
 
     def _scan(self, enough: threading.Event) -> None:
         """Count what there is, so that the time that is left can be told."""

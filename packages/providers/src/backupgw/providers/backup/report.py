@@ -30,6 +30,7 @@ class Outcome:
         files, bytes: in it.
         added: bytes that it brought anew, as they are stored.
         problems: the first files that are not in it as they should be, with the reasons.
+        changed: files of an archive that somebody wrote to while they were read.
         error: why it failed, in one line without secrets.
     """
 
@@ -43,6 +44,7 @@ class Outcome:
     seconds: float = 0.0
     problem_count: int = 0
     problems: tuple[tuple[str, str], ...] = ()
+    changed: int = 0
     error: str = ""
 
 
