@@ -201,6 +201,34 @@ def test_a_provider_that_cannot_tell_what_it_has_does_not_stop_the_others(
     assert failed["result"] == "failed"
 
 
+def test_a_restore_tells_that_another_provider_has_a_newer_backup(
+    site: BackupSite, tmp_path: Path
+) -> None:
+    site.write(
+        sets=f"""
+        [backup.sets.docs]
+        paths = ["{site.home}"]
+        format = "archive"
+        to = ["one", "two"]
+        """
+    )
+    site.add_local("one", "two")
+    (site.home / "file").write_text("old")
+    site.run("create")
+    assert "newer" not in site.run("restore", "--set", "docs", "-t", tmp_path / "0").stderr
+    (tmp_path / "one").rename(tmp_path / "away")
+    (site.home / "file").write_text("new")
+    site.run("create", status=3)
+    (tmp_path / "away").rename(tmp_path / "one")
+    done = site.run("restore", "--set", "docs", "-t", tmp_path / "1")
+    assert "two has a newer backup of docs than one; -p two restores that" in done.stderr
+    done = site.run("restore", "--set", "docs", "-p", "two", "-t", tmp_path / "2")
+    assert "newer" not in done.stderr
+    assert Path(f"{tmp_path}/2{site.home}/file").read_text() == "new"
+    site.run("create", "-p", "one")
+    assert "newer" not in site.run("restore", "--set", "docs", "-t", tmp_path / "3").stderr
+
+
 def test_a_file_that_changes_while_it_is_read_is_told(
     site: BackupSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

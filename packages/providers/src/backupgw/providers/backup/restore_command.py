@@ -117,11 +117,32 @@ def _backup(
                 continue
             for text in failed:
                 reporter.warn(text)
+            if arguments.id == "latest" and backup.host == site.host:
+                _warn_of_newer(site, names, backup, reporter)
             yield at, backup
             return
     if len(names) == 1 and last is not None:
         raise last
     raise CommandError("\n".join(failed))
+
+
+def _warn_of_newer(site: Site, names: list[str], backup: Backup, reporter: Reporter) -> None:
+    """Tell where another provider has a later backup of the set, as far as is known here."""
+    try:
+        status = site.status.read()
+    except CommandError:
+        return  # backups do not need it
+    own = status.of(backup.set, backup.provider)
+    for name in names:
+        other = status.of(backup.set, name)
+        behind = own.began < other.began or (
+            own.began == other.began and own.result in ("failed", "interrupted")
+        )
+        if name != backup.provider and behind and other.result in ("done", "partly"):
+            reporter.warn(
+                f"{name} has a newer backup of {backup.set} than {backup.provider}; "
+                f"-p {name} restores that"
+            )
 
 
 def _require_one_set(found: list[Backup]) -> None:
