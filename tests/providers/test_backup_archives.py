@@ -349,6 +349,16 @@ def test_damage_is_found(place: Backend, tmp_path: Path, *, encrypted: bool) -> 
             verified()
 
 
+def test_holes_count_as_bytes_of_their_files(place: Backend, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, data in (("nothing", b""), ("some", b"x" * 4096)):
+        with (source / name).open("wb") as file:
+            file.write(data)
+            file.truncate(8 << 20)
+    assert backed_up(place, source).counts.bytes == 16 << 20
+
+
 def test_few_stored_bytes_that_make_many_take_no_memory(place: Backend, tmp_path: Path) -> None:
     """An empty disk image: a gigabyte of zeros is stored as 33 KB, less than is read at once."""
     source = tmp_path / "source"

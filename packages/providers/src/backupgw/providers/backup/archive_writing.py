@@ -112,7 +112,8 @@ class ArchiveWriter:
                 member.data = _data(fd, opened.st_size)
             self._put(header(member))
             stored = self._written
-            for offset, length in member.data if member.data is not None else [(0, member.size)]:
+            spans = member.data if member.data is not None else [(0, member.size)]
+            for offset, length in spans:
                 self._copy(fd, offset, length, found.path)
             self._put(padding(self._written - stored))
             after = os.fstat(fd)
@@ -120,7 +121,7 @@ class ArchiveWriter:
                 self.counts.changed.append(found.path)
         finally:
             os.close(fd)
-        self.counts.bytes += member.size - sum(n for _, n in member.data or [(0, member.size)])
+        self.counts.bytes += member.size - sum(length for _, length in spans)
         if member.twins:
             self._twins[identity] = name
 
