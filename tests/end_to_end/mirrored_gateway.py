@@ -46,6 +46,9 @@ class _Counting(Writer):
             self._place.dead.touch()
         self._inner.write(data)
 
+    def check(self) -> None:
+        self._inner.check()
+
     def commit(self) -> None:
         self._inner.commit()
 

@@ -41,6 +41,9 @@ class WrappedWriter(Writer):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.inner.write(data)
 
+    def check(self) -> None:
+        self.inner.check()
+
     def commit(self) -> None:
         self.inner.commit()
 
@@ -117,6 +120,15 @@ class ListsReservedNames(Memory):
 class IgnoresTheHash(Memory):
     def open_writer(self, name: str, **options: Any) -> Writer:
         return super().open_writer(name, **{**options, "expected_hash": None})
+
+
+@breaks("atomicity.wrong_content_is_told_though_the_name_is_taken")
+class LooksAtTheNameAlone(Wrapping):
+    class writer(WrappedWriter):  # noqa: N801
+        def commit(self) -> None:
+            if self.options.get("if_absent") and self.backend.info(self.name).exists:
+                raise ObjectExists(self.name)
+            self.inner.commit()
 
 
 @breaks("atomicity.wrong_size_stores_nothing")

@@ -135,6 +135,9 @@ class _Writer(Writer):
         self._place._meet("write")
         self._inner.write(data)
 
+    def check(self) -> None:
+        self._inner.check()
+
     def commit(self) -> None:
         self._place.before_commit(self._name)
         self._place._meet("commit")

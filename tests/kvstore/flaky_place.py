@@ -207,6 +207,9 @@ class FlakyWriter(Writer):
             raise BackendConnectionError("the upload broke off")
         self._writer.write(data)
 
+    def check(self) -> None:
+        self._writer.check()
+
     def commit(self) -> None:
         self._place.call("commit", self._writer.commit)
 

@@ -72,6 +72,9 @@ class PlainWriter(Writer):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._writer.write(data)
 
+    def check(self) -> None:
+        self._writer.check()
+
     def commit(self) -> None:
         self._commits += 1
         if self._place.broken == "commit" and self._commits == 2:

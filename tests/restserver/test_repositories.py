@@ -1,4 +1,5 @@
-"""Uploads and listings, as a client would notice them, on the disk and the memory backend."""
+"""Uploads and listings, as a client would notice them, on the disk and the memory backend, with a
+limit and mirrored."""
 
 from __future__ import annotations
 
@@ -14,16 +15,23 @@ from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import ContentMismatch, ObjectExists, ObjectNotFound
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.base import Layer
+from backupgw.kvstore.layers.stack import LayerSpec
 from backupgw.kvstore.registry import open_place
 from backupgw.restserver.listing import Listing
 from backupgw.restserver.paths import TYPES, Target, parse
 from backupgw.restserver.repositories import Outcome, Upload, make_repository
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "limited", "mirrored"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     url = "memory:" if request.param == "memory" else f"file://{tmp_path}/place"
-    place = open_place(url)
+    other = {"label": "second", "url": f"file://{tmp_path}/other"}
+    layers: dict[str, list[LayerSpec]] = {
+        "limited": [{"layer": "quota", "limit": "1 TB"}],
+        "mirrored": [{"layer": "mirror", "places": [other], "sync": False}],
+    }
+    context = {"state_folder": f"{tmp_path}/state", "name": "tried"}
+    place = open_place(url, layers=layers.get(request.param, []), context=context)
     place.create()
     with place:
         yield place

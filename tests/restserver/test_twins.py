@@ -68,6 +68,9 @@ class LookingWriter(Writer):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._inner.write(data)
 
+    def check(self) -> None:
+        self._inner.check()
+
     def commit(self) -> None:
         if self._place.info(self._name).exists:
             raise ObjectExists(self._name)

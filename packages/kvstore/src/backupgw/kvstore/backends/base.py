@@ -122,7 +122,16 @@ class Writer(ABC):
         Raises:
             ObjectExists: opened with if_absent, and an item of that name exists. The writer is
                 still whole: once the item was moved out of the way, commit may be called again.
-            ContentMismatch: the bytes do not have the expected hash or size.
+            ContentMismatch: the bytes do not have the expected hash or size, be the name free or
+                not.
+        """
+
+    def check(self) -> None:
+        """Raise ContentMismatch where `commit` would; change nothing. A writer that expects nothing
+        has nothing to check.
+
+        For layers that find by themselves that a name is taken: who is told ObjectExists relies on
+        it that the value is whole.
         """
 
     def commit_over(self, kept: str) -> None:

@@ -203,6 +203,9 @@ class MemoryWriter(Writer):
                 draft.chunks.append(bytes(draft.tail))
                 draft.tail.clear()
 
+    def check(self) -> None:
+        self._open_draft().finished()
+
     def commit(self) -> None:
         draft = self._open_draft()
         item = draft.finished()

@@ -309,11 +309,14 @@ class PartWriter(Writer):
 
     # -- ending
 
-    def commit(self) -> None:
+    def check(self) -> None:
         self._require_open()
         self._plan.check_content(
             self.offset, None if self._digest is None else self._digest.hexdigest()
         )
+
+    def commit(self) -> None:
+        self.check()
         self._committing = True
         del self._buffer[self._filled :]
         if self._number == 1:

@@ -226,7 +226,7 @@ class PosixWriter(GatedWriter):
             self.gate = None
             gate.commit(self, plan.size)
             return
-        self._check_content()
+        self.check()
         segment = plan.name.rpartition("/")[2]
         try:
             if self._sync:
@@ -247,7 +247,7 @@ class PosixWriter(GatedWriter):
         self._close()
 
     def commit_over(self, kept: str) -> None:
-        self._check_content()
+        self.check()
         name, kept_parent, kept_segment = self._plan.name, *check_path(kept).rpartition("/")[::2]
         if self._missing:
             raise ObjectNotFound(name)
@@ -297,7 +297,7 @@ class PosixWriter(GatedWriter):
                 raise UnsupportedOperation("the file system exchanges no names") from error
             raise
 
-    def _check_content(self) -> None:
+    def check(self) -> None:
         self._require_open()
         digest = None if self._digest is None else self._digest.hexdigest()
         self._plan.check_content(self._written, digest)

@@ -133,11 +133,14 @@ class RcloneWriter(Writer):
             error = self._calls.refusal(refused.answer, self._name)
             raise _again(error) from refused
 
-    def commit(self) -> None:
+    def check(self) -> None:
         if self._ended:
             raise BackendError(f"{self._name}: the write has ended already")
         digest = self._digest.hexdigest() if self._digest is not None else None
         self._plan.check_content(self._count, digest)
+
+    def commit(self) -> None:
+        self.check()
         if not self._arrived:
             self._attempts.result(self._refuse_existing)
             if self._upload is None:

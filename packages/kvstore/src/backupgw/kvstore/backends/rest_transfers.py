@@ -135,7 +135,7 @@ class RestWriter(Writer):
         self._digest.update(data)
         self._count += memoryview(data).nbytes
 
-    def commit(self) -> None:
+    def check(self) -> None:
         if self._kept.closed:
             raise BackendError(f"{self._name}: the write has ended already")
         if self._expected_size is not None and self._count != self._expected_size:
@@ -145,7 +145,10 @@ class RestWriter(Writer):
         digest = self._digest.hexdigest()
         if self._expected_hash is not None and digest != self._expected_hash:
             raise ContentMismatch(f"{self._name}: the bytes hash to {digest}")
-        self._send(self._kept, self._count, digest)
+
+    def commit(self) -> None:
+        self.check()
+        self._send(self._kept, self._count, self._digest.hexdigest())
         self._kept.close()
 
     def abort(self) -> None:

@@ -178,10 +178,13 @@ class SftpWriter(Writer):
 
     # -- the end
 
-    def commit(self) -> None:
+    def check(self) -> None:
         self._require_whole()
         digest = self._digest.hexdigest() if self._digest is not None else None
         self._plan.check_content(self._written, digest)
+
+    def commit(self) -> None:
+        self.check()
         self._finish_file()
         try:
             self._make_missing()

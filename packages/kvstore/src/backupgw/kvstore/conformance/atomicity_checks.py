@@ -116,6 +116,36 @@ def wrong_size_stores_nothing(at: Ground) -> None:
 
 
 @check()
+def wrong_content_is_told_though_the_name_is_taken(at: Ground) -> None:
+    """With if_absent, too, a commit that says ObjectExists has found the value whole; `check` tells
+    beforehand, and changes nothing."""
+    at.put("old", b"old")
+    right = hashlib.sha256(b"value").hexdigest()
+    plans: list[tuple[bytes, int | None, str | None]] = [
+        (b"wrong", 5, right),
+        (b"wrong", None, right),
+        (b"val", 5, None),
+    ]
+    for name in ("old", "new"):
+        for value, size, digest in plans:
+            try:
+                writer = at.backend.open_writer(
+                    at.name(name), size=size, if_absent=True, expected_hash=digest
+                )
+            except ObjectExists:
+                continue  # before anything was sent
+            writer.write(value)
+            expect(ContentMismatch, writer.check, f"check of wrong content for the {name} name")
+            expect(ContentMismatch, writer.commit, f"commit of wrong content to the {name} name")
+            writer.abort()
+    writer = at.backend.open_writer(at.name("new"), size=5, if_absent=True, expected_hash=right)
+    writer.write(b"value")
+    writer.check()
+    writer.commit()
+    require(at.tree() == {"old": b"old", "new": b"value"}, f"left {sorted(at.tree())}")
+
+
+@check()
 def if_absent_keeps_the_old(at: Ground) -> None:
     """A writer with if_absent never replaces an item, not even one that came after it."""
     at.put("old", b"old")

@@ -140,17 +140,20 @@ class EncryptWriter(Writer):
         self._number += count
         del self._pending[: count * CHUNK]
 
-    def _finish(self) -> None:
-        """Check the plain bytes and pass the last of them on, once."""
+    def check(self) -> None:
         self._require_open()
-        if self._complete:
-            return
         if self._size is not None and self._written != self._size:
             raise ContentMismatch(f"{self._name}: {self._written} of {self._size} bytes came")
         if self._digest is not None and self._digest.hexdigest() != self._expected_hash:
             raise ContentMismatch(
                 f"{self._name}: the content has SHA-256 {self._digest.hexdigest()}"
             )
+
+    def _finish(self) -> None:
+        """Check the plain bytes and pass the last of them on, once."""
+        self.check()
+        if self._complete:
+            return
         self._seal(max(0, len(self._pending) - 1) // CHUNK, last=True)
         self._pending.clear()
         self._complete = True

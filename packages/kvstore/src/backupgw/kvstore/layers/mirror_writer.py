@@ -213,6 +213,16 @@ class MirrorWriter(Writer):
                 lane.abort()
         self._lanes = left
 
+    def check(self) -> None:
+        self._require_open()
+        if self._size is not None and self._written != self._size:
+            raise ContentMismatch(f"{self._name}: {self._written} of {self._size} bytes came")
+        for lane in self._lanes:
+            lane.drain()
+        self._drop_failed()
+        lane = self._lanes[0]  # all were given the same
+        lane.result(lane.run(lambda writer: writer.check()))
+
     def commit(self) -> None:
         self._require_open()
         if self._size is not None and self._written != self._size:
@@ -239,6 +249,7 @@ class MirrorWriter(Writer):
     def _refuse_existing(self) -> None:
         info = self._changes.reads.info(self._name)
         if info.exists and not info.directory:
+            self.check()
             raise ObjectExists(f"{self._name} exists")
 
     def abort(self) -> None:

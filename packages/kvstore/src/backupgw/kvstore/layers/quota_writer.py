@@ -450,9 +450,16 @@ class QuotaWriter(KeepingWriter):
         self._writer.write(data)
         self._received = received
 
+    def check(self) -> None:
+        self._writer.check()
+
     def commit(self) -> None:
         try:
-            self._room.commit(self._received, self._name_it, self.kept)
+            try:
+                self._room.commit(self._received, self._name_it, self.kept)
+            except ObjectExists:
+                self._writer.check()  # the room looks at the name and not at the value
+                raise
         except ObjectExists:
             raise  # still whole: once that item was moved out of the way, commit is called again
         except BaseException:

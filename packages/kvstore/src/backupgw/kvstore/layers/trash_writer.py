@@ -87,6 +87,9 @@ class TrashWriter(KeepingWriter):
     def checkpoint(self) -> str:
         return Paused(self._writer.checkpoint(), self._name, self._if_absent).to_token()
 
+    def check(self) -> None:
+        self._writer.check()
+
     def commit(self) -> None:
         for _ in range(TRIES):
             try:

@@ -44,6 +44,9 @@ class WrappedWriter(Writer):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._writer.write(data)
 
+    def check(self) -> None:
+        self._writer.check()
+
     def commit(self) -> None:
         self._writer.commit()
 
