@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from tests.faults.protocol import Client, blob_name
 from tests.faults.server_process import Program, Running, flawed, gateway, running
 from tests.faults.system_calls import Trace
@@ -16,6 +17,9 @@ from tests.faults.visible import faults, files
 from tests.faults.volumes import btrfs_with_quota, ext4, fill_bytes, fill_inodes, tmpfs
 from tests.servers import peers
 from tests.servers.restic import Restic
+
+from backupgw.runtime.database.state import open_state
+from backupgw.runtime.settings import load
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -121,6 +125,33 @@ def test_not_a_byte_of_room(tmp_path: Path) -> None:
         assert opened.left_behind() == []
         ballast.unlink()
         assert_works_again(opened)
+
+
+def test_a_gateway_with_limits_starts_where_there_is_no_room(tmp_path: Path) -> None:
+    """What is stored can be read, and room be made, though the accounts lie on the full disk."""
+    lock = b"a lock of before"
+    limited = gateway("--max-size", str(1 << 40))
+    with small_tmpfs(tmp_path) as volume:
+        with store(volume, limited) as opened:
+            assert opened.client.upload("repository", "locks", lock) == 200
+            fill_bytes(volume)
+        with running(limited, volume / "store") as server, Client(server.port) as client:
+            name = blob_name(b"there before")
+            assert client.read(f"repository/data/{name}") == (200, b"there before")
+            assert client.delete(f"repository/locks/{blob_name(lock)}") == 200
+            assert client.upload("repository", "data", LARGE) == FULL
+            assert client.delete(f"repository/data/{name}") == 200
+
+
+def test_the_state_is_opened_where_there_is_no_room(tmp_path: Path) -> None:
+    with small_tmpfs(tmp_path) as volume:
+        config = tmp_path / "backupgw.toml"
+        config.write_text(f'[state]\nfolder = "{volume}/state"\n')
+        settings = load(config, environ={})
+        open_state(settings).close()
+        fill_bytes(volume)
+        with open_state(settings) as database, database.begin() as connection:
+            connection.execute(text("CREATE TABLE written (when_full INTEGER)"))
 
 
 def test_no_inode_for_the_file(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from .. import spare_room
 from ..backends.errors import BackendError
 from . import forks
 from .accounts import Levels
-from .errors import LedgerError
+from .errors import LedgerError, LedgerFull
 from .held import NO_NEEDS, HeldBooks, Needs
 from .locks import ByteLocks
 from .logged_books import BeyondLog
@@ -90,6 +91,15 @@ class SQLiteSession:
         """Begin; what dead processes have reserved is given back."""
         if self._locks is not None:
             raise LedgerError(f"the ledger {self.path} is open already")
+        try:
+            self._begin()
+        except LedgerFull:
+            # Two that meet a full disk at once: what the first gives up serves the second, too.
+            spare_room.give_up(self.path)
+            self._begin()
+        spare_room.hold(self.path)
+
+    def _begin(self) -> None:
         try:
             prepare(self.path)
             self._turns = Turns(self._transact, self._emit, self._tick, _count_anew)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from backupgw.kvstore import spare_room
+
 from .. import state_folder
 from ..settings import Settings
 from ..settings_state import StateSettings
 from . import Database, connect, open_database, sqlite_url
+from .errors import DatabaseUnavailable
 from .token_file import take_over
 
 
@@ -30,11 +33,14 @@ def open_state(settings: Settings, *, application: str = "backupgw") -> Database
             connections=state.connections,
         )
     folder = state_folder.prepare(state_folder.find(settings))
-    database = open_database(
-        sqlite_url(folder / state_folder.DATABASE),
-        application=application,
-        connections=state.connections,
-    )
+    file = folder / state_folder.DATABASE
+    try:
+        database = open_database(sqlite_url(file), connections=state.connections)
+    except DatabaseUnavailable:
+        # The disk is full, perhaps: then what was held for that day is room enough.
+        spare_room.give_up(str(file))
+        database = open_database(sqlite_url(file), connections=state.connections)
+    spare_room.hold(str(file))
     try:
         take_over(database, folder)
     except BaseException:
