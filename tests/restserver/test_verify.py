@@ -86,6 +86,16 @@ def problems(report: dict[str, Any]) -> dict[str, str]:
     return {each["name"]: each["problem"] for each in report["problems"]}
 
 
+def test_what_names_no_repository_was_not_verified(operator: Operator) -> None:
+    flip(operator.add("ann/laptop"))
+    for arguments in (["ann/laptpo"], ["bob/*"], ["ann/laptop", "bob"]):
+        status, out, err = operator.run(*arguments)
+        assert (status, out) == (1, "")
+        assert f"there is no repository {arguments[-1]}; nothing was verified" in err
+        assert "nothing of the kind was verified yet" in operator.run(*arguments, "--last")[2]
+    assert operator.run("**")[0] == 1
+
+
 def test_all_kinds_of_damage_are_found_and_nothing_else(operator: Operator) -> None:
     sound = [operator.add(repo, kind) for repo in ("ann/laptop", "bob", "") for kind in KINDS]
     for repo in ("ann/laptop", "bob"):

@@ -116,17 +116,23 @@ def _verify(options: Namespace, settings: Settings, state: VerifyState, pace: Pa
     from .place import opened, uncached
     from .progress import Progress
     from .verify_objects import Verifier
-    from .verify_run import THREADS, total_bytes, verify
+    from .verify_run import THREADS, fitting_nothing, total_bytes, verify
 
-    resumed = state.begin(restart=options.restart)
-    if resumed and not options.json:
-        print(  # noqa: T201
-            f"backupgw: going on with the run of {minute(state.record.began)}, of which "
-            f"{state.record.counts.objects} files are done; --restart begins anew",
-            file=sys.stderr,
-        )
     with ExitStack() as stack:
         place = stack.enter_context(opened(settings))
+        unknown = fitting_nothing(place, options.patterns)
+        if unknown:
+            raise CommandError(
+                f"there is no repository {', '.join(map(plain, unknown))}; nothing was verified. "
+                "backupgw rest repos lists what there is"
+            )
+        resumed = state.begin(restart=options.restart)
+        if resumed and not options.json:
+            print(  # noqa: T201
+                f"backupgw: going on with the run of {minute(state.record.began)}, of which "
+                f"{state.record.counts.objects} files are done; --restart begins anew",
+                file=sys.stderr,
+            )
         source = stack.enter_context(uncached(settings, place))
         total = 0
         if sys.stderr.isatty() and not options.json:

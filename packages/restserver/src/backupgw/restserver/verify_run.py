@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from backupgw.kvstore.backends.base import Backend
 from backupgw.runtime.authorisation.patterns import path_matches
 
+from . import survey
 from .verify_findings import Finding, Problem
 from .verify_objects import Stopped, Verifier
 from .verify_state import VerifyState
@@ -24,6 +25,20 @@ def wanted(patterns: Sequence[str]) -> Callable[[str], bool]:
     """Return whether a repository is one of those that patterns name; none name all."""
     cleaned = [pattern.strip("/") for pattern in patterns]
     return lambda path: not cleaned or any(path_matches(each, path, "") for each in cleaned)
+
+
+def fitting_nothing(place: Backend, patterns: Sequence[str]) -> list[str]:
+    """Return the patterns that fit no repository there is.
+
+    Raises:
+        BackendError: the place cannot be listed.
+    """
+    left = list(patterns)
+    for path in survey.find(place) if left else ():
+        left = [pattern for pattern in left if not wanted([pattern])(path)]
+        if not left:
+            break
+    return left
 
 
 def total_bytes(place: Backend, patterns: Sequence[str]) -> int:
