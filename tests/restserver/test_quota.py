@@ -196,6 +196,21 @@ def test_a_restart_counts_only_what_it_cannot_know(tmp_path: Path) -> None:
     assert accounts(folder) == stored(folder)
 
 
+def test_a_gateway_without_limits_takes_none_away_from_another_that_runs(tmp_path: Path) -> None:
+    running = site(tmp_path)
+    with running:
+        assert save(running.user("ann"), "ann/small", 90 * KIB)[0] == 200
+        (tmp_path / "other.toml").write_text(f'[state]\nfolder = "{tmp_path}/other"\n')
+        flags = ["--config", str(tmp_path / "other.toml")]
+        with Gateway(tmp_path / "data", flags=flags) as other:
+            assert save(Client(other), "ann/small", 30 * KIB)[0] == 200
+        assert save(running.user("ann"), "ann/small", 20 * KIB)[0] == 507
+    with running:
+        # What the other has written counts from the next start on.
+        assert any("counting what" in line for line in running.server.process.lines)
+    assert accounts(tmp_path / "data") == stored(tmp_path / "data")
+
+
 def test_who_comes_back_to_a_ledger_counts_what_it_has_missed(tmp_path: Path) -> None:
     """As after a state that went to another database and back."""
     running = site(tmp_path)

@@ -270,8 +270,9 @@ def limited(
     return RepositoryQuota(backend, make_ledger(settings, on_alarm), limits, naming(settings))
 
 
-def forget(settings: Settings) -> None:
-    """Let a ledger that is not used know that it no longer knows the place.
+def distrust(settings: Settings) -> None:
+    """Let a ledger that is not used know that it no longer knows the place. It keeps what it knew:
+    a gateway with limits may be serving the place just now.
 
     Raises:
         LedgerError: it cannot be written.
@@ -285,7 +286,7 @@ def forget(settings: Settings) -> None:
             for place in (names.together(), names.divided(), *names.former):
                 if not ledger.needs_reconcile(place):
                     _log.info("without limits nobody counts; the next ones will begin with a count")
-                    ledger.forget(place)
+                    ledger.distrust(place)
 
 
 def was_kept_elsewhere(settings: Settings) -> bool:

@@ -114,7 +114,7 @@ def _prepare_quota(settings: Settings, backend: Backend) -> None:
     limited = quota.limited(settings, backend, alarms.append)
     if limited is None:
         try:
-            quota.forget(settings)
+            quota.distrust(settings)
         except (BackendError, CommandError) as error:
             # Reading must go on from a read-only disk, or while the gateways' database is away.
             log.warning(

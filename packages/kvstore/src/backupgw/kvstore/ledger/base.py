@@ -237,5 +237,9 @@ class Ledger(Protocol):
             BackendError: the place could not be listed; the accounts are as they were.
         """
 
+    def distrust(self, place: str) -> None:
+        """Something may change in the place that is not told: it is counted when it is next
+        opened, and until then what is known of it counts."""
+
     def forget(self, place: str) -> None:
         """The place is gone with all it held: nothing of it counts any more."""

@@ -326,6 +326,9 @@ class TransactedLedger(Claiming[B], Counting[B]):
                 report.repairs.append(repair)
         return report
 
+    def distrust(self, place: str) -> None:
+        self._session.run(lambda books: books.mark_stale(place), Needs(durable=True))
+
     def forget(self, place: str) -> None:
         self._session.run(lambda books: books.forget(place), Needs(durable=True))
 
