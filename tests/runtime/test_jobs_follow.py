@@ -94,6 +94,34 @@ def test_who_waits_while_jobs_are_closed_is_told(site: Site) -> None:
     assert not thread.is_alive()
 
 
+def test_who_is_slow_is_told_of_the_end_that_comes_right_behind_a_change(site: Site) -> None:
+    begun = threading.Event()
+
+    def work(context: JobContext, _: object) -> None:
+        begun.wait(PATIENCE)
+        context.progress(1, 2)
+        context.wait(PATIENCE)
+        context.check()
+
+    jobs = site.jobs([JobHandler("a.job", work)])
+    job = jobs.submit("a.job")
+
+    async def follow() -> None:
+        async with asyncio.timeout(PATIENCE):
+            following = jobs.follow(job.id)
+            await anext(following)
+            begun.set()
+            # The loop stands still until the change was told, and the end behind it.
+            for _, found in jobs.watch([job.id]):
+                if found is None or found.progress is not None:
+                    break
+            jobs.close()
+            async for _ in following:
+                pass
+
+    asyncio.run(follow())
+
+
 def test_no_thread_is_left_when_jobs_are_closed(site: Site) -> None:
     before = threading.active_count()
     jobs = site.jobs([JobHandler("a.job", lambda *_: None)])

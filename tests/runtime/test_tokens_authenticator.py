@@ -17,7 +17,7 @@ from backupgw.runtime.secrets import Secret
 from backupgw.runtime.settings_tokens import KeySettings, TokenSettings
 from backupgw.runtime.tokens import DatabaseTokens, Token, TokenAuthenticator, TokenStoreError, mint
 from backupgw.runtime.tokens.authenticator import is_token
-from backupgw.runtime.tokens.signed import SignedTokens, load_key
+from backupgw.runtime.tokens.signed import Claims, SignedTokens, load_key
 
 NOW = 1_800_000_000.0
 SCOPE = Scope.parse(["append"], ["repository:default/ann"])
@@ -254,6 +254,29 @@ def test_signed_tokens_are_taken_and_those_for_once_are_not(tmp_path: Path) -> N
         site.clock.now = 5
         assert site.tokens.authenticate_cached(header) is None
         assert await site.tokens.authenticate(issue(once=True)) is None
+
+    play(tmp_path, act)
+
+
+def test_a_token_looked_up_while_its_key_is_taken_away_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(site: Site) -> None:
+        key = load_key(KeySettings(id="i", algorithm="HS256", secret=Secret("t" * 40)))
+        header = bearer(
+            site.signed.issue("ann", ["append"], ["repository:default/ann"], lifetime=60, now=NOW)
+        )
+        verify = site.signed.verify
+
+        def exchanged_behind_it(text: str, *, now: float) -> Claims:
+            claims = verify(text, now=now)
+            site.tokens.take_signed(SignedTokens([key], TokenSettings(), site.store))
+            return claims
+
+        monkeypatch.setattr(site.signed, "verify", exchanged_behind_it)
+        await site.tokens.authenticate(header)
+        assert site.tokens.authenticate_cached(header) is None
+        assert await site.tokens.authenticate(header) is None
 
     play(tmp_path, act)
 

@@ -264,19 +264,21 @@ class Jobs:
         follower = self._follow(job_id, deliver)
         known = False
         try:
-            while True:
-                job = await news.get()
-                # Only the latest counts for somebody who is slow.
+            ended = False
+            while not ended:
+                told = [await news.get()]
                 while not news.empty():
-                    job = news.get_nowait() or job
-                if job is None:
-                    if known:
-                        return
+                    told.append(news.get_nowait())
+                # None is the last that is told, and may come right behind how the job stood.
+                ended = told[-1] is None
+                latest = [job for job in told if job is not None][-1:]
+                if not (latest or known):
                     raise UnknownJob(f"there is no job {job_id}")
                 known = True
-                yield job
-                if job.state.finished:
-                    return
+                # Only the latest counts for somebody who is slow.
+                for job in latest:
+                    yield job
+                    ended = ended or job.state.finished
         finally:
             self._followers.remove(follower)
 

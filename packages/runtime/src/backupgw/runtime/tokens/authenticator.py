@@ -107,6 +107,7 @@ class TokenAuthenticator:
         self._key = os.urandom(32)
         self._known: dict[bytes, _Known] = {}
         self._generation = -1
+        self._forgotten = 0
         self._trusted_until = float("-inf")
         self._next_look = float("-inf")
         self._next_note = clock() + NOTE_INTERVAL
@@ -180,6 +181,7 @@ class TokenAuthenticator:
         """Remember nothing any more: every token is looked up again."""
         with self._lock:
             self._known = {}
+            self._forgotten += 1
 
     async def close(self) -> None:
         """Note what was used, and end the threads."""
@@ -191,7 +193,9 @@ class TokenAuthenticator:
 
     def _look_up(self, shown: _Shown, digest: bytes) -> Principal | None:
         now, wall = self._clock(), self._wall()
-        # Before the lookup: what is revoked in between makes the next look forget it.
+        # Before the lookup: what is revoked in between makes the next look forget it, and what was
+        # good by keys that were exchanged in between is not remembered.
+        forgotten = self._forgotten
         generation = self._store.generation()
         until = float("inf")
         identity = id_of(shown.text)
@@ -209,14 +213,16 @@ class TokenAuthenticator:
         else:
             claims = self._signed.verify(shown.text, now=wall)
             principal, until = claims.principal, claims.expires
-        self._remember(digest, _Known(principal, until), generation, now)
+        self._remember(digest, _Known(principal, until), generation, forgotten, now)
         return principal
 
-    def _remember(self, digest: bytes, known: _Known, generation: int, now: float) -> None:
+    def _remember(
+        self, digest: bytes, known: _Known, generation: int, forgotten: int, now: float
+    ) -> None:
         with self._lock:
             self._see(generation, now)
-            if generation != self._generation:
-                return  # a look on another thread was quicker, and knows more
+            if (generation, forgotten) != (self._generation, self._forgotten):
+                return  # another thread was quicker, and knows more
             self._known.pop(digest, None)
             while len(self._known) >= self._size:
                 del self._known[next(iter(self._known))]
