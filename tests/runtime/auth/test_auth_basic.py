@@ -179,6 +179,46 @@ def test_a_user_who_was_added_can_log_in_with_the_next_request(run: Run, path: P
     run(main)
 
 
+def test_a_user_who_was_added_during_a_look_can_log_in_with_the_next_request(path: Path) -> None:
+    read, go_on = threading.Event(), threading.Event()
+
+    class Slow(Htpasswd):
+        """A file of which a look, once it has read, goes on when somebody waits for it."""
+
+        def _read(self) -> tuple[str, tuple[int, ...] | None]:
+            found = super()._read()
+            if hasattr(self, "users") and not read.is_set():
+                read.set()
+                go_on.wait(10)
+            return found
+
+    class Lock:
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self.release = self._lock.release
+
+        def acquire(self, *, blocking: bool = True, timeout: float = 0) -> bool:
+            if self._lock.acquire(blocking=False):
+                return True
+            go_on.set()
+            return blocking and self._lock.acquire(timeout=timeout)
+
+    async def main() -> None:
+        file, clock = Slow(path), Clock()
+        vars(file)["_lock"] = Lock()
+        auth = BasicAuthenticator(file, clock=clock)
+        await auth.authenticate(header("ann", "pa"))
+        write(path, ann="other")
+        clock.now += 2.1
+        auth.authenticate_cached(header("ann", "pa"))
+        assert await asyncio.to_thread(read.wait, 10)
+        write(path, ann="pa", carl="pc")
+        assert await auth.authenticate(header("carl", "pc")) == "carl"
+        auth.close()
+
+    asyncio.run(main())
+
+
 def test_a_broken_file_cuts_nobody_off(run: Run, path: Path, clock: Clock) -> None:
     async def main(auth: BasicAuthenticator) -> None:
         await auth.authenticate(header("ann", "pa"))

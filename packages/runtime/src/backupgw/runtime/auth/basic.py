@@ -28,6 +28,8 @@ from .turns import Turns
 
 LOOK_INTERVAL = 2.0
 """Seconds between looks at the file while only remembered credentials come in."""
+LOOK_PATIENCE = 1.0
+"""Seconds that a verification waits for a look at the file that is under way."""
 
 MAX_HEADER_BYTES = 8192
 MAX_USER_BYTES = 256
@@ -189,7 +191,7 @@ class BasicAuthenticator:
     ) -> _Flight:
         def verify() -> str | None:
             # Here a look costs nothing beside bcrypt, so a user added just now can log in.
-            self._file.refresh()
+            self._file.refresh(LOOK_PATIENCE)
             return self._file.verify(*credential)
 
         def admit() -> None:

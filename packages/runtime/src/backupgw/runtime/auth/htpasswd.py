@@ -154,14 +154,18 @@ class Htpasswd:
         if not self.users:
             _log.warning("%s holds no user: nobody can log in", self.path)
 
-    def refresh(self) -> None:
+    def refresh(self, wait: float = 0.0) -> None:
         """Read the file again if it is another one than before. Blocks; for a thread.
 
         Never raises: while the new one is broken, gone or half written, the last good one holds,
         and what is wrong is logged once.
+
+        Args:
+            wait: seconds for a thread that is at it, and that may have looked too early; where a
+                disk does not answer, the last good one holds after them.
         """
-        if not self._lock.acquire(blocking=False):
-            return  # another thread is at it
+        if not self._lock.acquire(timeout=wait):
+            return
         try:
             self._refresh(force=False)
         finally:
