@@ -25,7 +25,7 @@ class SingleUser(Htpasswd):
     def _hash(self, password: bytes) -> str:
         return hashlib.blake2b(password, key=self._key).hexdigest()
 
-    def refresh(self) -> None:
+    def refresh(self, wait: float = 0.0) -> None:
         """There is nothing that could change."""
 
     def reload(self) -> None:
