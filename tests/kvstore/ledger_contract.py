@@ -701,6 +701,19 @@ class Processes(_Limited):
         usage = ledger.usage("server")
         assert (usage.used, usage.reserved) == (Amount(5, 1), Amount(10, 1))
 
+    def test_what_a_thread_posts_during_a_fork_is_not_left_lying(
+        self, ledger: LedgerUnderTest
+    ) -> None:
+        ledger.reserve("", SCOPES, Amount(10, 1))
+        session: Any = ledger._session
+        done = threading.Event()
+        session.before_fork()
+        try:
+            session.post(lambda _: done.set())
+        finally:
+            session.after_fork_in_parent()
+        assert done.wait(60)
+
     def test_a_closed_ledger_says_so(self, make_ledger: MakeLedger) -> None:
         ledger = make_ledger("l")
         with pytest.raises(LedgerError, match="not open"):

@@ -143,3 +143,32 @@ def test_all_that_is_remembered_is_done_at_the_end_if_it_can_be_written() -> Non
     record.full = False
     queue.end()
     assert sorted(done) == list(range(1000))
+
+
+@pytest.mark.parametrize("ending", [False, True])
+def test_what_comes_while_the_last_that_lingers_is_written_is_not_left_lying(
+    monkeypatch: pytest.MonkeyPatch, ending: bool
+) -> None:
+    done, begun, go_on = threading.Event(), threading.Event(), threading.Event()
+    record = Record()
+
+    def slow(steps: Sequence[Step[Any]]) -> None:
+        begun.set()
+        go_on.wait(60)
+        record(steps)
+
+    if ending:
+        monkeypatch.setattr(turns, "LINGER", 60.0)  # the end is sooner
+    queue = Turns(slow, nothing)
+    queue.post(Step(nothing_with), linger=True)
+    closing = threading.Thread(target=queue.end)
+    if ending:
+        closing.start()
+    assert begun.wait(60)
+    queue.post(Step(lambda _: done.set(), keep=True))
+    go_on.set()
+    if ending:
+        closing.join(60)
+        assert done.is_set()
+    assert done.wait(10)
+    queue.end()

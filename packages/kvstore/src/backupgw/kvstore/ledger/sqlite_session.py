@@ -176,6 +176,8 @@ class SQLiteSession:
 
     def after_fork_in_parent(self) -> None:
         self._turns.turn.release()
+        if self._turns.queue:  # by a thread that found the turn taken
+            self._turns.wake()
 
     def after_fork_in_child(self) -> None:
         """Begin anew: locks, turn and session are the parent's."""

@@ -141,7 +141,7 @@ class Turns:
         return bool(self.kept)
 
     def end(self) -> None:
-        """Do what lingers and what is remembered, and stop the thread that would have.
+        """Do what is queued, lingers or is remembered, and stop the thread that would have.
 
         What cannot be written stays remembered.
         """
@@ -149,7 +149,7 @@ class Turns:
         self._wake.set()
         if self._flusher is not None:
             self._flusher.join()
-        while self.lingering or self.kept:
+        while self.lingering or self.kept or self.queue:
             with self.turn:
                 self._take()
             if self._failing:
@@ -178,7 +178,7 @@ class Turns:
             while self.lingering:
                 with self.turn:
                     self._take()
-                self._after()
+                self.catch_up()
 
     def _sweep(self) -> None:
         """Do what was queued while the turn was taken and nobody waits for."""

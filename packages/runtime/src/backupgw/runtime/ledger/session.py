@@ -178,14 +178,19 @@ class PostgresSession:
 
     def before_fork(self) -> None:
         """Keep everybody out until the fork is over."""
-        turns = [self._turns] if self._claims is None else [self._turns, self._claims.turns]
         with contextlib.ExitStack() as stack:
-            for each in turns:
+            for each in self._all_turns():
                 stack.enter_context(each.turn)
             self._kept_out = stack.pop_all()
 
     def after_fork_in_parent(self) -> None:
         self._kept_out.close()
+        for each in self._all_turns():
+            if each.queue:  # by a thread that found the turn taken
+                each.wake()
+
+    def _all_turns(self) -> list[Turns]:
+        return [self._turns] if self._claims is None else [self._turns, self._claims.turns]
 
     def after_fork_in_child(self) -> None:
         """Begin anew: connections, claims and session are the parent's."""
