@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -337,7 +339,7 @@ def test_threads_start_one_program(local: Rclone) -> None:
         assert local.load("item") == b"value"
         seen.add(of_rclone(local).pid)
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -477,3 +479,52 @@ def test_sentences_of_remotes_are_understood(
     assert said[-20:] in str(error) or kind is ObjectNotFound, "the reason is not cut off"
     if "token" in said:
         assert "rclone config reconnect remote:" in str(error)
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[rclone_process.RcloneProcess]:
+    """A program that is started as rclone is, and answers nobody."""
+    program = tmp_path / "sleeper"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o700)
+    process = rclone_process.RcloneProcess(str(program), None)
+    yield process
+    process.stop()
+
+
+def test_the_id_is_known_as_soon_as_the_program_is_started(
+    sleeper: rclone_process.RcloneProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    class Late(threading.Event):
+        """Who has set it goes on after all who waited for it."""
+
+        def set(self) -> None:
+            super().set()
+            go_on.wait(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rclone_process, "threading", SimpleNamespace(Event=Late, Thread=Thread))
+        try:
+            sleeper.connect().close()
+            pid = sleeper.pid
+        finally:
+            go_on.set()
+    assert pid
+    os.kill(pid, 0)
+
+
+def test_who_connects_while_the_program_is_ended_is_told(
+    sleeper: rclone_process.RcloneProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper.connect().close()
+    real = socket.socket
+
+    def ended_before(*args: int) -> socket.socket:
+        sleeper.stop()
+        return real(*args)
+
+    monkeypatch.setattr(socket, "socket", ended_before)
+    with pytest.raises(OSError):
+        sleeper.connect()

@@ -135,13 +135,14 @@ class RcloneProcess:
             BackendError: it cannot be started.
         """
         with self._lock:
-            if self._running is None or not self._running.alive:
-                if self._running is not None:
-                    logger.warning("rclone ended: %s; starting it again", self._running.said())
-                self._running = self._start()
+            running = self._running
+            if running is None or not running.alive:
+                if running is not None:
+                    logger.warning("rclone ended: %s; starting it again", running.said())
+                running = self._running = self._start()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.connect(self._running.path)
+            connection.connect(running.path)
         except BaseException:
             connection.close()
             raise
@@ -239,13 +240,13 @@ class _Running:
                 pass_fds=(descriptor,),
                 start_new_session=True,  # Ctrl-C is for us: it must outlast our last requests
             )
+            self.pid = process.pid
         except OSError as error:
             self._trouble = error
             self._ended.set()
             return
         finally:
             self._started.set()
-        self.pid = process.pid
         assert process.stderr is not None
         with process.stderr as stream:
             for line in stream:
