@@ -356,10 +356,13 @@ def test_writers_share_memory_and_none_waits_for_a_slow_one() -> None:
     slow.write(VALUE[:1000])
     places = [Place() for _ in range(6)]
     most = []
+    together = threading.Barrier(len(places))
 
     def write(place: Place) -> None:
         with writer(pool, Target(place)) as value:
-            for start in range(0, 5500, 100):
+            value.write(VALUE[:100])
+            together.wait(30)  # what one alone has held meanwhile would be more than its part
+            for start in range(100, 5500, 100):
                 value.write(VALUE[start : start + 100])
                 most.append(pool.claimed)
 
