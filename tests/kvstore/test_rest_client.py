@@ -60,9 +60,10 @@ PAGE = {"Content-Type": "text/html; charset=utf-8"}
     ],
 )
 def test_something_else_that_answers_is_no_store(reply: Reply, says: str) -> None:
-    with ScriptedServer([reply]) as server, pytest.raises(BackendError) as caught:
-        place_of(server).open()
-    address = server.url.rstrip("/")
+    with ScriptedServer([reply]) as server:
+        address = server.url.rstrip("/")
+        with pytest.raises(BackendError) as caught:
+            place_of(server).open()
     assert str(caught.value) == f"{address} is no borgstore server: it answers with {says}"
 
 

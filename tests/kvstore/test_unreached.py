@@ -30,7 +30,7 @@ PLACES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 LOGIN = (
     b"<!DOCTYPE html>\n<html><head><title>Log in to\n the network</title></head>"
-    b"<body><p>Hello!<br></body></html>\n"
+    b"<body><p>Hello!<br/></p></body></html>\n"
 )
 CALLED = "a web page answers, 'Log in to the network'"
 
@@ -145,7 +145,12 @@ def test_the_authority_of_the_settings_counts_before_the_environments(
         monkeypatch.setenv(variable, str(tmp_path / "other"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ours.issue_cert("127.0.0.1").configure_cert(context)
-    with listening(lambda client: context.wrap_socket(client, server_side=True)) as address:
+
+    def greet(client: socket.socket) -> None:
+        with context.wrap_socket(client, server_side=True):
+            pass
+
+    with listening(greet) as address:
         told = why_not(place, address, cacert=str(tmp_path / "ours"))
     assert "certificate" not in told
 
