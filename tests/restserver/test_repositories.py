@@ -25,7 +25,7 @@ from backupgw.restserver.repositories import Outcome, Upload, make_repository
 @pytest.fixture(params=["file", "memory", "limited", "mirrored"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     url = "memory:" if request.param == "memory" else f"file://{tmp_path}/place"
-    other = {"label": "second", "url": f"file://{tmp_path}/other"}
+    other = {"url": f"file://{tmp_path}/other"}
     layers: dict[str, list[LayerSpec]] = {
         "limited": [{"layer": "quota", "limit": "1 TB"}],
         "mirrored": [{"layer": "mirror", "places": [other], "sync": False}],

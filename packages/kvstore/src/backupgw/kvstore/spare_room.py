@@ -13,30 +13,32 @@ import os
 
 logger = logging.getLogger(__name__)
 
-SIZE = 512 << 10
-"""Bytes: SQLite's files beside its own, and what is written as a trash is emptied."""
+SIZE = 6 << 20
+"""Bytes: SQLite's files beside its own, and what is written as a place is counted or a trash
+emptied."""
 
-_LEAST_FREE = 16 * SIZE
+_LEAST_FREE = 2 * SIZE
 """Bytes that must be free for the room to be taken: what was given up is not taken again at once
 from whoever is opening the file, too."""
 
 
 def hold(path: str) -> None:
     """Take the room, unless it is held already or there is little."""
-    file = _file(path)
+    file, folder = _file(path), os.path.dirname(os.path.abspath(path))
     if os.path.exists(file):
         return
     try:
-        status = os.statvfs(os.path.dirname(os.path.abspath(path)))
-        if status.f_bavail * status.f_frsize < _LEAST_FREE:
+        if _free(folder) < _LEAST_FREE:
             return
         made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         logger.debug("no spare room for %s: %s", path, error)
         return
     try:
-        # No zeros, which some file systems do not store.
-        os.write(made, os.urandom(SIZE))
+        if os.geteuid() == 0:
+            owner = os.stat(folder)
+            os.fchown(made, owner.st_uid, owner.st_gid)
+        os.posix_fallocate(made, 0, SIZE)
     except OSError as error:
         logger.debug("no spare room for %s: %s", path, error)
         give_up(path)
@@ -44,10 +46,34 @@ def hold(path: str) -> None:
         os.close(made)
 
 
+def is_scarce(path: str) -> bool:
+    """Whether there is so little room that what is not needed should not be taken."""
+    try:
+        return _free(os.path.dirname(os.path.abspath(path))) < _LEAST_FREE
+    except OSError:
+        return False  # whoever opens the file will be told
+
+
+def give_up_where_full(path: str) -> None:
+    """Let go of the room where there is less than it beside it: what is opened there may run out of
+    room a moment later."""
+    try:
+        free = _free(os.path.dirname(os.path.abspath(path)))
+    except OSError:
+        return  # whoever opens the file will be told
+    if free < SIZE:
+        give_up(path)
+
+
 def give_up(path: str) -> None:
     """Let go of the room, if it is held."""
     with contextlib.suppress(OSError):
         os.unlink(_file(path))
+
+
+def _free(folder: str) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
 
 
 def _file(path: str) -> str:

@@ -7,11 +7,16 @@ import errno
 import os
 import sqlite3
 
+from .. import spare_room
 from .errors import LedgerError, LedgerFull
 
 VERSION = 7
 """1 had no log, 2 none with records of new items (`sqlite_uploads`), 3 had these as JSON, 5 had no
 numbers of files, 6 no notes of what changes while it is counted."""
+
+_PAGES_IN_NEED = 256
+"""Pages that SQLite's log may have where there is little room: a count writes some for each
+folder."""
 
 # The tag of the log's records that belong to this file.
 _LOG = "CREATE TABLE log (tag BLOB NOT NULL); INSERT INTO log VALUES (zeroblob(8));"
@@ -95,7 +100,8 @@ def connect(path: str) -> sqlite3.Connection:
         if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise LedgerError(f"{path}: SQLite cannot use its write-ahead log there")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA wal_autocheckpoint = 8000")
+        pages = _PAGES_IN_NEED if spare_room.is_scarce(path) else 8000
+        db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             db.executescript(_SCHEMA)

@@ -91,10 +91,11 @@ class SQLiteSession:
         """Begin; what dead processes have reserved is given back."""
         if self._locks is not None:
             raise LedgerError(f"the ledger {self.path} is open already")
+        spare_room.give_up_where_full(self.path)
         try:
             self._begin()
         except LedgerFull:
-            # Two that meet a full disk at once: what the first gives up serves the second, too.
+            # A quota, say. Of two that meet it at once, what the first gives up serves both.
             spare_room.give_up(self.path)
             self._begin()
         spare_room.hold(self.path)

@@ -34,10 +34,11 @@ def open_state(settings: Settings, *, application: str = "backupgw") -> Database
         )
     folder = state_folder.prepare(state_folder.find(settings))
     file = folder / state_folder.DATABASE
+    spare_room.give_up_where_full(str(file))
     try:
         database = open_database(sqlite_url(file), connections=state.connections)
     except DatabaseUnavailable:
-        # The disk is full, perhaps: then what was held for that day is room enough.
+        # A quota on the folder, perhaps.
         spare_room.give_up(str(file))
         database = open_database(sqlite_url(file), connections=state.connections)
     spare_room.hold(str(file))
