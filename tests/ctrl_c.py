@@ -58,7 +58,10 @@ def _interrupted(
             left -= 1
             if not left:
                 sys.setprofile(None)
-                signal.raise_signal(signal.SIGINT)
+                # As where the signal comes there, and not in here.
+                handler = signal.getsignal(signal.SIGINT)
+                assert callable(handler)
+                handler(signal.SIGINT, frame)
 
     def late(_number: int, _frame: FrameType | None) -> None:
         raise StillRunning

@@ -375,6 +375,20 @@ def test_stopping_leaves_nothing_half_done(source: Memory, target: Memory) -> No
     assert copy.moved == 0
 
 
+def test_stopping_ends_a_comparison(source: Memory, target: Memory) -> None:
+    source.store("endless", b"x")
+    target.store("endless", b"x")
+    endless = Endless(source)
+    copy = Copy(Side(endless), Side(target), compare=Compare.HASH)
+    running = threading.Thread(target=copy.run, daemon=True)
+    running.start()
+    assert endless.reading.wait(30)
+    copy.stop()
+    running.join(30)
+    assert not running.is_alive()
+    assert copy.totals == Totals()
+
+
 def test_a_defect_ends_the_copy_and_is_told(source: Memory, target: Memory) -> None:
     def broken(_: Copied) -> None:
         raise BrokenPipeError

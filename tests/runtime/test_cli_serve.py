@@ -113,6 +113,38 @@ def test_a_reload_does_not_hide_why_nothing_is_served(tmp_path: Path) -> None:
         assert process.wait(30) == 1
 
 
+def test_a_reload_before_anything_is_read_waits_until_it_can_be_done(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from backupgw.runtime import cli, command_line\n"
+        "run = command_line.run\n"
+        "def early(words):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return run(words)\n"
+        "command_line.run = early\n"
+        "sys.exit(cli.main(['serve']))\n"
+    )
+    command = [sys.executable, "-c", program]
+    with serving(tmp_path, command, BACKUPGW_LOG__FORMAT="json") as process:
+        text, _ = start_lines(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert "SIGHUP: reloading" in text + process.stderr.read()
+
+
+def test_a_stop_while_it_starts_is_a_stop_as_any(tmp_path: Path) -> None:
+    (tmp_path / "backupgw.toml").write_text(
+        "[[events.hook]]\nname = 'a'\nurl = 'http://127.0.0.1:1/'\n"
+        "headers.a = { command = ['sh', '-c', 'kill -TERM $PPID; exec sleep 60'] }\n"
+    )
+    (tmp_path / "backupgw.toml").chmod(0o600)
+    with serving(tmp_path) as process:
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_who_asks_twice_to_stop_kills_nothing(tmp_path: Path, workers: int) -> None:
     program = (

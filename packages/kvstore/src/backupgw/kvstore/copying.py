@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from .backends.base import CHUNK, ItemInfo, Reader
+from .backends.base import CHUNK, Backend, ItemInfo, Reader
 from .backends.errors import (
     BackendError,
     ContentMismatch,
@@ -266,7 +266,7 @@ class Copy:
             return True
         known = source.capabilities.hash and target.capabilities.hash
         if self._compare is Compare.HASH or known:
-            return self._source_hash(task.name) == target.hash(task.new_name)
+            return self._source_hash(task.name) == self._hash(target, task.new_name)
         if _SHA256.match(task.name.rpartition("/")[2]):
             return True
         if there.mtime and task.info.mtime:
@@ -275,9 +275,19 @@ class Copy:
 
     def _source_hash(self, name: str) -> str:
         try:
-            return self._source.place.hash(name)
+            return self._hash(self._source.place, name)
         except ObjectNotFound:
             raise _Gone from None
+
+    def _hash(self, place: Backend, name: str) -> str:
+        """Return an item's SHA-256; where it has to be read for that, `stop` ends it."""
+        if place.capabilities.hash:
+            return place.hash(name)
+        hasher = hashlib.sha256()
+        with place.open_reader(name) as reader:
+            for chunk in self._chunks(reader):
+                hasher.update(chunk)
+        return hasher.hexdigest()
 
     def _copied(self, task: _Task) -> str | None:
         """Copy an item; return the SHA-256 of what was read, where it is to be verified."""
@@ -318,7 +328,7 @@ class Copy:
         """Read an item back. Raises ContentMismatch after it was taken out of the way."""
         target = self._target.place
         # Twice: what the line, not the place, garbled is whole the second time.
-        if target.hash(name) == digest or target.hash(name) == digest:
+        if self._hash(target, name) == digest or self._hash(target, name) == digest:
             return
         try:
             kept = f"set aside as {target.quarantine(name)}"

@@ -11,8 +11,6 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
-    from typing import NoReturn
 
 INTERRUPTED = 130
 """As a shell reports a program that Ctrl-C ended: 128 + SIGINT."""
@@ -22,10 +20,6 @@ TERMINATED = 143
 """As a shell reports a program that SIGTERM ended, which tidies up first as after Ctrl-C."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has come."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `backupgw` and return its exit status.
 
@@ -33,42 +27,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; default those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    heard = False
+    serves = _serves(words)
     try:
-        heard = _hear_sigterm()
-        return _run(words)
-    except Terminated:
-        return TERMINATED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    finally:
-        if heard:
-            _leave_sigterm()
+        from .signals import Heard
+
+        with Heard(hangup=serves) as heard:
+            status = _run(words)
+            heard.take_effect()
+            return status
+    except KeyboardInterrupt as interrupt:
+        if serves:
+            return 0  # asked to stop, it has stopped
+        return INTERRUPTED if type(interrupt) is KeyboardInterrupt else TERMINATED
 
 
-def _hear_sigterm() -> bool:
-    """Have SIGTERM raise `Terminated`, unless it is heard already, or here is another thread."""
-    import signal
-    import threading
-
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        return False
-    signal.signal(signal.SIGTERM, _terminated)
-    return True
-
-
-def _leave_sigterm() -> None:
-    import signal
-
-    if signal.getsignal(signal.SIGTERM) is _terminated:  # a command may have another use for it
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _serves(words: list[str]) -> bool:
+    """Whether a command line says `serve`, or `rest serve` and the like."""
+    named = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--config":
+            next(rest, None)
+        elif not word.startswith("-"):
+            named.append(word)
+    return named[:1] == ["serve"] or named[1:2] == ["serve"]
 
 
 def _run(words: list[str]) -> int:

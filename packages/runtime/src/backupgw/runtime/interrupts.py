@@ -27,19 +27,20 @@ after a call into C and while it waits there, but not between its turn to run an
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Let Ctrl-C take effect only at the end of the block. In the main thread only."""
-    pressed: list[int] = []
+    """Let Ctrl-C and SIGTERM take effect only at the end of the block. In the main thread only."""
+    came: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        pressed.append(number)
+        came.append(number)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        signal.raise_signal(signal.SIGINT)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def attended(work: Callable[[], T], stop: Callable[[], None]) -> T:

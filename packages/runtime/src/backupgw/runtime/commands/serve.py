@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..command import Command
@@ -30,19 +28,6 @@ def run(arguments: Namespace) -> int:
     return serve(arguments)
 
 
-@contextlib.contextmanager
-def _hangups_held() -> Iterator[None]:
-    """Let SIGHUP wait until something is served that can be reloaded."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        yield
-    finally:
-        while signal.SIGHUP in signal.sigpending():  # else it would hide why nothing is
-            signal.sigwait({signal.SIGHUP})
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@_hangups_held()
 def serve(
     arguments: Namespace,
     overrides: Mapping[str, Any] | None = None,
@@ -69,9 +54,6 @@ def serve(
     from ..services import import_function, installed_services
     from ..settings import load
 
-    with contextlib.suppress(ValueError):  # not the main thread
-        # What serves ends by SIGTERM in a way of its own, and forks.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     overrides = dict(overrides or {})
     if arguments.debug:
         overrides["log.level"] = "debug"
