@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import signal
 import subprocess
@@ -9,7 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -18,7 +22,7 @@ from backupgw.kvstore.backends.memory import Memory
 from backupgw.kvstore.layers.base import Layer
 from backupgw.runtime import cli
 from backupgw.runtime.signals import Heard, Terminated
-from tests.ctrl_c import at_every_lock
+from tests.ctrl_c import INTERRUPTED, at_every_lock, at_every_step
 from tests.runtime.store_site import PATIENCE, Site
 from tests.servers.child import Child
 from tests.servers.drime_double import DrimeDouble
@@ -204,6 +208,59 @@ def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
         assert process.wait(PATIENCE) == -signal.SIGINT
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+def test_it_is_not_lost_where_something_is_dropped() -> None:
+    class Dropped:
+        def __del__(self) -> None:
+            press()
+
+    def work() -> None:
+        dropped = [Dropped()]
+        dropped.clear()
+        time.sleep(PATIENCE)
+
+    interrupted(work)
+
+
+def test_it_is_not_lost_while_a_module_is_imported() -> None:
+    def command() -> int:
+        sys.modules.pop("colorsys", None)
+        try:
+            with Heard() as heard:
+                import colorsys  # noqa: F401
+
+                heard.take_effect()
+                assert heard._came is None, "it came, and had no effect"
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        return 0
+
+    at_every_step(command, "importlib._bootstrap>")
+
+
+def test_others_can_log_afterwards() -> None:
+    def look(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "c_return" and frame.f_code is logging.Handler.acquire.__code__:
+            sys.setprofile(None)
+            handler = signal.getsignal(signal.SIGINT)
+            assert callable(handler)
+            handler(signal.SIGINT, frame)
+
+    def work() -> None:
+        sys.setprofile(look)
+        try:
+            log.handle(record)
+            time.sleep(PATIENCE)
+        finally:
+            sys.setprofile(None)
+
+    log = logging.StreamHandler(io.StringIO())
+    record = logging.makeLogRecord({})
+    interrupted(work)
+    with ThreadPoolExecutor(1) as other:
+        assert log.lock is not None
+        assert other.submit(log.lock.acquire, timeout=PATIENCE).result()
 
 
 def test_what_is_heard_before_is_left_alone() -> None:

@@ -29,8 +29,11 @@ _CHECKS = "backupgw.kvstore.conformance"
 """What a command runs, rather than what it works on: it tidies up wherever it is interrupted."""
 _PAUSES = "backupgw.kvstore.layers.retry_schedule"
 """Before the next attempt; no lock and no connection is held then."""
-_LIBRARY = ("threading", "queue", "contextlib", "weakref", "concurrent.futures")
-"""Modules with code of their own before and after a lock is taken."""
+_BASE = "backupgw.kvstore.backends.base"
+"""Where operations are declared."""
+_LIBRARY = ("threading", "queue", "contextlib", "concurrent.futures", "logging", "importlib")
+"""Modules with code of their own between the taking of a lock and what gives it back, or with
+callbacks that let raise nothing."""
 
 _OPERATIONS = frozenset(
     (
@@ -134,7 +137,7 @@ def _leaves_nothing_half_done(frame: FrameType) -> bool:
         return not _any(frame, _ends_something)
     if _module(frame).startswith(_LIBRARY) or frame.f_code.co_name in _ENDINGS:
         return False
-    return not _any(frame, _is_kernel)
+    return not _any(frame, _goes_on)
 
 
 def _begins_operation(frame: FrameType) -> bool:
@@ -142,10 +145,8 @@ def _begins_operation(frame: FrameType) -> bool:
     which nothing is ended by."""
     if frame.f_code.co_name not in _OPERATIONS:
         return False
-    # Imported by whoever has a place.
-    from backupgw.kvstore.backends.base import Backend, Reader, Writer
-
-    mine = isinstance(frame.f_locals.get("self"), Backend | Reader | Writer)
+    kinds = type(frame.f_locals.get("self")).__mro__
+    mine = any(kind.__module__ == _BASE for kind in kinds)
     return mine and not _any(frame, _ends_something)
 
 
@@ -160,8 +161,12 @@ def _ends_something(frame: FrameType) -> bool:
     return frame.f_code.co_name in _ENDINGS
 
 
-def _is_kernel(frame: FrameType) -> bool:
+def _goes_on(frame: FrameType) -> bool:
+    """Whether it is code of the kernel, or what Python calls when something is dropped, and lets
+    raise nothing."""
     module = _module(frame)
+    if module == "weakref" or frame.f_code.co_name == "__del__":
+        return True
     return module.startswith(_KERNEL) and not module.startswith(_CHECKS)
 
 
