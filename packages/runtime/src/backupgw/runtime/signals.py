@@ -165,7 +165,7 @@ def _goes_on(frame: FrameType) -> bool:
     """Whether it is code of the kernel, or what Python calls when something is dropped, and lets
     raise nothing."""
     module = _module(frame)
-    if module == "weakref" or frame.f_code.co_name == "__del__":
+    if module in ("weakref", "_weakrefset") or frame.f_code.co_name == "__del__":
         return True
     return module.startswith(_KERNEL) and not module.startswith(_CHECKS)
 
