@@ -511,7 +511,8 @@ class Changes(_Limited):
                     session: Any = ledger._session
                     full.setattr(session._turns, "_transact", no_room)
                     for _ in range(removed):
-                        ledger.amend("", there.pop().name, USER, Amount(-1, -1))
+                        gone = Effect(there.pop().name, USER, Amount(1, 1), NOTHING)
+                        ledger.amend("", [gone])
                 assert ledger.needs_reconcile("") == (removed > 10)
                 if removed <= 10:
                     assert ledger.usage("server").used == Amount(len(there), len(there))

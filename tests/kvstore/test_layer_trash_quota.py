@@ -11,7 +11,7 @@ from tests.kvstore import quota_place
 from tests.kvstore.test_layer_trash import Plain
 from tests.kvstore.test_layer_trash_contents import Clock
 
-from backupgw.kvstore.backends.base import Backend
+from backupgw.kvstore.backends.base import Backend, ItemInfo
 from backupgw.kvstore.backends.errors import ObjectExists, QuotaExceeded
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers.quota import QuotaLayer
@@ -122,6 +122,38 @@ def test_nothing_but_room_on_the_disk_keeps_anybody_from_deleting(
     assert used(ledger) == (1000, 4)
     Trash(place).empty(force=True)
     assert used(ledger) == (250, 1)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_is_deleted_without_the_ledger_while_it_counts_is_counted_once(
+    place: QuotaLayer, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    place.store(NAME, b"x" * 600)
+    place.store("alice/main/data/b", b"x" * 100)
+    place.delete("alice/main/data/b")  # so that there is a folder of what is kept
+    deleted: list[str] = []
+
+    def full(*_: object, **__: object) -> None:
+        raise LedgerFull("no room")
+
+    def delete() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "intend", full)
+            place.delete(NAME)
+        deleted.append(NAME)
+
+    def listing(folder: str) -> Iterator[ItemInfo]:
+        here = folder == "alice/main/data"  # after the folder of what is kept
+        if here and not listed:
+            delete()
+        yield from list(place.list_all(folder))
+        if here and listed:
+            delete()
+
+    ledger.reconcile(place.place, listing, place.scopes_of, lookup=place.held_by)
+    assert deleted == [NAME]
+    assert used(ledger) == (700, 2)
+    assert place.reconcile().corrections == []
 
 
 def test_replacing_needs_room_since_the_old_value_stays(

@@ -213,14 +213,17 @@ class TestLoss:
             put(other, "b")
             assert used(other) == {ONE}
 
-    @pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
+    @pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6, 7])
     def test_a_file_of_an_earlier_version_goes_on(self, path: str, version: int) -> None:
         with SQLiteLedger(path) as ledger:
             put(ledger, "a")
             left_open = ledger.intend("", [Effect("b", SCOPES, NOTHING, ONE)])
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("ALTER TABLE uncounted DROP COLUMN lister")
-            db.execute("DROP TABLE noted")
+            db.execute("ALTER TABLE places DROP COLUMN begun")
+            db.execute("ALTER TABLE places DROP COLUMN finished")
+            if version < 7:
+                db.execute("ALTER TABLE uncounted DROP COLUMN lister")
+                db.execute("DROP TABLE noted")
             if version < 6:
                 db.execute("ALTER TABLE held DROP COLUMN file")
             if version == 1:
@@ -232,9 +235,12 @@ class TestLoss:
             assert [repair.generation for repair in report.repairs] == [left_open.generation]
             put(ledger, "c")
             assert used(ledger) == {Amount(3 * ONE.bytes, 3)}
+            there = [ItemInfo(name, True, 60, False) for name in "abc"]
+            report = ledger.reconcile("", lambda _folder: there, lambda _name: SCOPES)
+            assert (report.corrections, ledger.needs_reconcile("")) == ([], False)
         with closing(sqlite3.connect(path)) as db:
             # Who knows only the earlier one could not read the log.
-            assert db.execute("PRAGMA user_version").fetchone() == (7,)
+            assert db.execute("PRAGMA user_version").fetchone() == (8,)
 
     @pytest.mark.parametrize("written", [True, False])
     def test_who_has_it_open_while_a_newer_version_changes_it_is_told_to_restart(

@@ -219,14 +219,18 @@ os.kill(os.getpid(), signal.SIGKILL)
         subprocess.run(mount, check=True, timeout=60)
         try:
             with SQLiteLedger(str(disk / "l")) as ledger:
-                open_change = ledger.intend("", [ledger_contract.intended(ONE)])
+                ledger.reconcile("", lambda _folder: [], lambda _name: SCOPES)
+                ledger.settle(ledger.intend("", [intended(ONE, name="c")]))
+                open_change = ledger.intend("", [intended(ONE)])
                 filler = disk / "filler"
                 fill(filler)
                 with pytest.raises(LedgerFull, match="no room"):
                     reserve_without_end(ledger)
                 ledger.settle(open_change)
-                ledger.amend("", "b", SCOPES, Amount(7, 1))
+                ledger.amend("", [intended(Amount(7, 1), name="b")])
+                ledger.amend("", [intended(NOTHING, before=ONE, name="c")])
                 filler.unlink()
                 assert ledger.usage("server").used == ONE + Amount(7, 1)
+                assert not ledger.needs_reconcile("")
         finally:
             subprocess.run(["umount", str(disk)], check=True, timeout=60)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backupgw.kvstore.backends.base import ItemInfo
 from backupgw.kvstore.ledger import NOTHING, Alarm, Amount, Effect, LedgerError, Limit
 from backupgw.runtime.database import open_database
 from backupgw.runtime.ledger import PostgresLedger
@@ -62,7 +63,7 @@ class TestStopped:
                 change = ledger.intend("", [effect(Amount(7, 1))], reservation)
                 server.stop("immediate")
                 ledger.settle(change)
-                ledger.amend("", "big", SCOPES, Amount(-85, -1))  # it was removed
+                ledger.amend("", [effect(NOTHING, Amount(85, 1), "big")])  # it was removed
             for ask in (
                 lambda: ledger.reserve("", SCOPES, ONE),
                 lambda: ledger.intend("", [effect(ONE, name="b")]),
@@ -88,8 +89,49 @@ class TestStopped:
             ledger.reconcile("", lambda folder: [], lambda name: SCOPES)
             with ledger.changing("", ["a"]):
                 ledgers.execute("DELETE FROM ledger_claims")  # as a crash may take it
-                ledger.amend("", "a", SCOPES, Amount(-1, -1))
+                ledger.amend("", [effect(NOTHING, ONE)])
             assert ledger.needs_reconcile("")
+
+    @pytest.mark.parametrize("told", ["after a count", "in a count"])
+    def test_a_removal_that_lost_its_name_is_not_taken_off_twice(
+        self, ledgers: Ledgers, told: str
+    ) -> None:
+        with ledgers(host="here") as here, ledgers(host="there") as there:
+            for name in ("a/1", "z/1"):
+                there.settle(there.intend("", [effect(ONE, name=name)]))
+            with here.changing("", ["a/1"]):
+                ledgers.execute("DELETE FROM ledger_claims")  # its lease was over
+
+                def listing(folder: str) -> Iterator[ItemInfo]:
+                    if not folder:
+                        yield ItemInfo("z", True, 0, True)  # "a" is gone with what was in it
+                        return
+                    yield ItemInfo("1", True, 60, False)
+                    if told == "in a count":
+                        tell()
+
+                def tell() -> None:
+                    here.amend("", [effect(NOTHING, ONE, "a/1")])
+
+                if told == "in a count":
+                    with pytest.raises(LedgerError, match="told too late"):
+                        there.reconcile("", listing, lambda _: SCOPES)
+                    assert there.usage("server").used == ONE + ONE
+                else:
+                    there.reconcile("", listing, lambda _: SCOPES)
+                    tell()
+                    assert there.usage("server").used == ONE
+            assert there.needs_reconcile("")
+
+    def test_what_a_dead_gateway_left_open_is_settled_and_taken_off(self, ledgers: Ledgers) -> None:
+        with ledgers(host="here") as here:
+            with ledgers(host="there") as there:
+                there.intend("", [effect(ONE)])
+            with here.changing("", ["a"]):
+                here.amend("", [effect(NOTHING, ONE)])
+            for _ in range(2):
+                assert here.usage("server").used == NOTHING
+                here.recover("", lambda _: NOTHING)
 
     def test_leases_begin_anew_when_the_database_starts(self, server: Postgres) -> None:
         url = migrated(server)
@@ -232,7 +274,7 @@ class TestUnanswered:
         self, ledger: PostgresLedger, proxy: Proxy, arrived: bool
     ) -> None:
         proxy.deliver = arrived
-        ledger.amend("", "a", SCOPES, ONE)
+        ledger.amend("", [effect(ONE)])
         assert proxy.faults == 1
         assert ledger.usage("server").used == ONE
         proxy.deliver = arrived
@@ -258,8 +300,8 @@ class TestUnanswered:
         self, ledger: PostgresLedger, proxy: Proxy, arrived: bool
     ) -> None:
         proxy.deliver, proxy.refusing = arrived, True
-        ledger.amend("", "a", SCOPES, ONE)
-        ledger.amend("", "b", SCOPES, ONE)
+        ledger.amend("", [effect(ONE)])
+        ledger.amend("", [effect(ONE, name="b")])
         proxy.refusing = False
         assert ledger.usage("server").used == ONE + ONE
         proxy.deliver = True

@@ -139,7 +139,8 @@ class CountedChanges(Layer, Keeper):
                 raise
             except LedgerError as error:
                 logger.warning("%s is deleted without the ledger, which says: %s", name, error)
-                keeper.delete_to(name, kept)  # the sums stay as they are
+                keeper.delete_to(name, kept)
+                self.ledger.amend(self.place, effects)  # a count may be at one of the names
                 return before.bytes
             self._carry_out(change, lambda: keeper.delete_to(name, kept))
             return before.bytes
@@ -165,7 +166,7 @@ class CountedChanges(Layer, Keeper):
                 # A full disk must not keep anybody from making room on it.
                 logger.warning("%s is removed, and the ledger told later: %s", name, error)
                 result = work()
-                self.ledger.amend(self.place, name, effect.scopes, NOTHING - effect.before)
+                self.ledger.amend(self.place, [effect])
                 return result, effect.before.bytes
             return self._carry_out(change, work), effect.before.bytes
 

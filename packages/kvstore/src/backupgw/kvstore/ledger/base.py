@@ -196,11 +196,13 @@ class Ledger(Protocol):
     def resolve(self, change: Change, found: Sequence[Amount]) -> None:
         """Nobody knows whether it happened: settle it by what the names hold now."""
 
-    def amend(self, place: str, name: str, scopes: Sequence[str], amount: Amount) -> None:
-        """Add `amount`, mostly negative, to what is used, without an intent.
+    def amend(self, place: str, effects: Sequence[Effect]) -> None:
+        """What was not intended has happened: a removal, with no room for an intent.
 
-        For a removal that must not wait for a ledger that cannot be written. Remembered in memory
-        until it can; lost with the process, and then too much counts as used until `reconcile`.
+        Within `changing` of just these names. Remembered in memory while the ledger cannot be
+        written; lost with the process, and then too much counts as used until `reconcile`. Nothing
+        is taken off that a count has seen gone; where nobody can tell what it saw, too much counts
+        as used and `needs_reconcile` says so.
         """
 
     # -- after a crash

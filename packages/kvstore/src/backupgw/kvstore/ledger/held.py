@@ -114,6 +114,10 @@ class HeldBooks(Books):
         if not more:
             return
         counted = more if self.is_counted(place, name) else NOTHING
+        self.use_counted(place, scopes, more, counted)
+
+    def use_counted(self, place: str, scopes: Sequence[str], more: Amount, counted: Amount) -> None:
+        """Add to what the scopes use, and `counted` to what a count in progress has found."""
         for account in self.accounts(scopes):
             account.use(more)
             self.add_to_tally(place, account.scope, more, counted)
@@ -290,11 +294,6 @@ class HeldBooks(Books):
         for number in numbers:
             self.end(number)
             self.released += 1
-
-    def amend(self, place: str, name: str, scopes: Sequence[str], amount: Amount) -> None:
-        """Add to what is used, without an intent."""
-        self.note(place, name)
-        self.use(place, name, scopes, amount)
 
     @abstractmethod
     def bury(self, session: int) -> None:

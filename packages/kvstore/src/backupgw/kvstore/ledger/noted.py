@@ -45,6 +45,7 @@ def in_folder(folder: str, name: str) -> tuple[str, int] | None:
 def given_up(place: str) -> LedgerError:
     """Return the error of who counts a place and is not on record as who does."""
     return LedgerError(
-        f"the count of {place!r} is void: this process was taken for dead, or another one counts",
+        f"the count of {place!r} is void: this process was taken for dead, another one counts, or "
+        "something was told too late that it may have seen as it was before",
         retryable=True,
     )

@@ -52,7 +52,8 @@ What survives what.
   so.
 - No room for the ledger: reserve and intend raise LedgerFull, nothing is written. What has happened
   already (settle, release, amend) is kept in memory and written with the next transaction that
-  succeeds.
+  succeeds. A settle and a release say which intent is meant, and a count ends the intents that it
+  meets. What is amended had none; what had been counted by then is kept with it (`told_late`).
 - Fork: neither file is open during a fork, since a connection of SQLite must not cross one. The
   child starts a session of its own; what the parent holds stays the parent's.
 """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .accounts import Account
 from .held import HeldBooks, HeldRow, load_holds
 from .noted import Noted, given_up, in_folder
-from .records import NOTHING, Amount, Correction
+from .records import NOTHING, Amount, Correction, Effect
 from .sqlite_rows import (
     READ_ACCOUNTS,
     WRITE_HELD,
@@ -19,9 +21,12 @@ from .sqlite_rows import (
     row_of,
     write_accounts,
 )
+from .told_late import Counts, Then
 
 DEAD = 0
 """The session of intents whose process has died."""
+
+logger = logging.getLogger(__name__)
 
 
 class SQLiteBooks(HeldBooks):
@@ -156,6 +161,53 @@ class SQLiteBooks(HeldBooks):
     def mark_all_stale(self) -> None:
         self.db.execute("UPDATE places SET stale = 1")
 
+    # -- what happened without an intent
+
+    def counts(self, place: str, names: Iterable[str]) -> Counts:
+        """Return what counts of a place there are, and in which names' folders they have been."""
+        row = self.db.execute(
+            "SELECT finished, begun FROM places WHERE place = ?", (place,)
+        ).fetchone()
+        finished, begun = (0, 0) if row is None else row
+        if self.next_folder(place) is None:
+            return Counts(finished, None, frozenset())
+        return Counts(
+            finished, begun, frozenset(name for name in names if self.is_counted(place, name))
+        )
+
+    def amend(self, place: str, effects: Sequence[Effect], then: Then | None) -> None:
+        """Add what has happened without an intent to what is used, unless a count has seen it.
+
+        Args:
+            then: None where nobody knows.
+        """
+        now = self.counts(place, [effect.name for effect in effects])
+        passed = frozenset[str]()
+        if now.going is not None and (then is None or now.going == then.counts.going):
+            if then is None or now.passed > then.counts.passed:
+                # The folders where it has been since it may have begun to list before.
+                self._void_count(place)
+            else:
+                passed = now.passed
+        for effect in effects:
+            name, more = effect.name, effect.after - effect.before
+            seen = None if then is None else then.seen_by(now, name)
+            if seen:
+                continue
+            if then is not None:
+                for number in then.left_open[name]:
+                    if self.end(number, effect.before) is None:
+                        seen = None  # somebody may have ended it by what is there since
+            if seen is None:
+                logger.warning("%s may count twice, so %r has to be counted", name, place)
+                if name in passed:
+                    self._void_count(place)  # it would count so, too
+                    passed = frozenset()
+                self.mark_stale(place)
+                more = more.at_least_nothing()
+            self.note(place, name)
+            self.use_counted(place, effect.scopes, more, more if name in passed else NOTHING)
+
     # -- counting a place anew
 
     def is_stale(self, place: str) -> bool:
@@ -164,6 +216,12 @@ class SQLiteBooks(HeldBooks):
 
     def begin_count(self, place: str) -> None:
         self._void_count(place)
+        number = int.from_bytes(os.urandom(7))  # of no other count, of a place forgotten neither
+        self.db.execute(
+            "INSERT INTO places (place, stale, begun) VALUES (?, 1, ?)"
+            " ON CONFLICT DO UPDATE SET begun = excluded.begun",
+            (place, number),
+        )
         self.db.execute("INSERT INTO uncounted (place, folder) VALUES (?, '')", (place,))
         self.begin_folder(place, "")
 
@@ -280,7 +338,7 @@ class SQLiteBooks(HeldBooks):
             " counted_bytes = 0, counted_objects = 0 WHERE place = ?",
             (place,),
         )
-        self.db.execute("INSERT OR REPLACE INTO places VALUES (?, 0)", (place,))
+        self.db.execute("UPDATE places SET stale = 0, finished = begun WHERE place = ?", (place,))
         return corrections
 
     def forget(self, place: str) -> None:

@@ -10,9 +10,9 @@ import sqlite3
 from .. import spare_room
 from .errors import LedgerError, LedgerFull
 
-VERSION = 7
+VERSION = 8
 """1 had no log, 2 none with records of new items (`sqlite_uploads`), 3 had these as JSON, 5 had no
-numbers of files, 6 no notes of what changes while it is counted."""
+numbers of files, 6 no notes of what changes while it is counted, 7 no numbers of counts."""
 
 _PAGES_IN_NEED = 256
 """Pages that SQLite's log may have where there is little room: a count writes some for each
@@ -58,7 +58,12 @@ _SCHEMA = f"""
     );
     CREATE INDEX held_by_name ON held (place, name) WHERE name IS NOT NULL;
     CREATE TABLE sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL);
-    CREATE TABLE places (place TEXT PRIMARY KEY, stale INTEGER NOT NULL) WITHOUT ROWID;
+    -- The count of a place that was begun last, and the one that came to its end last: numbers that
+    -- tell them apart, 0 for none.
+    CREATE TABLE places (
+        place TEXT PRIMARY KEY, stale INTEGER NOT NULL,
+        begun INTEGER NOT NULL DEFAULT 0, finished INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
     -- Folders that a count in progress has still to list; `lister` is the session that lists one.
     CREATE TABLE uncounted (
         place TEXT NOT NULL, folder TEXT NOT NULL, lister INTEGER, PRIMARY KEY (place, folder)
@@ -66,14 +71,18 @@ _SCHEMA = f"""
     PRAGMA user_version = {VERSION};
     COMMIT;
 """
-_NEWER = f"""
-    ALTER TABLE uncounted ADD COLUMN lister INTEGER; {_NOTED} PRAGMA user_version = {VERSION};
+_WITH_COUNTS = f"""
+    ALTER TABLE places ADD COLUMN begun INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE places ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
+    PRAGMA user_version = {VERSION};
 """
+_NEWER = f"ALTER TABLE uncounted ADD COLUMN lister INTEGER; {_NOTED} {_WITH_COUNTS}"
 _WITH_FILES = "ALTER TABLE held ADD COLUMN file INTEGER NOT NULL DEFAULT 0;"
 _FROM_VERSION = {
     1: f"BEGIN IMMEDIATE; {_LOG} {_WITH_FILES} {_NEWER} COMMIT;",
     **dict.fromkeys((2, 3, 4, 5), f"BEGIN IMMEDIATE; {_WITH_FILES} {_NEWER} COMMIT;"),
     6: f"BEGIN IMMEDIATE; {_NEWER} COMMIT;",
+    7: f"BEGIN IMMEDIATE; {_WITH_COUNTS} COMMIT;",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import sqlite3
@@ -19,12 +20,13 @@ from .errors import LedgerError, LedgerFull
 from .held import NO_NEEDS, HeldBooks, Needs
 from .locks import ByteLocks
 from .logged_books import BeyondLog
-from .records import Alarm
+from .records import Alarm, Effect
 from .short_way import ShortWay
 from .sqlite_books import SQLiteBooks
 from .sqlite_file import boot_id, prepare, translate
 from .sqlite_state import SQLiteState
 from .tenure import Tenure
+from .told_late import Then
 from .turns import Step, Turns
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ T = TypeVar("T")
 
 def _count_anew(books: HeldBooks) -> None:
     books.mark_all_stale()
+
+
+def _nothing(_: HeldBooks) -> None:
+    return None
 
 
 class SQLiteSession:
@@ -217,6 +223,44 @@ class SQLiteSession:
         fail."""
         self._turns.post(Step(work, keep=True, needs=needs), linger=linger)
 
+    def told_late(self, place: str, effects: Sequence[Effect]) -> Callable[[HeldBooks], object]:
+        """Return the work that tells the books what has happened without an intent, to names that
+        this thread holds; it may be done when it holds them no more."""
+        with contextlib.suppress(LedgerError):
+            self.run(_nothing)  # so that no end of this process's own intents is still to be told
+        then = self._look_at(place, [effect.name for effect in effects])
+
+        def work(books: HeldBooks) -> None:
+            if not isinstance(books, SQLiteBooks):
+                raise BeyondLog
+            books.amend(place, effects, then)
+
+        return work
+
+    def _look_at(self, place: str, names: Sequence[str]) -> Then | None:
+        """Return what is known of names; None where not even that can be read."""
+        state, now = self._state, self._clock()
+        with self._turns.turn:
+            if self.short_way is not None:
+                self.short_way.leave_lane()
+            try:
+                locks = self.locks
+                locks.begin_writing()
+                try:
+                    logged = state.logged_books(
+                        session=self.session, now=now, is_dead=locks.is_dead
+                    )
+                    filed = self._books(state.connection(), locks, now)
+                    rows: HeldBooks = filed if logged is None else logged
+                    left_open = {name: rows.open_changes(place, name) for name in names}
+                    return Then(filed.counts(place, names), left_open)
+                finally:
+                    locks.end_writing()
+            except (LedgerError, OSError, sqlite3.Error) as error:
+                logger.warning("the ledger %s cannot even be read: %s", self.path, error)
+                state.forget()
+                return None
+
     def _end_tenure(self) -> None:
         """Let others have what this process holds beyond its need; a thread of it is one."""
         tenure = self._tenure
@@ -269,13 +313,15 @@ class SQLiteSession:
                 else:
                     return alarms
             with state.transaction() as db:
-                books = SQLiteBooks(
-                    db, session=self.session, now=now, is_dead=locks.is_dead, boot=self._boot
-                )
-                return self._do(books, steps)
+                return self._do(self._books(db, locks, now), steps)
         except BaseException:
             state.forget()
             raise
+
+    def _books(self, db: sqlite3.Connection, locks: ByteLocks, now: float) -> SQLiteBooks:
+        return SQLiteBooks(
+            db, session=self.session, now=now, is_dead=locks.is_dead, boot=self._boot
+        )
 
     def _do(self, books: HeldBooks, steps: Sequence[Step[Any]]) -> list[Alarm]:
         for step in steps:

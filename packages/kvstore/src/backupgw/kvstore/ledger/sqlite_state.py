@@ -72,7 +72,8 @@ class SQLiteState:
         """Trust nothing but the files."""
         self.memory = None
 
-    def _connect(self) -> sqlite3.Connection:
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection to the file, with no transaction begun."""
         if self._db is None:
             self._db = connect(self._path)
         return self._db
@@ -133,14 +134,14 @@ class SQLiteState:
         self.memory = memory
 
     def _load(self) -> Memory:
-        db = self._connect()
+        db = self.connection()
         check_version(db, self._path)
         (tag,) = db.execute("SELECT tag FROM log").fetchone()
         self._agree(db, tag)
         uncounted = db.execute(
             "SELECT place, folder, lister FROM uncounted LIMIT ?", (MOST_UNCOUNTED + 1,)
         ).fetchall()
-        memory = Memory(tag, START, self._connect, counting=len(uncounted) > MOST_UNCOUNTED)
+        memory = Memory(tag, START, self.connection, counting=len(uncounted) > MOST_UNCOUNTED)
         if not memory.counting:
             memory.load(db, uncounted)
         return memory
@@ -164,7 +165,7 @@ class SQLiteState:
             try:
                 memory.replay(record)
             except (ValueError, TypeError, struct.error) as error:
-                check_version(self._connect(), self._path)
+                check_version(self.connection(), self._path)
                 raise LedgerError(
                     f"the log of the ledger {self._path} has a record that cannot be read ({error})"
                 ) from error
@@ -179,7 +180,7 @@ class SQLiteState:
         Args:
             durable: wait until the disk has it.
         """
-        db, log = self._connect(), self._open_log()
+        db, log = self.connection(), self._open_log()
         memory, self.memory = self.memory, None
         if memory is None or not log.has(memory.tag):
             memory = self._load()

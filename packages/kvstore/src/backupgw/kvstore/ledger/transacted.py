@@ -38,7 +38,6 @@ _PAGE = 500
 
 T = TypeVar("T")
 B = TypeVar("B", bound=HeldBooks)
-B_co = TypeVar("B_co", bound=HeldBooks, covariant=True)
 
 
 class Locks(Protocol):
@@ -63,7 +62,7 @@ class Locks(Protocol):
         """Wait until no change beneath a folder is under way, and keep new ones waiting."""
 
 
-class Session(Protocol[B_co]):
+class Session(Protocol[B]):
     """Runs steps in transactions, from any thread."""
 
     @property
@@ -79,7 +78,7 @@ class Session(Protocol[B_co]):
     def number(self) -> int:
         """Return, within a step, a number that nobody ever had."""
 
-    def run(self, work: Callable[[B_co], T], needs: Needs = NO_NEEDS) -> T:
+    def run(self, work: Callable[[B], T], needs: Needs = NO_NEEDS) -> T:
         """Do the work in a transaction and return what it returned.
 
         Raises:
@@ -87,8 +86,12 @@ class Session(Protocol[B_co]):
             BackendError: the work raised it.
         """
 
+    def told_late(self, place: str, effects: Sequence[Effect]) -> Callable[[B], object]:
+        """Return the work that tells the books what has happened without an intent, to names that
+        this thread holds; it may be done when it holds them no more."""
+
     def post(
-        self, work: Callable[[B_co], object], needs: Needs = NO_NEEDS, *, linger: bool = False
+        self, work: Callable[[B], object], needs: Needs = NO_NEEDS, *, linger: bool = False
     ) -> None:
         """Have the work done now, or soon if it may `linger`; it is remembered while transactions
         fail."""
@@ -302,9 +305,9 @@ class TransactedLedger(Claiming[B], Counting[B]):
 
         self._session.post(work, Needs(numbers=numbers))
 
-    def amend(self, place: str, name: str, scopes: Sequence[str], amount: Amount) -> None:
-        needs = Needs(scopes, durable=True)
-        self._session.post(lambda books: books.amend(place, name, scopes, amount), needs)
+    def amend(self, place: str, effects: Sequence[Effect]) -> None:
+        needs = Needs([scope for effect in effects for scope in effect.scopes], durable=True)
+        self._session.post(self._session.told_late(place, effects), needs)
 
     # -- after a crash
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from psycopg import Connection
 
-from backupgw.kvstore.ledger import NOTHING, Amount, Correction
+from backupgw.kvstore.ledger import NOTHING, Amount, Correction, Effect
 from backupgw.kvstore.ledger.noted import Noted, given_up, in_folder
 
 from .doubts import DoubtingBooks
@@ -28,33 +28,40 @@ class PostgresBooks(DoubtingBooks):
         return row is None or bool(row[0])
 
     def amend(
-        self,
-        place: str,
-        name: str,
-        scopes: Sequence[str],
-        amount: Amount,
-        claim: tuple[bytes, int] | None = None,
+        self, place: str, effects: Sequence[Effect], claims: Sequence[tuple[bytes, int] | None]
     ) -> None:
-        """Add to what is used, without an intent.
+        """Add what has happened without an intent to what is used.
 
         Args:
-            claim: key and holder of the claim under which it happened, which ends here.
+            claims: key and holder of the claim under which each happened, which ends here.
         """
-        self.note(place, name)
-        self.use(place, name, scopes, amount)
-        for doubt in self._about(place, name):
-            doubt.believed, doubt.changed = doubt.believed + amount, True
-        if claim is None:
-            return
         self.db.execute("SELECT pg_advisory_xact_lock(%s)", (CLAIMING,))
+        for effect, claim in zip(effects, claims, strict=True):
+            more = effect.after - effect.before
+            if claim is not None and self._end_claim(claim):
+                for number in self.open_changes(place, effect.name):
+                    self.end(number, effect.before)  # nobody else has had the name since
+            elif claim is not None:
+                # Somebody may have counted, or have told, that the same is gone.
+                more = more.at_least_nothing()
+                if self.is_counted(place, effect.name):
+                    self._void_count(place)
+                self.mark_stale(place)
+            self.note(place, effect.name)
+            self.use(place, effect.name, effect.scopes, more)
+            for doubt in self._about(place, effect.name):
+                doubt.believed, doubt.changed = doubt.believed + more, True
+
+    def _end_claim(self, claim: tuple[bytes, int]) -> bool:
+        """Give a claim back; returns whether it was there."""
         deleted = self.db.execute(
             "DELETE FROM ledger_claims WHERE key = %s AND holder = %s RETURNING waited", claim
         ).fetchone()
         if deleted is None:
-            # Somebody else may have counted the same removal.
-            self.mark_stale(place)
-        elif deleted[0]:
+            return False
+        if deleted[0]:
             self.notify()
+        return True
 
     def is_counted(self, place: str, name: str) -> bool:
         if not self._counting or self.next_folder(place) is None:

@@ -34,11 +34,10 @@ A connection pooler in between must keep a session to a connection: LISTEN is us
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from backupgw.kvstore.ledger import Alarm, Amount
+from backupgw.kvstore.ledger import Alarm
 from backupgw.kvstore.ledger.accounts import Levels
-from backupgw.kvstore.ledger.held import Needs
 from backupgw.kvstore.ledger.transacted import TransactedLedger
 
 from ..database import Database
@@ -84,11 +83,3 @@ class PostgresLedger(TransactedLedger[PostgresBooks]):
 
     def __repr__(self) -> str:
         return f"PostgresLedger({self._own.database!r})"
-
-    def amend(self, place: str, name: str, scopes: Sequence[str], amount: Amount) -> None:
-        claim = self._own.locks.hand_over(place, name)
-
-        def work(books: PostgresBooks) -> None:
-            books.amend(place, name, scopes, amount, claim)
-
-        self._own.post(work, Needs(scopes, durable=True))

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import Connection
 
 from backupgw.kvstore.backends.errors import BackendError
-from backupgw.kvstore.ledger import Alarm, LedgerError, NameLost, forks
+from backupgw.kvstore.ledger import Alarm, Effect, LedgerError, NameLost, forks
 from backupgw.kvstore.ledger.accounts import Levels
 from backupgw.kvstore.ledger.held import NO_NEEDS, Needs
 from backupgw.kvstore.ledger.turns import Step, Turns
@@ -218,6 +218,16 @@ class PostgresSession:
         linger: bool = False,
     ) -> None:
         self._turns.post(Fenced(work, self.locks, keep=True, needs=needs), linger=linger)
+
+    def told_late(self, place: str, effects: Sequence[Effect]) -> Callable[[PostgresBooks], object]:
+        """Return the work that tells the books what has happened without an intent; until then
+        nobody else has the names, unless this session is taken for dead."""
+        claims = [self.locks.hand_over(place, effect.name) for effect in effects]
+
+        def work(books: PostgresBooks) -> None:
+            books.amend(place, effects, claims)
+
+        return work
 
     def catch_up(self) -> None:
         """Write down what could not be written while the database was away."""
