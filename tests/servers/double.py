@@ -152,12 +152,14 @@ class Double:
         delay: seconds before a request is looked at, as a far service takes. Where it is set
             before `start`, it is kept to a tenth of a millisecond.
         calls: what came.
+        held: how many requests wait in a `holding` block.
         port: the same after a restart.
     """
 
     def __init__(self, application: Application, *, certificate: Certificate | None = None) -> None:
         self.faults = Faults()
         self.delay = 0.0
+        self.held = 0
         self._free = threading.Event()
         self._free.set()
         self.calls = Calls()
@@ -284,7 +286,9 @@ class Double:
             if self.delay:
                 await asyncio.sleep(self.delay)
             if not self._free.is_set():
+                self.held += 1
                 await asyncio.to_thread(self._free.wait)
+                self.held -= 1
             await self._answer(fault, scope, receive, noting)
         finally:
             if not answered:
