@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.kvstore.failing_place import gone
 from tests.kvstore.mirror_places import opened
 
+from backupgw.kvstore.backends.base import Backend
 from backupgw.kvstore.backends.errors import (
     BackendConnectionError,
     BackendError,
@@ -19,7 +21,9 @@ from backupgw.kvstore.backends.errors import (
 )
 from backupgw.kvstore.backends.memory import Memory
 from backupgw.kvstore.layers.mirror import MirrorLayer, default_quorum, from_options
-from backupgw.kvstore.layers.mirror_places import State
+from backupgw.kvstore.layers.mirror_crew import Crew
+from backupgw.kvstore.layers.mirror_places import Place, State
+from backupgw.kvstore.layers.mirror_writer import Lane
 from backupgw.kvstore.layers.options import OptionInvalid
 
 
@@ -305,3 +309,59 @@ def test_options() -> None:
         from_options(Memory(), places=[Memory()])
     with pytest.raises(ValueError, match="quorum"):
         MirrorLayer(Memory(), [], "/j", quorum=2)
+
+
+@pytest.fixture
+def lone() -> Iterator[Place]:
+    """A place in use."""
+    crew = Crew("lone")
+    place = Place("0", Memory(), crew, patience=60, on_change=lambda _: None)
+    place.backend.create()
+    place.backend.open()
+    place.state = State.UP
+    yield place
+    place.backend.close()
+    crew.close()
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_call_that_ends_while_its_place_goes_down_does_not_take_that_back(
+    lone: Place, monkeypatch: pytest.MonkeyPatch, failing: bool
+) -> None:
+    lone.state = State.UP if failing else State.SUSPECT
+    lone._failures = 1
+    change = lone._change
+
+    def overtaken(state: State, reason: str, **of: State) -> None:
+        change(State.DOWN, "no answer")  # another thread has waited for long enough
+        change(state, reason, **of)
+
+    def fail(_: Backend) -> None:
+        raise gone()
+
+    monkeypatch.setattr(lone, "_change", overtaken)
+    if failing:
+        with pytest.raises(BackendConnectionError):
+            lone.call(fail)
+    else:
+        lone.call(lambda _: None)
+    assert lone.state is State.DOWN
+
+
+@pytest.mark.parametrize("of", ["place", "lane"])
+def test_an_answer_that_comes_in_the_last_moment_counts(lone: Place, of: str) -> None:
+    class Late(Future[int]):
+        def result(self, timeout: float | None = None) -> int:
+            if timeout is not None:
+                self.set_result(7)
+                raise TimeoutError
+            return super().result()
+
+    if of == "place":
+        assert lone.wait(Late()) == 7
+    else:
+        lane = Lane(lone, Crew("lane"), lambda backend: backend.open_writer("item"))
+        lane.drain()
+        assert lane.result(Late()) == 7
+        lane.run(lambda writer: writer.abort()).result(60)
+    assert lone.state is State.UP

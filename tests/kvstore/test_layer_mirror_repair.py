@@ -7,7 +7,10 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.kvstore.failing_place import gone
@@ -17,6 +20,7 @@ from backupgw.kvstore.backends.errors import BackendConnectionError, BackendErro
 from backupgw.kvstore.backends.posixfs import PosixFS
 from backupgw.kvstore.layers import mirror_keeper
 from backupgw.kvstore.layers.mirror import MirrorLayer
+from backupgw.kvstore.layers.mirror_keeper import Keeper
 from backupgw.kvstore.layers.mirror_places import State
 from backupgw.kvstore.layers.mirror_repair import Compare, Extras
 
@@ -312,3 +316,23 @@ def test_several_processes_share_a_mirror(tmp_path: Path) -> None:
         found = site.same()
         assert len([name for name in found if name.startswith("own")]) == 3 * 41
         assert site.missed() == [0, 0]
+
+
+def test_the_end_that_comes_just_before_a_round_is_not_missed() -> None:
+    nothing: Any = SimpleNamespace(
+        places=[], stopped=False, resolve_intents=lambda: None, unsure=lambda: False
+    )
+    keeper = Keeper(nothing, nothing, lambda: None)
+
+    class Early(threading.Event):
+        """Whoever clears it is overtaken by who sets it."""
+
+        def clear(self) -> None:
+            keeper._stop.set()
+            self.set()
+            super().clear()
+
+    keeper._wake = Early()
+    keeper.start()
+    keeper._thread.join(10)
+    assert not keeper._thread.is_alive()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -242,7 +244,8 @@ def test_what_was_known_is_there_after_a_restart(site: Site) -> None:
     server = str(uuid.uuid4())
     made = site.backup(server)
     (snapshot,) = site.index.of_server(server)
-    site.index.wait_for_statistics([snapshot])
+    while site.index.size_of(snapshot) is None:
+        site.index.wait_for_statistics([snapshot])
     again = SnapshotIndex(site.repositories, site.records, 3600)
     (site.repository / "config").rename(site.repository / "away")  # nobody can look just now
     try:
@@ -255,3 +258,22 @@ def test_what_was_known_is_there_after_a_restart(site: Site) -> None:
     finally:
         again.close()
         (site.repository / "away").rename(site.repository / "config")
+
+
+def test_the_end_that_comes_just_before_a_look_is_not_missed(tmp_path: Path) -> None:
+    repositories: Any = SimpleNamespace(per_server=True)  # of servers that are not known yet
+    index = SnapshotIndex(repositories, Records(tmp_path / "wings.sqlite3"), 3600)
+
+    class Early(threading.Event):
+        """Whoever clears it is overtaken by who sets it."""
+
+        def clear(self) -> None:
+            index._closing.set()
+            self.set()
+            super().clear()
+
+    index._wake = Early()
+    index.start()
+    index._threads[0].join(10)
+    assert not index._threads[0].is_alive()
+    index.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -63,6 +64,50 @@ def test_events_of_the_servers_asked_for_are_handed_on(
         await upstream.aclose()
 
     asyncio.run(listen())
+
+
+def test_events_that_come_at_once_are_told_in_the_order_of_their_ids() -> None:
+    hub = EventHub()
+    told: list[bytes] = []
+    overtaken = threading.Event()
+
+    class Lock:
+        """Tells when somebody finds it taken."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            if not self._lock.acquire(blocking=False):
+                overtaken.set()
+                self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    def publish_another() -> None:
+        hub.publish("backup completed", SERVER, {})
+        overtaken.set()
+
+    other = threading.Thread(target=publish_another)
+
+    class Slow(Listening):
+        def add(self, frame: bytes) -> None:
+            if not told and other.ident is None:
+                other.start()
+                assert overtaken.wait(60)
+            told.append(frame)
+
+    async def listen() -> None:
+        hub._clients.add(Slow(frozenset({SERVER}), []))
+
+    vars(hub)["_lock"] = Lock()
+    asyncio.run(listen())
+    hub.publish("backup completed", SERVER, {})
+    other.join(60)
+    ids = [int(frame.split(b"\n")[0].removeprefix(b"id: ")) for frame in told]
+    assert ids == sorted(ids)
+    assert len(ids) == 2
 
 
 def test_a_wings_without_events_tells_nothing() -> None:

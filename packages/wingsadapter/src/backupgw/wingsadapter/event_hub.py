@@ -118,9 +118,10 @@ class EventHub:
             )
             if not passing:
                 self._kept.append(told)
-            clients = [client for client in self._clients if server in client.servers]
-        for client in clients:
-            client.add(told.frame)
+            # In the order of their numbers: a client that comes back says which was its last.
+            for client in self._clients:
+                if server in client.servers:
+                    client.add(told.frame)
 
     def join(self, servers: frozenset[str], last: str | None) -> Listening | None:
         """Return what a client listens by; None: there are too many, or this is the end.

@@ -254,8 +254,10 @@ class SnapshotIndex:
     # -- in the background
 
     def _look_again(self) -> None:
-        while not self._closing.is_set():
+        while True:
             self._wake.clear()
+            if self._closing.is_set():
+                return  # its wake-up may just have been cleared
             wait = self._refresh
             for name in self.names():
                 if self._closing.is_set():

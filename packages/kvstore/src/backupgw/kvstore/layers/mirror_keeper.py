@@ -105,6 +105,8 @@ class Keeper:
             if self._stop.wait(_GATHER):
                 return
             self._wake.clear()
+            if self._stop.is_set():
+                return  # its wake-up may just have been cleared
             try:
                 with self.turn:
                     self._round()

@@ -154,11 +154,14 @@ class Place:
     def wait(self, future: Future[T]) -> T:
         """Return the result of a call that was started."""
         try:
-            return future.result(timeout=self.patience)
+            try:
+                return future.result(timeout=self.patience)
+            except TimeoutError:
+                if not future.done():
+                    raise self.timed_out() from None
+            return future.result()  # it came just now, or the call itself raised that
         except TimeoutError as error:
-            if future.done():
-                raise BackendConnectionError(f"{self}: {error}") from error
-            raise self.timed_out() from None
+            raise BackendConnectionError(f"{self}: {error}") from error
 
     def timed_out(self) -> PlaceTimeout:
         """Take the place out of use for not answering; return the error to raise."""
@@ -184,16 +187,15 @@ class Place:
                 failures = self._failures
             if failures >= MOST_FAILURES:
                 self.take_down(str(error))
-            elif self.state is State.UP:
-                self._change(State.SUSPECT, str(error))
+            else:
+                self._change(State.SUSPECT, str(error), of=State.UP)
         elif self._failures:
             self._answered()
 
     def _answered(self) -> None:
         with self._lock:
             self._failures = 0
-        if self.state is State.SUSPECT:
-            self._change(State.UP, "")
+        self._change(State.UP, "", of=State.SUSPECT)
 
     def take_down(self, reason: str) -> None:
         """Send nothing more to the place until `bring_up`."""
@@ -202,9 +204,10 @@ class Place:
         elif reason == CLOSED:
             self.reason = CLOSED
 
-    def _change(self, state: State, reason: str) -> None:
+    def _change(self, state: State, reason: str, *, of: State | None = None) -> None:
+        """Change the state; of one state only, or another thread's word would be taken back."""
         with self._lock:
-            if self.state is state:
+            if self.state is state or (of is not None and self.state is not of):
                 return
             before, was_down = self.reason, self.state is State.DOWN
             self.state, self.reason, self.since = state, reason, time.time()

@@ -85,7 +85,7 @@ class Lane:
             return future.result(timeout=self.place.patience)
         except TimeoutError:
             if future.done():
-                raise
+                return future.result()  # it came just now, or the work itself raised that
             error = self.place.timed_out()
             with self._changed:
                 self.error = error
