@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ from tests.servers.panel import TOKEN, TOKEN_ID, Backup, Panel
 from tests.servers.s3 import Moto
 
 from backupgw.wingsadapter import part_upload
-from backupgw.wingsadapter.part_upload import PartPlan, UploadError, reported, upload_parts
+from backupgw.wingsadapter.part_upload import (
+    PartPlan,
+    UploadError,
+    _Uploading,
+    reported,
+    upload_parts,
+)
 
 SIZE = (12 << 20) + 12_345
 HEADERS = {"authorization": f"Bearer {TOKEN_ID}.{TOKEN}", "accept": "application/json"}
@@ -143,6 +150,66 @@ def test_a_refused_part_ends_the_upload_at_once(bucket: Bucket, archive: int, st
         upload_parts(archive, SIZE, plan_for(bucket))
     assert "hush" not in str(found.value)
     assert len(bucket.calls) <= 2
+
+
+def test_the_part_that_was_refused_says_why_and_not_one_that_would_have_been_sent_again(
+    archive: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_upload, "FIRST_PAUSE", 600.0)
+    failed = threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        request.read()
+        if request.url.path == "/0":
+            return httpx.Response(503)
+        assert failed.wait(60)
+        return httpx.Response(403)
+
+    plan = PartPlan(("http://bucket/0", "http://bucket/1"), 10 << 20, 2)
+    monkeypatch.setattr(part_upload.log, "info", lambda *_: failed.set())  # it is sent again
+    with (
+        httpx.Client(transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(UploadError, match="part 2 of 2 was refused: status 403"),
+    ):
+        upload_parts(archive, SIZE, plan, client=client)
+
+
+def test_what_is_told_last_is_all_that_arrived(archive: int) -> None:
+    told: list[int] = []
+    overtaken = threading.Event()
+
+    class Lock:
+        """Tells when somebody finds it taken."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            if not self._lock.acquire(blocking=False):
+                overtaken.set()
+                self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    def tell(done: int) -> None:
+        if threading.current_thread() is not other:
+            other.start()
+            assert overtaken.wait(60)
+        told.append(done)
+
+    def arrive() -> None:
+        uploading._told(1)
+        overtaken.set()
+
+    plan = PartPlan(("http://bucket/0",), SIZE, 1)
+    other = threading.Thread(target=arrive)
+    with httpx.Client() as client:
+        uploading = _Uploading(client, archive, SIZE, plan, tell, lambda _: None)
+        vars(uploading)["_lock"] = Lock()
+        uploading._told(1)
+        other.join(60)
+    assert told == [1, 2]
 
 
 def test_a_bucket_that_is_away_ends_the_upload_in_the_end(bucket: Bucket, archive: int) -> None:

@@ -103,8 +103,8 @@ def upload_parts(
         archive: its descriptor; read by offset, so that its position does not matter.
         size: its bytes.
         plan: the Panel's.
-        tell: told of the bytes that arrived so far, from several threads; what it raises ends the
-            work.
+        tell: told of the bytes that arrived so far, from several threads, but never at once; what
+            it raises ends the work.
         take: called before each piece with its size, to hold to a rate.
         client: of httpx; by default one that follows no redirect and heeds no proxy variables.
 
@@ -173,7 +173,7 @@ class _Uploading:
                 break
             log.info("part %d is sent again: %s", index + 1, found)
             if self.stop.wait(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - spreads retries
-                break
+                raise _Ended("the upload was ended")
             pause = min(pause * 2, LONGEST_PAUSE)
         raise UploadError(f"part {index + 1} of {len(self._plan.urls)} did not arrive: {found}")
 
@@ -214,10 +214,9 @@ class _Uploading:
             self._told(len(piece))
 
     def _told(self, change: int) -> None:
-        with self._lock:
+        with self._lock:  # also while it is told, or what was told last might not be the latest
             self._done += change
-            done = self._done
-        self._tell(done)
+            self._tell(self._done)
 
 
 class _Ended(UploadError):
