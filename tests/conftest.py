@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.servers import peers
@@ -29,6 +30,11 @@ os.environ.setdefault("BACKUPGW_REST__WORKERS", "1")
 IN_CI = os.environ.get("CI") == "true"
 SOAK = os.environ.get("BACKUPGW_SOAK") == "1"
 SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+# A test that asks a server waits for it as long as for anything: five seconds, as httpx has them,
+# can pass on a machine that has much to do. What is ours sets its own.
+for part in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, part, 60.0)
 
 pytest_plugins = ["tests.last_guard", "tests.sharing_out"]
 
