@@ -92,7 +92,7 @@ def test_what_names_no_repository_was_not_verified(operator: Operator) -> None:
         status, out, err = operator.run(*arguments)
         assert (status, out) == (1, "")
         assert f"there is no repository {arguments[-1]}; nothing was verified" in err
-        assert "nothing of the kind was verified yet" in operator.run(*arguments, "--last")[2]
+        assert "there was no run over" in operator.run(*arguments, "--last")[2]
     assert operator.run("**")[0] == 1
 
 

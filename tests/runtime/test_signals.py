@@ -120,6 +120,33 @@ def test_waiting_for_a_thread_is_interrupted_at_once() -> None:
     interrupted(work)
 
 
+def test_a_thread_that_was_started_is_ended() -> None:
+    class Working:
+        def __init__(self) -> None:
+            self._ended = threading.Event()
+            self._thread = threading.Thread(target=self._ended.wait, daemon=True)
+
+        def __enter__(self) -> None:
+            self._thread.start()
+
+        def __exit__(self, *_: object) -> None:
+            self._ended.set()
+            self._thread.join()
+
+    def work() -> int:
+        try:
+            with Heard(), Working():
+                time.sleep(0)
+                return 0
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        finally:
+            assert threading.active_count() == before
+
+    before = threading.active_count()
+    at_every_lock(work)
+
+
 class Pressing:
     """The lock of a place in memory: Ctrl-C comes where it is taken."""
 

@@ -7,7 +7,8 @@ So here it is raised
 
 - at once where the main thread is in a command's own code, or waits for another thread;
 - where it is within the kernel: when it begins an operation of a place, which may fail anyway, or
-  has left the kernel. What ends something (commit, abort, close) is carried to its end.
+  has left the kernel. What ends something (commit, abort, close) is carried to its end, and so is
+  the start of a thread, or nobody would end that.
 
 A second signal ends the process at once, by that signal.
 """
@@ -134,7 +135,7 @@ class Heard:
 def _leaves_nothing_half_done(frame: FrameType) -> bool:
     """Whether what runs there may be broken off."""
     if _waits(frame):
-        return not _any(frame, _ends_something)
+        return not _any(frame, _ends_or_starts_something)
     if _module(frame).startswith(_LIBRARY) or frame.f_code.co_name in _ENDINGS:
         return False
     return not _any(frame, _goes_on)
@@ -155,6 +156,10 @@ def _waits(frame: FrameType) -> bool:
     if frame.f_code is threading.Condition.wait.__code__:
         return "gotit" in frame.f_locals  # from there on it takes its lock again in any case
     return _module(frame) == _PAUSES
+
+
+def _ends_or_starts_something(frame: FrameType) -> bool:
+    return _ends_something(frame) or frame.f_code is threading.Thread.start.__code__
 
 
 def _ends_something(frame: FrameType) -> bool:
