@@ -134,6 +134,7 @@ def twins_answered_early(program: Program, root: Path) -> bool:
                 thread.start()
             for thread in threads:
                 thread.join()
+            assert one.create("there") == 200  # as in `trace`
     assert statuses == [200, 200]
     calls = tracing.calls()
     file = place(root, f"there/data/{blob_name(body)}")
@@ -143,10 +144,10 @@ def twins_answered_early(program: Program, root: Path) -> bool:
         if call.name in NAMING and call.result == 0 and call.places[-1] == str(file)
     )
     answers = [call for call in calls if call.is_answer]
-    assert len(answers) == 2
+    assert len(answers) in (2, 3), "strace saw another number of answers"
     return not all(
         folder_synced(calls, file.parent, after=naming.end, before=answer.start)
-        for answer in answers
+        for answer in answers[:2]
     )
 
 
