@@ -21,6 +21,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -183,6 +184,33 @@ class Double:
             yield
         finally:
             self._free.set()
+
+    @contextlib.contextmanager
+    def all_held(self, count: int) -> Iterator[None]:
+        """Let nothing that comes meanwhile be looked at before so many requests have come; the
+        block fails where they do not come at once, but one after the other.
+
+        Raises:
+            ServerFailed: they did not come.
+        """
+
+        def release() -> None:
+            end = time.monotonic() + START_TIMEOUT
+            while self.held < count and time.monotonic() < end:
+                time.sleep(0.002)
+            came.append(self.held)
+            self._free.set()
+
+        came: list[int] = []
+        releasing = threading.Thread(target=release)
+        with self.holding():
+            releasing.start()
+            try:
+                yield
+            finally:
+                releasing.join()
+        if came[0] < count:
+            raise ServerFailed(f"{came[0]} requests came at once, not {count}")
 
     def start(self) -> None:
         """Listen: on a free port the first time, on the same one afterwards."""
