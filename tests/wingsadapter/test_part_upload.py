@@ -14,6 +14,7 @@ import pytest
 from tests.servers.double import Double, Fault, Faults, Receive, Scope, Send
 from tests.servers.panel import TOKEN, TOKEN_ID, Backup, Panel
 from tests.servers.s3 import Moto
+from tests.telling_lock import TellingLock
 
 from backupgw.wingsadapter import part_upload
 from backupgw.wingsadapter.part_upload import (
@@ -178,20 +179,6 @@ def test_what_is_told_last_is_all_that_arrived(archive: int) -> None:
     told: list[int] = []
     overtaken = threading.Event()
 
-    class Lock:
-        """Tells when somebody finds it taken."""
-
-        def __init__(self) -> None:
-            self._lock = threading.Lock()
-
-        def __enter__(self) -> None:
-            if not self._lock.acquire(blocking=False):
-                overtaken.set()
-                self._lock.acquire()
-
-        def __exit__(self, *_: object) -> None:
-            self._lock.release()
-
     def tell(done: int) -> None:
         if threading.current_thread() is not other:
             other.start()
@@ -206,7 +193,7 @@ def test_what_is_told_last_is_all_that_arrived(archive: int) -> None:
     other = threading.Thread(target=arrive)
     with httpx.Client() as client:
         uploading = _Uploading(client, archive, SIZE, plan, tell, lambda _: None)
-        vars(uploading)["_lock"] = Lock()
+        vars(uploading)["_lock"] = TellingLock(overtaken)
         uploading._told(1)
         other.join(60)
     assert told == [1, 2]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from tests.servers.panel import TOKEN
 from tests.servers.wings_double import WingsDouble
+from tests.telling_lock import TellingLock
 
 from backupgw.wingsadapter import upstream_events
 from backupgw.wingsadapter.event_hub import EventHub, Listening
@@ -71,20 +72,6 @@ def test_events_that_come_at_once_are_told_in_the_order_of_their_ids() -> None:
     told: list[bytes] = []
     overtaken = threading.Event()
 
-    class Lock:
-        """Tells when somebody finds it taken."""
-
-        def __init__(self) -> None:
-            self._lock = threading.Lock()
-
-        def __enter__(self) -> None:
-            if not self._lock.acquire(blocking=False):
-                overtaken.set()
-                self._lock.acquire()
-
-        def __exit__(self, *_: object) -> None:
-            self._lock.release()
-
     def publish_another() -> None:
         hub.publish("backup completed", SERVER, {})
         overtaken.set()
@@ -101,7 +88,7 @@ def test_events_that_come_at_once_are_told_in_the_order_of_their_ids() -> None:
     async def listen() -> None:
         hub._clients.add(Slow(frozenset({SERVER}), []))
 
-    vars(hub)["_lock"] = Lock()
+    vars(hub)["_lock"] = TellingLock(overtaken)
     asyncio.run(listen())
     hub.publish("backup completed", SERVER, {})
     other.join(60)

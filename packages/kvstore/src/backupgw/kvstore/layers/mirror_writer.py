@@ -213,23 +213,22 @@ class MirrorWriter(Writer):
                 lane.abort()
         self._lanes = left
 
-    def check(self) -> None:
+    def _drain(self) -> None:
+        """Wait until all came, and enough places have it. Raises ContentMismatch for its size."""
         self._require_open()
         if self._size is not None and self._written != self._size:
             raise ContentMismatch(f"{self._name}: {self._written} of {self._size} bytes came")
         for lane in self._lanes:
             lane.drain()
         self._drop_failed()
+
+    def check(self) -> None:
+        self._drain()
         lane = self._lanes[0]  # all were given the same
         lane.result(lane.run(lambda writer: writer.check()))
 
     def commit(self) -> None:
-        self._require_open()
-        if self._size is not None and self._written != self._size:
-            raise ContentMismatch(f"{self._name}: {self._written} of {self._size} bytes came")
-        for lane in self._lanes:
-            lane.drain()
-        self._drop_failed()
+        self._drain()
         lanes = {lane.place: lane for lane in self._lanes}
         try:
             self._changes.change(
